@@ -1,0 +1,50 @@
+package kms
+
+import "time"
+
+// SystemKeyring wraps the service's own keys.
+const SystemKeyring = "system"
+
+// DefaultKeyring wraps the secrets of volumes for which no other was named.
+const DefaultKeyring = "default"
+
+// DefaultTenant is the tenant of everything until there are tenants.
+const DefaultTenant = "default"
+
+// KeyringVersion is one AES-256 key of a keyring, wrapped by roots of trust.
+type KeyringVersion struct {
+	Keyring string
+	Version uint32 // from 1
+	Enabled bool
+	Created time.Time
+	// Wrappers hold the same key, each under another root; any one opens it.
+	Wrappers []Wrapper
+}
+
+// Wrapper is a keyring version's key under one root of trust.
+type Wrapper struct {
+	Root    string // the root's URI
+	Wrapped []byte // opaque to all but the root
+}
+
+// ServiceKeyKind says what one of the service's own keys is for.
+type ServiceKeyKind string
+
+// The kinds.
+const (
+	ServiceKeyCA        ServiceKeyKind = "ca"
+	ServiceKeyIdentity  ServiceKeyKind = "identity"
+	ServiceKeyChallenge ServiceKeyKind = "challenge"
+	ServiceKeyLog       ServiceKeyKind = "log"
+)
+
+// ServiceKey is one of the service's own keys, wrapped by the system keyring.
+type ServiceKey struct {
+	Kind ServiceKeyKind
+	ID   string // unique within the kind
+	// Public is what may be shown: a certificate or a SubjectPublicKeyInfo;
+	// empty for a MAC key.
+	Public  []byte
+	Wrapped string // package envelope
+	Created time.Time
+}

@@ -1,0 +1,161 @@
+package kms
+
+import "time"
+
+// MachineStatus is the state of a machine's enrolment.
+type MachineStatus string
+
+// The states. A machine gets keys only while it is active.
+const (
+	MachinePending MachineStatus = "pending"
+	MachineActive  MachineStatus = "active"
+	MachineRevoked MachineStatus = "revoked"
+)
+
+// DefaultGroup is the group of a machine for which no other was named.
+const DefaultGroup = "default"
+
+// Machine is one enrolled TPM and the operating system it boots.
+type Machine struct {
+	// ID is the hash of the EK's public area, 64 hex digits (package exchange).
+	ID string
+	// Name is unique among approved machines; empty while none was approved.
+	Name string
+	// Proposed is the name the machine asked for.
+	Proposed string
+	Group    string
+	Status   MachineStatus
+	// Committed tells that the enrolment's commit arrived: the keyslots are in
+	// place.
+	Committed bool
+
+	EK     []byte // public area, as package exchange checks it
+	EKCert []byte // DER; empty where the TPM holds none
+	AK     []byte // public area
+	AKName []byte // TPM Name, unique among machines
+	// Trust says why the EK is believed: see attest.Trust.
+	Trust string
+	// Tier of the measured boot that was attested last (package attest).
+	Tier string
+
+	// Counters of the last quote that was accepted as evidence.
+	Counters Counters
+	// Releases are the TPM clock values, in milliseconds, of the releases since
+	// Counters.ResetCount last moved; at most as many as the limit counts.
+	Releases []uint64
+
+	Created     time.Time
+	Approved    time.Time // zero until approved
+	ApprovedBy  string
+	LastRelease time.Time // zero until the first
+	LastRefusal time.Time // zero until the first
+}
+
+// Counters are the TPM's counters in a quote (TPMS_CLOCK_INFO, TPM 2.0 part 2,
+// section 10.11.1). They order a machine's quotes by (ResetCount,
+// RestartCount), and by Clock within one reset only.
+type Counters struct {
+	ResetCount   uint32
+	RestartCount uint32
+	Clock        uint64 // milliseconds
+	Safe         bool
+}
+
+// VolumeStatus is the state of a volume.
+type VolumeStatus string
+
+// The states: a volume is released once its enrolment was committed.
+const (
+	VolumePending VolumeStatus = "pending"
+	VolumeActive  VolumeStatus = "active"
+)
+
+// Volume is one LUKS2 volume of a machine.
+type Volume struct {
+	ID      string // 32 hex digits
+	Machine string // machine id
+	UUID    string // of the LUKS header, unique within the machine
+	Status  VolumeStatus
+	// Identity is the identity digest of the header; empty until committed.
+	Identity []byte
+	// VolumeKeyDigest is the digest of the volume key that the header holds;
+	// the same one on two machines means a copied disk.
+	VolumeKeyDigest []byte
+	// Inventory is the JSON of the header's slots and tokens as last reported.
+	Inventory []byte
+	// Resume is the id that an interrupted enrolment shows; empty once committed.
+	Resume  []byte
+	Keyring string
+	Created time.Time
+}
+
+// SecretStatus is the state of one version of a volume's secret.
+type SecretStatus string
+
+// The states of a secret version.
+const (
+	SecretPending SecretStatus = "pending"
+	SecretCurrent SecretStatus = "current"
+)
+
+// PurposeKeyslot is the purpose of a secret that opens a LUKS keyslot.
+const PurposeKeyslot = "luks-keyslot"
+
+// Secret is one version of what opens a volume's keyslot, wrapped.
+type Secret struct {
+	Volume         string // volume id
+	Version        uint32 // from 1
+	Purpose        string
+	Status         SecretStatus
+	Keyring        string
+	KeyringVersion uint32
+	Wrapped        string // package envelope
+	Created        time.Time
+}
+
+// MeasurementStatus is the state of a measurement in one group.
+type MeasurementStatus string
+
+// The states: a seen measurement waits for an operator.
+const (
+	MeasurementSeen     MeasurementStatus = "seen"
+	MeasurementApproved MeasurementStatus = "approved"
+)
+
+// MeasurementSource says how the service came to know a measurement.
+type MeasurementSource string
+
+// The sources.
+const (
+	// SourceAttested is a boot that happened.
+	SourceAttested MeasurementSource = "attested"
+	// SourcePredicted was computed from the files of a boot to come, laid over
+	// an attested one.
+	SourcePredicted MeasurementSource = "predicted"
+	// SourceOperator was computed and submitted by an operator.
+	SourceOperator MeasurementSource = "operator"
+)
+
+// Measurement is a set of boot claims, and whether a group's machines may boot
+// with it.
+type Measurement struct {
+	Digest [32]byte // of Claims
+	Group  string
+	Claims []byte // canonical form, package claims
+	Status MeasurementStatus
+	Source MeasurementSource
+	// Machine is the id of the machine it was first seen on or predicted for.
+	Machine    string
+	Created    time.Time
+	Approved   time.Time // zero until approved
+	ApprovedBy string
+}
+
+// Platform is a set of claims that names one machine: approved for it alone.
+type Platform struct {
+	Machine  string
+	Digest   [32]byte
+	Claims   []byte
+	Approved bool
+	Created  time.Time
+}

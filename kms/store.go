@@ -1,0 +1,181 @@
+package kms
+
+import (
+	"context"
+	"time"
+
+	"keywright.dev/kms/audit"
+)
+
+// Transactor is the store as changes see it.
+type Transactor interface {
+	// Transact reads the rows that key names, passes them to decide, and writes
+	// what decide returns, all in one serializable transaction; rows named by
+	// key conflict with every other transaction that names them. It returns
+	// once the outcome is durable.
+	//
+	// An error of decide changes nothing and is returned as it is. decide is
+	// pure and may run more than once.
+	Transact(ctx context.Context, key Key, decide func(State) (Outcome, error)) error
+}
+
+// Key names the rows that a decision depends on. Zero fields name nothing.
+type Key struct {
+	// Machine loads the machine, its volumes and their secrets.
+	Machine string
+	// AKName loads the id of the machine that holds this AK.
+	AKName []byte
+	// Name loads the id of the machine that holds this name.
+	Name string
+	// Challenge loads whether this challenge was redeemed.
+	Challenge *[32]byte
+	// Measurements load the measurements of these digests in Group; with an
+	// empty Group, in the machine's.
+	Measurements [][32]byte
+	Group        string
+	// Platform loads the machine's platform set of this digest.
+	Platform *[32]byte
+}
+
+// State is what a decision sees: the rows named by the [Key]. What decide gets
+// is its own copy.
+type State struct {
+	Machine *Machine // nil where there is none
+	Volumes []Volume // of the machine, ordered by id
+	Secrets []Secret // of the volumes, ordered by volume and version
+
+	AKHolder   string // machine id; empty where nobody holds the AK
+	NameHolder string // machine id; empty where the name is free
+	Redeemed   bool
+
+	Measurements []Measurement // those of the key that exist
+	Platform     *Platform     // nil where there is none
+	// Platforms and SeenMeasurements count what is kept for the machine, so that
+	// a decision can bound them.
+	Platforms        int
+	SeenMeasurements int
+}
+
+// Outcome is what a decision wants written. Rows replace those of the same key.
+type Outcome struct {
+	// Redeem enters a challenge as redeemed. That it was redeemed before is an
+	// error of the store even where decide overlooks it.
+	Redeem *Redemption
+	// DropVolumes deletes volumes, by id, with their secrets; before Volumes
+	// and Secrets are written.
+	DropVolumes []string
+
+	Machine      *Machine
+	Volumes      []Volume
+	Secrets      []Secret
+	Measurements []Measurement
+	Platforms    []Platform
+	// Entries are appended to the audit log, in this order.
+	Entries []LogEntry
+}
+
+// Redemption keeps a challenge from being used again until it cannot be valid.
+type Redemption struct {
+	Challenge [32]byte
+	KeepUntil time.Time
+}
+
+// LogEntry is a signed audit entry and what it can be found by.
+type LogEntry struct {
+	Signed audit.Signed
+	// Machine is the id of the machine that the entry is about; may be empty.
+	Machine string
+	Action  string
+	Time    time.Time
+}
+
+// ServiceKeys is the store as the service's own keys see it.
+type ServiceKeys interface {
+	// Keyrings returns all keyring versions, ordered by keyring and version.
+	Keyrings(ctx context.Context) ([]KeyringVersion, error)
+	// ServiceKeys returns all service keys, ordered by kind and creation.
+	ServiceKeys(ctx context.Context) ([]ServiceKey, error)
+	// AddKeys adds versions and keys and deletes the service keys named by drop,
+	// in one transaction. What exists already is an error that is [ErrExists].
+	AddKeys(ctx context.Context, versions []KeyringVersion, keys []ServiceKey, drop []ServiceKey) error
+}
+
+// Sequencer is the store as the audit log's tree sees it.
+type Sequencer interface {
+	// Sequence passes at most limit entries that are not in the tree yet, in the
+	// order of their insertion, to build, with the last head (empty before the
+	// first) and the hashes stored so far, and stores in the same transaction
+	// what build returns. It returns how many entries it passed; with none,
+	// build is not called.
+	Sequence(ctx context.Context, limit int, build func(head []byte, hashes audit.HashReader, leaves []audit.Hash) (Sequenced, error)) (int, error)
+}
+
+// Sequenced is what extends the audit log's tree.
+type Sequenced struct {
+	Appended audit.Appended
+	Head     []byte // signed note
+}
+
+// Reader is the store as queries see it. A query sees what was committed
+// before it began. Lists are ordered by their key and continue after the one
+// named by after, which is empty for the first page.
+type Reader interface {
+	// Machine finds a machine by id; [ErrNotFound].
+	Machine(ctx context.Context, id string) (*Machine, error)
+	// FindMachines returns the machines whose name is ref, whose proposed name
+	// is ref while they have no name, or whose id begins with ref; at most limit.
+	FindMachines(ctx context.Context, ref string, limit int) ([]Machine, error)
+	Machines(ctx context.Context, filter MachineFilter, after string, limit int) ([]Machine, error)
+	// Volumes returns the volumes of a machine, or of all with an empty id.
+	Volumes(ctx context.Context, machine, after string, limit int) ([]Volume, error)
+	// Secrets returns the secrets of a volume, ordered by version.
+	Secrets(ctx context.Context, volume string) ([]Secret, error)
+	// Measurements returns those of a group, or of all with an empty name,
+	// ordered by digest and group; after is the hex digest last seen, and a page
+	// never ends between two groups of one digest.
+	Measurements(ctx context.Context, group, after string, limit int) ([]Measurement, error)
+	// FindMeasurements returns those whose hex digest begins with ref.
+	FindMeasurements(ctx context.Context, ref string, limit int) ([]Measurement, error)
+	// Platforms returns the platform sets of a machine, newest first.
+	Platforms(ctx context.Context, machine string) ([]Platform, error)
+	// Counts summarises the store.
+	Counts(ctx context.Context) (Counts, error)
+}
+
+// MachineFilter selects machines; empty fields select all.
+type MachineFilter struct {
+	Status MachineStatus
+	Group  string
+}
+
+// Counts summarises a store.
+type Counts struct {
+	Machines     map[MachineStatus]int64
+	Volumes      int64
+	Secrets      int64
+	Measurements map[MeasurementStatus]int64
+	Entries      int64 // in the audit log
+	Sequenced    int64 // of these, in the tree
+}
+
+// LogReader is the store as readers of the audit log see it.
+type LogReader interface {
+	// Head returns the last signed head and the size of its tree; an empty head
+	// before the first.
+	Head(ctx context.Context) (head []byte, size int64, err error)
+	// SequencedEntries calls each with the signed entries of the tree from index
+	// from to before index to, in order.
+	SequencedEntries(ctx context.Context, from, to int64, each func(index int64, signed []byte, leaf audit.Hash) error) error
+	// LatestEntries returns the newest entries, newest first, with what they can
+	// be found by: of a machine where machine is not empty, of one action where
+	// action is not. Index is -1 for one that is not in the tree yet.
+	LatestEntries(ctx context.Context, machine, action string, limit int) ([]FoundEntry, error)
+	// TreeHashes reads the stored hashes of the tree.
+	TreeHashes(ctx context.Context) audit.HashReader
+}
+
+// FoundEntry is an entry of the audit log with its place in the tree.
+type FoundEntry struct {
+	Index  int64 // leaf index, or -1
+	Signed []byte
+}
