@@ -1,0 +1,172 @@
+package api
+
+import "time"
+
+// Paths of the guest listener. All are POST with a JSON body.
+const (
+	PathBootChallenge   = "/v1/boot/challenge"
+	PathBootRelease     = "/v1/boot/release"
+	PathEnrollBegin     = "/v1/enroll/begin"
+	PathEnrollComplete  = "/v1/enroll/complete"
+	PathCommitChallenge = "/v1/enroll/challenge"
+	PathEnrollCommit    = "/v1/enroll/commit"
+)
+
+// ChallengeRequest asks for a challenge.
+type ChallengeRequest struct{}
+
+// Challenge is what a statement must contain, and what the service needs to
+// recognise it again without having stored it.
+type Challenge struct {
+	// Challenge is 32 random bytes.
+	Challenge []byte `json:"challenge"`
+	// Token goes back to the service as it is.
+	Token   []byte    `json:"token"`
+	Expires time.Time `json:"expires"`
+	// Selection is the PCRs to quote: a TPMS_PCR_SELECTION bitmap, SHA-256 bank.
+	Selection []byte `json:"selection"`
+}
+
+// Evidence is a quote and what it covers.
+type Evidence struct {
+	// Quote is a TPMS_ATTEST (TPM 2.0 part 2, section 10.12.12).
+	Quote []byte `json:"quote"`
+	// Signature is a TPMT_SIGNATURE over Quote by the AK.
+	Signature []byte `json:"signature"`
+	// PCRs are the SHA-256 values of the selected PCRs, in ascending order of
+	// index, 32 bytes each.
+	PCRs [][]byte `json:"pcrs"`
+	// EventLog is the firmware's log (TCG PC Client platform firmware profile,
+	// section 10).
+	EventLog []byte `json:"event_log"`
+}
+
+// Attested is a statement under a quote. Challenge and machine stand beside the
+// statement, which holds them too, for the checks that come before it is parsed.
+type Attested struct {
+	Machine   string   `json:"machine"`
+	Challenge []byte   `json:"challenge"`
+	Token     []byte   `json:"token"`
+	Statement []byte   `json:"statement"` // package exchange
+	Evidence  Evidence `json:"evidence"`
+}
+
+// Sealed is a response of package exchange: a release that only the recipient
+// key of the statement opens, under the service identity key's signature.
+type Sealed struct {
+	Response  []byte `json:"response"`
+	Signature []byte `json:"signature"`
+	// ServiceKey is the identity key as SubjectPublicKeyInfo.
+	ServiceKey []byte `json:"service_key"`
+}
+
+// ReleaseRequest asks for the keys of all volumes of a machine.
+type ReleaseRequest struct {
+	Attested
+}
+
+// ReleaseResponse answers a [ReleaseRequest].
+type ReleaseResponse struct {
+	Sealed Sealed `json:"sealed"`
+}
+
+// TPMKeys are the keys of a TPM that enrols.
+type TPMKeys struct {
+	EK []byte `json:"ek"` // TPMT_PUBLIC
+	// EKCertificate is DER; empty where the TPM holds none.
+	EKCertificate []byte `json:"ek_certificate,omitempty"`
+	AK            []byte `json:"ak"` // TPMT_PUBLIC
+}
+
+// BeginRequest starts an enrolment.
+type BeginRequest struct {
+	Keys TPMKeys `json:"keys"`
+}
+
+// BeginResponse holds the challenge of the enrolment and a credential that
+// only the TPM with both keys can activate (TPM 2.0 part 1, section 24).
+type BeginResponse struct {
+	Challenge Challenge `json:"challenge"`
+	// Credential is a TPM2B_ID_OBJECT's content, EncryptedSecret a
+	// TPM2B_ENCRYPTED_SECRET's.
+	Credential      []byte `json:"credential"`
+	EncryptedSecret []byte `json:"encrypted_secret"`
+}
+
+// CompleteRequest proves the credential and states what enrols.
+type CompleteRequest struct {
+	Attested
+	Keys TPMKeys `json:"keys"`
+	// Proof is an HMAC under the credential's secret; see exchange.EnrollProof.
+	Proof []byte `json:"proof"`
+}
+
+// CompleteResponse holds a fresh secret for each volume.
+type CompleteResponse struct {
+	Sealed Sealed `json:"sealed"`
+}
+
+// CommitRequest tells that the keyslots are in place.
+type CommitRequest struct {
+	Attested
+}
+
+// CommitResponse ends an enrolment.
+type CommitResponse struct {
+	// Status is the machine's: pending until an operator approves it.
+	Status string `json:"status"`
+	// Measurement and Platform are digests, in hex, of what the next boot is
+	// expected to show; what an operator approves with the machine.
+	Measurement string `json:"measurement"`
+	Platform    string `json:"platform"`
+}
+
+// EnrollDetails is the JSON in the statement of a [CompleteRequest].
+type EnrollDetails struct {
+	// Name is the name the machine proposes for itself.
+	Name string `json:"name"`
+}
+
+// CommitDetails is the JSON in the statement of a [CommitRequest].
+type CommitDetails struct {
+	Volumes []VolumeReport `json:"volumes"`
+	// NextBoot are the claims that the files of the next boot lead to. They
+	// replace the attested claims of the same names.
+	NextBoot []Claim `json:"next_boot"`
+}
+
+// BootDetails is the JSON in the statement of a [ReleaseRequest].
+type BootDetails struct {
+	Volumes []VolumeReport `json:"volumes"`
+}
+
+// VolumeReport is what a guest reports of a LUKS header beside its identity.
+type VolumeReport struct {
+	ID              string      `json:"id"`
+	VolumeKeyDigest []byte      `json:"volume_key_digest"`
+	Sequence        uint64      `json:"sequence"`
+	Slots           []LUKSSlot  `json:"slots"`
+	Tokens          []LUKSToken `json:"tokens"`
+}
+
+// LUKSSlot is a keyslot of a LUKS2 header.
+type LUKSSlot struct {
+	ID       int    `json:"id"`
+	KDF      string `json:"kdf"`
+	Priority int    `json:"priority"`
+}
+
+// LUKSToken is a token of a LUKS2 header.
+type LUKSToken struct {
+	ID    int    `json:"id"`
+	Type  string `json:"type"`
+	Slots []int  `json:"slots"`
+	// Volume is the volume id in a token of ours.
+	Volume string `json:"volume,omitempty"`
+}
+
+// Claim is one fact of a boot; see docs/attestation.md.
+type Claim struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}

@@ -1,0 +1,179 @@
+package api
+
+import "time"
+
+// Page continues a list: Next is empty on the last page and else the value of
+// the query parameter "after" for the next one.
+type Page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty"`
+}
+
+// Machine is an enrolled machine as operators see it.
+type Machine struct {
+	ID          string     `json:"id"`
+	Name        string     `json:"name,omitempty"`
+	Proposed    string     `json:"proposed_name,omitempty"`
+	Group       string     `json:"group"`
+	Status      string     `json:"status"`
+	Committed   bool       `json:"committed"`
+	EKHash      string     `json:"ek_hash"`
+	EKTrust     string     `json:"ek_trust"`
+	Tier        string     `json:"tier"`
+	ResetCount  uint32     `json:"reset_count"`
+	Created     time.Time  `json:"created"`
+	Approved    *time.Time `json:"approved,omitempty"`
+	ApprovedBy  string     `json:"approved_by,omitempty"`
+	LastRelease *time.Time `json:"last_release,omitempty"`
+	LastRefusal *time.Time `json:"last_refusal,omitempty"`
+}
+
+// MachineDetails is a machine with what belongs to it.
+type MachineDetails struct {
+	Machine
+	Volumes []Volume `json:"volumes"`
+	// Measurements are those first seen on, or predicted for, this machine.
+	Measurements []Measurement `json:"measurements"`
+}
+
+// ApproveMachine is the body of an approval.
+type ApproveMachine struct {
+	// Name becomes the machine's unique name; empty takes the proposed one.
+	Name string `json:"name,omitempty"`
+	// Group defaults to "default".
+	Group string `json:"group,omitempty"`
+	// EKHash is what the operator read from the hypervisor, hex. Required where
+	// neither a CA nor an inventory vouches for the EK.
+	EKHash string `json:"ek_hash,omitempty"`
+	// Measurement limits the approval to this digest; empty approves the one
+	// predicted for the machine's next boot.
+	Measurement string `json:"measurement,omitempty"`
+}
+
+// RenameMachine is the body of a rename.
+type RenameMachine struct {
+	Name string `json:"name"`
+}
+
+// Revoke is the body of a revocation.
+type Revoke struct {
+	// Reason goes into the audit log.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Revoked reports a revocation and what the revoked thing still opens.
+type Revoked struct {
+	Machine Machine `json:"machine"`
+	// StillOpens are the volumes whose secrets the machine may have kept from
+	// earlier releases.
+	StillOpens []Volume `json:"still_opens"`
+}
+
+// Volume is a LUKS volume as operators see it.
+type Volume struct {
+	ID       string          `json:"id"`
+	Machine  string          `json:"machine"`
+	UUID     string          `json:"uuid"`
+	Status   string          `json:"status"`
+	Identity string          `json:"identity,omitempty"` // hex
+	Keyring  string          `json:"keyring"`
+	Created  time.Time       `json:"created"`
+	Secrets  []SecretVersion `json:"secrets,omitempty"`
+	Report   *VolumeReport   `json:"report,omitempty"`
+}
+
+// SecretVersion is a version of a volume's secret, without the secret.
+type SecretVersion struct {
+	Version        uint32    `json:"version"`
+	Status         string    `json:"status"`
+	KeyringVersion uint32    `json:"keyring_version"`
+	Created        time.Time `json:"created"`
+}
+
+// Measurement is a set of boot claims in one group.
+type Measurement struct {
+	ID         string     `json:"id"` // hex digest
+	Group      string     `json:"group"`
+	Status     string     `json:"status"`
+	Source     string     `json:"source"`
+	Machine    string     `json:"machine"` // id it was first seen on
+	Created    time.Time  `json:"created"`
+	Approved   *time.Time `json:"approved,omitempty"`
+	ApprovedBy string     `json:"approved_by,omitempty"`
+	Claims     []Claim    `json:"claims,omitempty"`
+}
+
+// ApproveMeasurement is the body of a measurement's approval.
+type ApproveMeasurement struct {
+	Group string `json:"group,omitempty"`
+}
+
+// SubmitMeasurement is the body that enters a computed measurement: the claims
+// that a boot file leads to, laid over those of a base.
+type SubmitMeasurement struct {
+	// Base is machine/NAME or measurement/ID.
+	Base   string  `json:"base"`
+	Claims []Claim `json:"claims"`
+}
+
+// Explanation says why a machine's last request ended as it did, and what would
+// be different.
+type Explanation struct {
+	Machine Machine `json:"machine"`
+	// Last is the newest entry about a release or a refusal; absent before the first.
+	Last *AuditEntry `json:"last,omitempty"`
+	// Summary is one sentence; Advice says what to do.
+	Summary string `json:"summary"`
+	Advice  string `json:"advice,omitempty"`
+	// Differences compare the boot that was refused with the nearest approved one.
+	Differences []Difference `json:"differences,omitempty"`
+}
+
+// Difference is one fact that differed.
+type Difference struct {
+	Name string `json:"name"`
+	Was  string `json:"was"`
+	Is   string `json:"is"`
+}
+
+// AuditEntry is an entry of the audit log.
+type AuditEntry struct {
+	// Index is the leaf index in the tree; -1 until it is sequenced.
+	Index    int64        `json:"index"`
+	ID       string       `json:"id"`
+	Time     time.Time    `json:"time"`
+	Actor    string       `json:"actor"` // kind/id
+	Action   string       `json:"action"`
+	Object   string       `json:"object,omitempty"`
+	Outcome  string       `json:"outcome"`
+	Code     string       `json:"code,omitempty"`
+	Policies []string     `json:"policies,omitempty"`
+	Facts    []Difference `json:"facts,omitempty"`
+	Release  string       `json:"release,omitempty"`
+	Count    int64        `json:"count"`
+}
+
+// Status is the state of the service.
+type Status struct {
+	Version string `json:"version"`
+	// ServiceKey is the fingerprint that guests pin.
+	ServiceKey string           `json:"service_key"`
+	GuestURL   string           `json:"guest_url"`
+	Started    time.Time        `json:"started"`
+	Ready      bool             `json:"ready"`
+	Reasons    []string         `json:"reasons,omitempty"` // why it is not ready
+	Roots      []string         `json:"roots"`
+	Machines   map[string]int64 `json:"machines"`
+	Volumes    int64            `json:"volumes"`
+	Audit      AuditStatus      `json:"audit"`
+	// LastBackup is when the store was last backed up; absent if never.
+	LastBackup *time.Time `json:"last_backup,omitempty"`
+}
+
+// AuditStatus is the state of the audit log.
+type AuditStatus struct {
+	Entries   int64 `json:"entries"`
+	Sequenced int64 `json:"sequenced"`
+	// Head is the last signed tree head, a signed note.
+	Head string `json:"head,omitempty"`
+}
