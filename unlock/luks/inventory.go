@@ -1,0 +1,90 @@
+package luks
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// Inventory is what else a header holds, beside its identity: it changes in
+// ordinary operation, so it is reported, and what is not expected in it alarms.
+type Inventory struct {
+	SequenceID uint64           `json:"seqid"` // luksDump's epoch
+	Copies     Copies           `json:"copies"`
+	Flags      []string         `json:"flags"` // persistent activation flags, sorted
+	Keyslots   []InventorySlot  `json:"keyslots"`
+	Tokens     []InventoryToken `json:"tokens"`
+}
+
+// InventorySlot is one keyslot.
+type InventorySlot struct {
+	ID         int    `json:"id"`
+	Type       string `json:"type"`
+	KDF        string `json:"kdf"`
+	Priority   int    `json:"priority"` // 0 ignored, 1 normal, 2 tried first
+	Bound      bool   `json:"bound"`    // holds the key of the data segment
+	AreaOffset uint64 `json:"area_offset"`
+	AreaSize   uint64 `json:"area_size"`
+}
+
+// InventoryToken is one token. Volume is set for tokens of ours alone.
+type InventoryToken struct {
+	ID       int    `json:"id"`
+	Type     string `json:"type"`
+	Keyslots []int  `json:"keyslots"`
+	Volume   string `json:"volume,omitzero"`
+	// Unreadable says that the token has our type, but is malformed or of a
+	// version that this program does not know.
+	Unreadable bool `json:"unreadable,omitzero"`
+}
+
+// Inventory returns the inventory, in ascending order throughout.
+func (v *Volume) Inventory() Inventory {
+	inventory := Inventory{
+		SequenceID: v.header.SequenceID,
+		Copies:     v.header.Copies,
+		Flags:      slices.Sorted(slices.Values(v.header.metadata.Config.Flags)),
+		Keyslots:   make([]InventorySlot, 0, len(v.keyslots)),
+		Tokens:     make([]InventoryToken, 0, len(v.tokens)),
+	}
+	for _, number := range slices.Sorted(maps.Keys(v.keyslots)) {
+		inventory.Keyslots = append(inventory.Keyslots, v.inventorySlot(number))
+	}
+	for _, number := range slices.Sorted(maps.Keys(v.tokens)) {
+		inventory.Tokens = append(inventory.Tokens, v.inventoryToken(number))
+	}
+	return inventory
+}
+
+func (v *Volume) inventorySlot(number id) InventorySlot {
+	k := v.keyslots[number]
+	priority := 1
+	if k.Priority != nil {
+		priority = *k.Priority
+	}
+	return InventorySlot{
+		ID: int(number), Type: k.Type, KDF: k.KDF.Type, Priority: priority, Bound: v.opens(int(number)),
+		AreaOffset: uint64(k.Area.Offset), AreaSize: uint64(k.Area.Size),
+	}
+}
+
+func (v *Volume) inventoryToken(number id) InventoryToken {
+	t := v.tokens[number]
+	entry := InventoryToken{ID: int(number), Type: t.Type, Keyslots: numbers(t.Keyslots)}
+	if t.Type != TokenType {
+		return entry
+	}
+	ours, err := ParseToken(v.header.metadata.Tokens[number])
+	entry.Volume, entry.Unreadable = ours.Volume, err != nil
+	return entry
+}
+
+// numbers returns ids as sorted numbers, never nil.
+func numbers(ids []id) []int {
+	out := make([]int, 0, len(ids))
+	for _, i := range ids {
+		out = append(out, int(i))
+	}
+	slices.SortFunc(out, cmp.Compare[int])
+	return out
+}

@@ -1,0 +1,94 @@
+package luks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"keywright.dev/kms/secret"
+)
+
+// A random 32-byte secret needs no slow derivation; this is the least that
+// cryptsetup takes.
+const minIterations = "1000"
+
+// AddKeyslot adds new as keyslot slot of the volume on device; existing opens
+// any other keyslot. A wrong existing key is [ErrWrongKey]. new must be a random
+// secret: it is stretched as little as cryptsetup allows.
+func (c Cryptsetup) AddKeyslot(ctx context.Context, device string, existing, new secret.Bytes, slot int) error {
+	if err := errors.Join(checkKey(existing), checkKey(new), checkSlot(slot)); err != nil {
+		return fmt.Errorf("adding keyslot %d to %s: %w", slot, device, err)
+	}
+	err := c.run(ctx, "luksAddKey", device, input{stdin: []secret.Bytes{new}, third: []secret.Bytes{existing}},
+		"--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", minIterations,
+		"--new-key-slot", strconv.Itoa(slot), "--key-file", "/proc/self/fd/3", "--new-keyfile", "-", device)
+	return wrongKey(err)
+}
+
+// KillSlot destroys a keyslot; other must open another one, so that the last
+// keyslot cannot be killed. A key that does not is [ErrWrongKey].
+func (c Cryptsetup) KillSlot(ctx context.Context, device string, slot int, other secret.Bytes) error {
+	if err := errors.Join(checkKey(other), checkSlot(slot)); err != nil {
+		return fmt.Errorf("killing keyslot %d of %s: %w", slot, device, err)
+	}
+	// Without --batch-mode: that would kill without asking for a key.
+	err := c.run(ctx, "luksKillSlot", device, input{stdin: []secret.Bytes{other}}, "--key-file", "-", device, strconv.Itoa(slot))
+	return wrongKey(err)
+}
+
+// TestKey opens keyslot slot with key and changes nothing. A key that does not
+// open it is [ErrWrongKey].
+func (c Cryptsetup) TestKey(ctx context.Context, device string, slot int, key secret.Bytes) error {
+	if err := errors.Join(checkKey(key), checkSlot(slot)); err != nil {
+		return fmt.Errorf("testing keyslot %d of %s: %w", slot, device, err)
+	}
+	err := c.run(ctx, "open --test-passphrase", device, input{stdin: []secret.Bytes{key}},
+		"--type", "luks2", "--key-slot", strconv.Itoa(slot), "--key-file", "-", device)
+	return wrongKey(err)
+}
+
+// ImportToken writes a token of ours under a free number.
+func (c Cryptsetup) ImportToken(ctx context.Context, device string, number int, token Token) error {
+	return c.writeToken(ctx, device, number, token)
+}
+
+// AssignToken replaces a token of ours by one that names slot, which says that
+// the keyslot has been opened with its secret.
+func (c Cryptsetup) AssignToken(ctx context.Context, device string, token OwnToken, slot int) error {
+	token.Keyslots = []int{slot}
+	return c.writeToken(ctx, device, token.ID, token.Token, "--token-replace")
+}
+
+func (c Cryptsetup) writeToken(ctx context.Context, device string, number int, token Token, more ...string) error {
+	text, err := token.Encode()
+	if err := errors.Join(err, checkSlot(number)); err != nil {
+		return fmt.Errorf("writing token %d to %s: %w", number, device, err)
+	}
+	args := append([]string{"--token-id", strconv.Itoa(number), "--json-file", "-", device}, more...)
+	return c.run(ctx, "token import", device, input{stdin: []secret.Bytes{secret.New(text)}}, args...)
+}
+
+// RemoveToken removes a token, whoever wrote it.
+func (c Cryptsetup) RemoveToken(ctx context.Context, device string, number int) error {
+	if err := checkSlot(number); err != nil {
+		return fmt.Errorf("removing token %d from %s: %w", number, device, err)
+	}
+	return c.run(ctx, "token remove", device, input{}, "--token-id", strconv.Itoa(number), device)
+}
+
+// BackupHeader writes the header and all keyslots of the volume to a new file,
+// readable by its owner alone. Whoever has it and an old key opens the volume,
+// even after the keyslot was killed.
+func (c Cryptsetup) BackupHeader(ctx context.Context, device, file string) error {
+	return c.run(ctx, "luksHeaderBackup", device, input{}, "--batch-mode", "--header-backup-file", file, device)
+}
+
+// wrongKey turns the exit code of a run whose only permission is a key.
+func wrongKey(err error) error {
+	var failed *CommandError
+	if errors.As(err, &failed) && failed.Exit == exitPermission {
+		return fmt.Errorf("%w: %w", ErrWrongKey, failed)
+	}
+	return err
+}

@@ -1,0 +1,183 @@
+package luks
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+)
+
+// TokenType is the type of our LUKS2 token.
+const TokenType = "keywright"
+
+// tokenVersion is the one version of [Token] that is read and written.
+const tokenVersion = 1
+
+// Token says which volume of the service a keyslot belongs to, and lets an
+// interrupted enrolment be told from a finished one. It holds nothing secret.
+// See docs/formats/luks-token.md.
+type Token struct {
+	// Volume is the service's id of the volume.
+	Volume string
+	// Resume is the id under which the service gives out the same pending
+	// secret again.
+	Resume string
+	// Slot is the keyslot that the secret is meant for, 0 to 31.
+	Slot int
+	// Keyslots is empty until the keyslot has been opened once, then it names
+	// that keyslot. cryptsetup renumbers it, so it may differ from Slot.
+	Keyslots []int
+}
+
+// tokenForm is the token as it stands in the header.
+type tokenForm struct {
+	Type     string `json:"type"`
+	Keyslots []id   `json:"keyslots"`
+	Version  int    `json:"version"`
+	Volume   string `json:"volume"`
+	Resume   string `json:"resume"`
+	Slot     *id    `json:"slot"`
+}
+
+// idForm is what volume and resume ids look like.
+var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+
+// ParseToken parses a token of ours. It refuses unknown, missing and duplicate
+// members, another type or version, and more than one keyslot.
+func ParseToken(text []byte) (Token, error) {
+	var f tokenForm
+	if err := checkSyntax(text); err != nil {
+		return Token{}, fmt.Errorf("parsing a %s token: %w", TokenType, err)
+	}
+	if err := strictly(text, &f); err != nil {
+		return Token{}, fmt.Errorf("parsing a %s token: %w", TokenType, err)
+	}
+	if f.Type != TokenType || f.Version != tokenVersion || f.Keyslots == nil || f.Slot == nil {
+		return Token{}, fmt.Errorf("parsing a %s token: type %q, version %d, or a member is missing", TokenType, f.Type, f.Version)
+	}
+	t := Token{Volume: f.Volume, Resume: f.Resume, Slot: int(*f.Slot), Keyslots: numbers(f.Keyslots)}
+	return t, t.check()
+}
+
+func (t Token) check() error {
+	if !idForm.MatchString(t.Volume) || !idForm.MatchString(t.Resume) {
+		return fmt.Errorf("checking a %s token: volume or resume id is malformed", TokenType)
+	}
+	if len(t.Keyslots) > 1 {
+		return fmt.Errorf("checking a %s token: it names %d keyslots, want at most one", TokenType, len(t.Keyslots))
+	}
+	for _, slot := range append([]int{t.Slot}, t.Keyslots...) {
+		if slot < 0 || slot >= maxSlots {
+			return fmt.Errorf("checking a %s token: keyslot %d is out of range", TokenType, slot)
+		}
+	}
+	return nil
+}
+
+// Encode returns the token's JSON, in the one form that this package writes.
+func (t Token) Encode() ([]byte, error) {
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	slot := id(t.Slot)
+	f := tokenForm{Type: TokenType, Version: tokenVersion, Volume: t.Volume, Resume: t.Resume, Slot: &slot, Keyslots: []id{}}
+	for _, s := range t.Keyslots {
+		f.Keyslots = append(f.Keyslots, id(s))
+	}
+	return json.Marshal(f)
+}
+
+// OwnToken is a token of ours and its number in the header.
+type OwnToken struct {
+	ID int
+	Token
+}
+
+// OwnTokens returns the readable tokens of ours in ascending order.
+func (v *Volume) OwnTokens() []OwnToken {
+	var own []OwnToken
+	for _, number := range slices.Sorted(maps.Keys(v.tokens)) {
+		if v.tokens[number].Type != TokenType {
+			continue
+		}
+		if t, err := ParseToken(v.header.metadata.Tokens[number]); err == nil {
+			own = append(own, OwnToken{ID: int(number), Token: t})
+		}
+	}
+	return own
+}
+
+// OwnSlots returns the keyslots that tokens of ours for a volume id are assigned
+// to, in the order of the tokens' numbers.
+func (v *Volume) OwnSlots(volume string) []int {
+	var slots []int
+	for _, t := range v.OwnTokens() {
+		if t.Volume == volume {
+			slots = append(slots, t.Keyslots...)
+		}
+	}
+	return slots
+}
+
+// Orphan is a token of ours that is assigned to no keyslot: an enrolment or
+// rekey that was interrupted, or whose keyslot somebody removed.
+type Orphan struct {
+	OwnToken
+	// SlotExists says that the intended keyslot exists. Whether it is ours only
+	// opening it with the pending secret tells: then the token is to be
+	// assigned. Where it does not exist or does not open, the token alone is to
+	// be removed.
+	SlotExists bool
+}
+
+// Orphans returns what an interrupted run left behind. A keyslot of ours always
+// has a token: the token is written first.
+func (v *Volume) Orphans() []Orphan {
+	assigned := make(map[int]bool)
+	for _, t := range v.tokens {
+		for _, slot := range t.Keyslots {
+			assigned[int(slot)] = true
+		}
+	}
+	var orphans []Orphan
+	for _, t := range v.OwnTokens() {
+		if len(t.Keyslots) > 0 {
+			continue
+		}
+		_, exists := v.keyslots[id(t.Slot)]
+		orphans = append(orphans, Orphan{OwnToken: t, SlotExists: exists && !assigned[t.Slot]})
+	}
+	return orphans
+}
+
+// ErrFull is returned when all keyslots or all tokens are taken.
+var ErrFull = errors.New("no free number is left")
+
+// FreeSlot returns the lowest keyslot that neither exists nor is intended by an
+// unassigned token of ours.
+func (v *Volume) FreeSlot() (int, error) {
+	intended := make(map[int]bool)
+	for _, t := range v.OwnTokens() {
+		if len(t.Keyslots) == 0 {
+			intended[t.Slot] = true
+		}
+	}
+	return lowest(func(n int) bool { _, exists := v.keyslots[id(n)]; return exists || intended[n] })
+}
+
+// FreeToken returns the lowest token number that is free.
+func (v *Volume) FreeToken() (int, error) {
+	return lowest(func(n int) bool { _, exists := v.tokens[id(n)]; return exists })
+}
+
+func lowest(taken func(int) bool) (int, error) {
+	for n := range maxSlots {
+		if !taken(n) {
+			return n, nil
+		}
+	}
+	return 0, ErrFull
+}
