@@ -33,9 +33,9 @@ type Evidence struct {
 	Quote []byte `json:"quote"`
 	// Signature is a TPMT_SIGNATURE over Quote by the AK.
 	Signature []byte `json:"signature"`
-	// PCRs are the SHA-256 values of the selected PCRs, in ascending order of
-	// index, 32 bytes each.
-	PCRs [][]byte `json:"pcrs"`
+	// PCRs are the SHA-256 values of the selected PCRs, 32 bytes each, in
+	// ascending order of index.
+	PCRs []byte `json:"pcrs"`
 	// EventLog is the firmware's log (TCG PC Client platform firmware profile,
 	// section 10).
 	EventLog []byte `json:"event_log"`
@@ -87,8 +87,7 @@ type BeginRequest struct {
 // only the TPM with both keys can activate (TPM 2.0 part 1, section 24).
 type BeginResponse struct {
 	Challenge Challenge `json:"challenge"`
-	// Credential is a TPM2B_ID_OBJECT's content, EncryptedSecret a
-	// TPM2B_ENCRYPTED_SECRET's.
+	// Credential and EncryptedSecret are as exchange.MakeCredential returns them.
 	Credential      []byte `json:"credential"`
 	EncryptedSecret []byte `json:"encrypted_secret"`
 }
@@ -119,54 +118,4 @@ type CommitResponse struct {
 	// expected to show; what an operator approves with the machine.
 	Measurement string `json:"measurement"`
 	Platform    string `json:"platform"`
-}
-
-// EnrollDetails is the JSON in the statement of a [CompleteRequest].
-type EnrollDetails struct {
-	// Name is the name the machine proposes for itself.
-	Name string `json:"name"`
-}
-
-// CommitDetails is the JSON in the statement of a [CommitRequest].
-type CommitDetails struct {
-	Volumes []VolumeReport `json:"volumes"`
-	// NextBoot are the claims that the files of the next boot lead to. They
-	// replace the attested claims of the same names.
-	NextBoot []Claim `json:"next_boot"`
-}
-
-// BootDetails is the JSON in the statement of a [ReleaseRequest].
-type BootDetails struct {
-	Volumes []VolumeReport `json:"volumes"`
-}
-
-// VolumeReport is what a guest reports of a LUKS header beside its identity.
-type VolumeReport struct {
-	ID              string      `json:"id"`
-	VolumeKeyDigest []byte      `json:"volume_key_digest"`
-	Sequence        uint64      `json:"sequence"`
-	Slots           []LUKSSlot  `json:"slots"`
-	Tokens          []LUKSToken `json:"tokens"`
-}
-
-// LUKSSlot is a keyslot of a LUKS2 header.
-type LUKSSlot struct {
-	ID       int    `json:"id"`
-	KDF      string `json:"kdf"`
-	Priority int    `json:"priority"`
-}
-
-// LUKSToken is a token of a LUKS2 header.
-type LUKSToken struct {
-	ID    int    `json:"id"`
-	Type  string `json:"type"`
-	Slots []int  `json:"slots"`
-	// Volume is the volume id in a token of ours.
-	Volume string `json:"volume,omitempty"`
-}
-
-// Claim is one fact of a boot; see docs/attestation.md.
-type Claim struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
 }

@@ -1,6 +1,10 @@
 package api
 
-import "time"
+import (
+	"time"
+
+	"keywright.dev/kms/exchange"
+)
 
 // Page continues a list: Next is empty on the last page and else the value of
 // the query parameter "after" for the next one.
@@ -79,7 +83,8 @@ type Volume struct {
 	Keyring  string          `json:"keyring"`
 	Created  time.Time       `json:"created"`
 	Secrets  []SecretVersion `json:"secrets,omitempty"`
-	Report   *VolumeReport   `json:"report,omitempty"`
+	// Report is what the guest last reported of the header.
+	Report *exchange.VolumeReport `json:"report,omitempty"`
 }
 
 // SecretVersion is a version of a volume's secret, without the secret.
@@ -92,15 +97,15 @@ type SecretVersion struct {
 
 // Measurement is a set of boot claims in one group.
 type Measurement struct {
-	ID         string     `json:"id"` // hex digest
-	Group      string     `json:"group"`
-	Status     string     `json:"status"`
-	Source     string     `json:"source"`
-	Machine    string     `json:"machine"` // id it was first seen on
-	Created    time.Time  `json:"created"`
-	Approved   *time.Time `json:"approved,omitempty"`
-	ApprovedBy string     `json:"approved_by,omitempty"`
-	Claims     []Claim    `json:"claims,omitempty"`
+	ID         string           `json:"id"` // hex digest
+	Group      string           `json:"group"`
+	Status     string           `json:"status"`
+	Source     string           `json:"source"`
+	Machine    string           `json:"machine"` // id it was first seen on
+	Created    time.Time        `json:"created"`
+	Approved   *time.Time       `json:"approved,omitempty"`
+	ApprovedBy string           `json:"approved_by,omitempty"`
+	Claims     []exchange.Claim `json:"claims,omitempty"`
 }
 
 // ApproveMeasurement is the body of a measurement's approval.
@@ -112,8 +117,8 @@ type ApproveMeasurement struct {
 // that a boot file leads to, laid over those of a base.
 type SubmitMeasurement struct {
 	// Base is machine/NAME or measurement/ID.
-	Base   string  `json:"base"`
-	Claims []Claim `json:"claims"`
+	Base   string           `json:"base"`
+	Claims []exchange.Claim `json:"claims"`
 }
 
 // Explanation says why a machine's last request ended as it did, and what would

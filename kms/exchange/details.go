@@ -1,0 +1,83 @@
+package exchange
+
+import (
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+)
+
+// EnrollDetails is the JSON in a statement with [PurposeEnroll].
+type EnrollDetails struct {
+	// Name is the name the machine proposes for itself.
+	Name string `json:"name"`
+}
+
+// CommitDetails is the JSON in a statement with [PurposeCommit].
+type CommitDetails struct {
+	Volumes []VolumeReport `json:"volumes"`
+	// NextBoot are the claims that the files of the next boot lead to. They
+	// replace the attested claims of the same names; empty where nothing could
+	// be predicted.
+	NextBoot []Claim `json:"next_boot"`
+}
+
+// BootDetails is the JSON in a statement with [PurposeBoot].
+type BootDetails struct {
+	Volumes []VolumeReport `json:"volumes"`
+}
+
+// VolumeReport is what a guest reports of a LUKS header beside its identity.
+// It is recorded and compared, and never decides about a release.
+type VolumeReport struct {
+	ID string `json:"id"` // volume id
+	// VolumeKeyDigest is the digest of the volume key in the header: equal on
+	// two machines, it means a copied disk.
+	VolumeKeyDigest []byte `json:"volume_key_digest"`
+	// Sequence counts the changes of the header.
+	Sequence uint64      `json:"sequence"`
+	Slots    []LUKSSlot  `json:"slots"`
+	Tokens   []LUKSToken `json:"tokens"`
+}
+
+// LUKSSlot is a keyslot of a LUKS2 header.
+type LUKSSlot struct {
+	ID       int    `json:"id"`
+	KDF      string `json:"kdf"`
+	Priority int    `json:"priority"`
+}
+
+// LUKSToken is a token of a LUKS2 header.
+type LUKSToken struct {
+	ID    int    `json:"id"`
+	Type  string `json:"type"`
+	Slots []int  `json:"slots"`
+	// Volume is the volume id in a token of ours.
+	Volume string `json:"volume,omitempty"`
+}
+
+// Claim is one fact of a boot; package claims gives it meaning.
+type Claim struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// MarshalDetails encodes one of the details for [Statement].Details.
+func MarshalDetails[T EnrollDetails | CommitDetails | BootDetails](details T) ([]byte, error) {
+	out, err := json.Marshal(details)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the details of a statement: %w", err)
+	}
+	return out, nil
+}
+
+// ParseDetails decodes what [MarshalDetails] encoded. Unknown and duplicate
+// members, other letter case and trailing data are [ErrMalformed]; the error
+// repeats none of the input.
+func ParseDetails[T EnrollDetails | CommitDetails | BootDetails](data []byte) (T, error) {
+	var details T
+	if err := json.Unmarshal(data, &details, json.RejectUnknownMembers(true)); err != nil {
+		var none T
+		return none, fmt.Errorf("%w details of a statement: not the JSON object of this step", ErrMalformed)
+	}
+	return details, nil
+}

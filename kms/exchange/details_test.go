@@ -1,0 +1,65 @@
+package exchange_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms/exchange"
+)
+
+func TestDetailsSurviveTheirEncoding(t *testing.T) {
+	want := exchange.CommitDetails{
+		Volumes: []exchange.VolumeReport{{
+			ID: "v1", VolumeKeyDigest: []byte{1}, Sequence: 3,
+			Slots:  []exchange.LUKSSlot{{ID: 0, KDF: "argon2id", Priority: 1}},
+			Tokens: []exchange.LUKSToken{{ID: 0, Type: "keywright", Slots: []int{1}, Volume: "v1"}},
+		}},
+		NextBoot: []exchange.Claim{{Name: "a.b", Value: "c"}},
+	}
+	data, err := exchange.MarshalDetails(want)
+	require.NoError(t, err)
+	got, err := exchange.ParseDetails[exchange.CommitDetails](data)
+	require.NoError(t, err)
+	assert.Equal(t, want, got)
+}
+
+func TestDetailsAreStrict(t *testing.T) {
+	for name, text := range map[string]string{
+		"empty":            ``,
+		"unknown member":   `{"name":"a","admin":true}`,
+		"duplicate member": `{"name":"a","name":"b"}`,
+		"letter case":      `{"Name":"a"}`,
+		"trailing data":    `{"name":"a"}{}`,
+		"wrong type":       `{"name":["sekrit"]}`,
+		"invalid UTF-8":    "{\"name\":\"\xff\"}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := exchange.ParseDetails[exchange.EnrollDetails]([]byte(text))
+			require.ErrorIs(t, err, exchange.ErrMalformed)
+			assert.NotContains(t, err.Error(), "sekrit")
+		})
+	}
+}
+
+// FuzzParseDetails holds that parsing never panics and that what it accepts is
+// accepted again in the form this package writes.
+func FuzzParseDetails(f *testing.F) {
+	f.Add([]byte(`{"volumes":[{"id":"v","volume_key_digest":"AQ==","sequence":1,"slots":[],"tokens":[]}],"next_boot":[{"name":"a","value":"b"}]}`))
+	f.Add([]byte(`{"volumes":[],"volumes":[]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		details, err := exchange.ParseDetails[exchange.CommitDetails](data)
+		if err != nil {
+			require.ErrorIs(t, err, exchange.ErrMalformed)
+			return
+		}
+		again, err := exchange.MarshalDetails(details)
+		require.NoError(t, err)
+		got, err := exchange.ParseDetails[exchange.CommitDetails](again)
+		require.NoError(t, err)
+		third, err := exchange.MarshalDetails(got)
+		require.NoError(t, err)
+		assert.Equal(t, again, third)
+	})
+}
