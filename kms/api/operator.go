@@ -97,15 +97,15 @@ type SecretVersion struct {
 
 // Measurement is a set of boot claims in one group.
 type Measurement struct {
-	ID         string           `json:"id"` // hex digest
-	Group      string           `json:"group"`
-	Status     string           `json:"status"`
-	Source     string           `json:"source"`
-	Machine    string           `json:"machine"` // id it was first seen on
-	Created    time.Time        `json:"created"`
-	Approved   *time.Time       `json:"approved,omitempty"`
-	ApprovedBy string           `json:"approved_by,omitempty"`
-	Claims     []exchange.Claim `json:"claims,omitempty"`
+	ID         string     `json:"id"` // hex digest
+	Group      string     `json:"group"`
+	Status     string     `json:"status"`
+	Source     string     `json:"source"`
+	Machine    string     `json:"machine"` // id it was first seen on
+	Created    time.Time  `json:"created"`
+	Approved   *time.Time `json:"approved,omitempty"`
+	ApprovedBy string     `json:"approved_by,omitempty"`
+	Claims     []Claim    `json:"claims,omitempty"`
 }
 
 // ApproveMeasurement is the body of a measurement's approval.
@@ -113,12 +113,19 @@ type ApproveMeasurement struct {
 	Group string `json:"group,omitempty"`
 }
 
+// Claim is one fact of a boot; see docs/attestation.md.
+type Claim struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
 // SubmitMeasurement is the body that enters a computed measurement: the claims
 // that a boot file leads to, laid over those of a base.
 type SubmitMeasurement struct {
 	// Base is machine/NAME or measurement/ID.
-	Base   string           `json:"base"`
-	Claims []exchange.Claim `json:"claims"`
+	Base string `json:"base"`
+	// Files is the canonical form of a set of claims of kind files.
+	Files []byte `json:"files"`
 }
 
 // Explanation says why a machine's last request ended as it did, and what would

@@ -15,10 +15,9 @@ type EnrollDetails struct {
 // CommitDetails is the JSON in a statement with [PurposeCommit].
 type CommitDetails struct {
 	Volumes []VolumeReport `json:"volumes"`
-	// NextBoot are the claims that the files of the next boot lead to. They
-	// replace the attested claims of the same names; empty where nothing could
-	// be predicted.
-	NextBoot []Claim `json:"next_boot"`
+	// NextBoot is what the files of the next boot lead to: the canonical form of
+	// a set of claims of kind files; empty where nothing could be predicted.
+	NextBoot []byte `json:"next_boot"`
 }
 
 // BootDetails is the JSON in a statement with [PurposeBoot].
@@ -53,12 +52,6 @@ type LUKSToken struct {
 	Slots []int  `json:"slots"`
 	// Volume is the volume id in a token of ours.
 	Volume string `json:"volume,omitempty"`
-}
-
-// Claim is one fact of a boot; package claims gives it meaning.
-type Claim struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
 }
 
 // MarshalDetails encodes one of the details for [Statement].Details.
