@@ -25,7 +25,7 @@ const whyCgo = "cgo stands only in hsm/pkcs11, behind `//go:build cgo` and with 
 
 // The two ways in which a decision stops being a function of its arguments.
 const (
-	whyPure = "it is pure: the same arguments give the same answer, and whatever else it could read would be an input that nobody attested"
+	whyPure = "it is pure (the same arguments give the same answer), and whatever else it could read would be an input that nobody attested"
 	whyLeaf = "it is a leaf, so that guest, service and tools can all stand on it"
 )
 
