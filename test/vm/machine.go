@@ -1,0 +1,255 @@
+package vm
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+// Firmware is what a machine starts with.
+type Firmware int
+
+const (
+	// SeaBIOS boots Kernel and Initrd directly and measures neither: for tests
+	// of the protocol, worthless for those of measurements.
+	SeaBIOS Firmware = iota
+	// OVMF is UEFI; it boots the ESP, or Kernel and Initrd, and measures them.
+	OVMF
+	// OVMFSecureBoot is OVMF with Secure Boot on, trusting [SnakeoilKey].
+	OVMFSecureBoot
+)
+
+// firmwareFiles are pflash images of Debian's ovmf package.
+type firmwareFiles struct {
+	code, vars string
+}
+
+func (f Firmware) files() firmwareFiles {
+	const dir = "/usr/share/OVMF/"
+	switch f {
+	case OVMF:
+		return firmwareFiles{dir + "OVMF_CODE_4M.fd", dir + "OVMF_VARS_4M.fd"}
+	case OVMFSecureBoot:
+		return firmwareFiles{dir + "OVMF_CODE_4M.secboot.fd", dir + "OVMF_VARS_4M.snakeoil.fd"}
+	default:
+		return firmwareFiles{}
+	}
+}
+
+// Defaults of a Machine.
+const (
+	defaultMemory = 768
+	defaultCPUs   = 2
+	// DefaultCmdline is a kernel command line for a serial console; a guest
+	// that panics ends.
+	DefaultCmdline = "console=ttyS0 quiet panic=-1"
+)
+
+// Machine describes a virtual machine. Its zero value lacks only something to
+// boot. With firmware that measures, everything but Disks, TPM and Reach can
+// move a PCR: keep them for boots that shall be equal.
+type Machine struct {
+	Name     string // in errors
+	Memory   int    // MiB; 0: 768
+	CPUs     int    // 0: 2
+	Firmware Firmware
+
+	// Either a kernel with an initrd, or an ESP to boot from.
+	Kernel  string // path of vmlinuz
+	Initrd  string // path
+	Cmdline string // "": [DefaultCmdline]
+	ESP     string // path of a disk image; never written to
+
+	// NVRAM is the path of OVMF's variables, made from the package's when it
+	// is not there. Only OVMF has it, and then must.
+	NVRAM string
+	Disks []Disk
+	TPM   *TPM // nil: none
+
+	// Reach are the TCP ports of this host's loopback that the guest reaches
+	// at 10.0.2.2. Nothing else answers it.
+	Reach []int
+
+	// Patience is how long the console may be silent while something is
+	// awaited; 0: what a boot needs on a busy host.
+	Patience time.Duration
+	// Accel is how the guest's CPU is run; "": what [Accel] says.
+	Accel Accelerator
+}
+
+// Disk is a raw disk image.
+type Disk struct {
+	Path     string
+	Snapshot bool   // forget what the guest writes
+	Serial   string // at most 20 characters; may be empty
+}
+
+// patience returns Patience or its default.
+func (m Machine) patience() time.Duration {
+	switch {
+	case m.Patience > 0:
+		return m.Patience
+	case m.Accel == KVM:
+		return 30 * time.Second
+	default:
+		return 90 * time.Second
+	}
+}
+
+func (m Machine) check() error {
+	switch {
+	case (m.Kernel == "") == (m.ESP == ""):
+		return fmt.Errorf("it must have either a kernel or an ESP")
+	case m.Firmware == SeaBIOS && m.ESP != "":
+		return fmt.Errorf("SeaBIOS cannot boot an ESP: use OVMF")
+	case (m.Firmware == SeaBIOS) != (m.NVRAM == ""):
+		return fmt.Errorf("OVMF needs the path of its NVRAM, SeaBIOS has none")
+	case len(m.Reach) > 0 && m.Reach[0] <= 0:
+		return fmt.Errorf("%d is no port to reach", m.Reach[0])
+	}
+	return nil
+}
+
+// prepare makes the machine's NVRAM when it is not there.
+func (m Machine) prepare() error {
+	if m.NVRAM == "" {
+		return nil
+	}
+	if _, err := os.Stat(m.NVRAM); err == nil {
+		return nil
+	}
+	vars, err := os.ReadFile(m.Firmware.files().vars)
+	if err != nil {
+		return fmt.Errorf("reading OVMF's variables: %w: run test/setup", err)
+	}
+	return os.WriteFile(m.NVRAM, vars, 0o600)
+}
+
+// Start boots the machine. The run ends with the guest, with [Run.Kill], or
+// when ctx is cancelled; its processes end with it.
+func (m Machine) Start(ctx context.Context) (*Run, error) {
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", m.Name, err)
+	}
+	if m.Accel == "" {
+		chosen, err := Accel(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("starting %s: %w", m.Name, err)
+		}
+		m.Accel = chosen.Accelerator
+	}
+	if err := m.prepare(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", m.Name, err)
+	}
+	run, err := m.launch(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("starting %s: %w", m.Name, err)
+	}
+	return run, nil
+}
+
+// tpmFD is QEMU's descriptor of swtpm's control channel.
+const tpmFD = 3
+
+// args returns QEMU's arguments.
+func (m Machine) args() []string {
+	args := []string{
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none",
+		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-m", fmt.Sprint(orDefault(m.Memory, defaultMemory)),
+		"-smp", fmt.Sprint(orDefault(m.CPUs, defaultCPUs)),
+		"-object", "rng-random,filename=/dev/urandom,id=random",
+		"-device", "virtio-rng-pci,rng=random",
+	}
+	args = append(args, m.Accel.args()...)
+	args = append(args, m.firmwareArgs()...)
+	args = append(args, m.bootArgs()...)
+	for i, disk := range m.Disks {
+		args = append(args, diskArgs(fmt.Sprintf("disk%d", i), disk, "")...)
+	}
+	args = append(args, m.networkArgs()...)
+	if m.TPM != nil {
+		args = append(args,
+			"-chardev", fmt.Sprintf("socket,id=swtpm,fd=%d", tpmFD),
+			"-tpmdev", "emulator,id=tpm,chardev=swtpm", "-device", "tpm-crb,tpmdev=tpm")
+	}
+	return args
+}
+
+func (m Machine) firmwareArgs() []string {
+	smm := "off"
+	if m.Firmware == OVMFSecureBoot {
+		smm = "on"
+	}
+	args := []string{"-machine", "q35,smm=" + smm}
+	if m.Firmware == SeaBIOS {
+		return args
+	}
+	if m.Firmware == OVMFSecureBoot {
+		// Only code in SMM may write variables, and no S3 resume goes round it.
+		args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on",
+			"-global", "ICH9-LPC.disable_s3=1")
+	}
+	return append(args,
+		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+m.Firmware.files().code,
+		"-drive", "if=pflash,unit=1,format=raw,file="+escape(m.NVRAM))
+}
+
+func (m Machine) bootArgs() []string {
+	if m.ESP != "" {
+		return diskArgs("esp", Disk{Path: m.ESP, Snapshot: true}, ",bootindex=1")
+	}
+	cmdline := m.Cmdline
+	if cmdline == "" {
+		cmdline = DefaultCmdline
+	}
+	return []string{"-kernel", m.Kernel, "-initrd", m.Initrd, "-append", cmdline}
+}
+
+// diskArgs attaches a disk. The host's page cache outlives a killed QEMU, so
+// that a power cut loses what the guest held back, and no more.
+func diskArgs(id string, d Disk, options string) []string {
+	if d.Serial != "" {
+		options += ",serial=" + escape(d.Serial)
+	}
+	snapshot := "off"
+	if d.Snapshot {
+		snapshot = "on"
+	}
+	return []string{
+		"-drive", fmt.Sprintf("if=none,id=%s,format=raw,cache=unsafe,snapshot=%s,file=%s", id, snapshot, escape(d.Path)),
+		"-device", fmt.Sprintf("virtio-blk-pci,drive=%s%s", id, options),
+	}
+}
+
+// networkArgs makes a network in which only 10.0.2.2 answers, on the ports to
+// reach. QEMU forwards to no address that it holds itself, so it moves away to
+// 10.0.2.1; each connection is carried by one busybox nc.
+func (m Machine) networkArgs() []string {
+	netdev := new(strings.Builder)
+	netdev.WriteString("user,id=net,ipv6=off,restrict=on,host=10.0.2.1")
+	for _, port := range m.Reach {
+		fmt.Fprintf(netdev, ",guestfwd=tcp:10.0.2.2:%d-cmd:%s nc 127.0.0.1 %d", port, busybox, port)
+	}
+	return []string{"-netdev", netdev.String(), "-device", "virtio-net-pci,netdev=net,romfile="}
+}
+
+// escape doubles the commas that end an option's value for QEMU.
+func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }
+
+func orDefault(value, byDefault int) int {
+	if value == 0 {
+		return byDefault
+	}
+	return value
+}
+
+// closeAll closes what it can; the first error does not stop it.
+func closeAll(closers ...io.Closer) {
+	for _, c := range closers {
+		_ = c.Close()
+	}
+}

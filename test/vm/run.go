@@ -1,0 +1,154 @@
+package vm
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+)
+
+const qemu = "qemu-system-x86_64"
+
+// Run is a machine that was started.
+type Run struct {
+	name    string
+	qemu    *process
+	swtpm   *process // nil without a TPM
+	input   io.WriteCloser
+	console *console
+	said    *bytes.Buffer // QEMU's own messages; valid once done is closed
+	killed  atomic.Bool
+	done    chan struct{} // closed once all has ended
+}
+
+// launch starts swtpm and QEMU and ties their ends together.
+func (m Machine) launch(ctx context.Context) (*Run, error) {
+	r := &Run{
+		name:    m.Name,
+		console: newConsole(m.Name, m.patience()),
+		said:    new(bytes.Buffer),
+		done:    make(chan struct{}),
+	}
+	cmd := exec.CommandContext(ctx, qemu, m.args()...)
+	cmd.Stdout, cmd.Stderr = r.console, r.said
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, fmt.Errorf("making the console's input: %w", err)
+	}
+	r.input = input
+	if m.TPM != nil {
+		swtpm, control, err := m.TPM.startSwtpm(ctx)
+		if err != nil {
+			return nil, err
+		}
+		// QEMU holds the only end that stays open: swtpm ends with it.
+		defer control.Close()
+		r.swtpm = swtpm
+		cmd.ExtraFiles = []*os.File{control}
+	}
+	if r.qemu, err = start(cmd); err != nil {
+		return nil, fmt.Errorf("running %s: %w: run test/setup", qemu, err)
+	}
+	go r.finish()
+	return r, nil
+}
+
+// finish waits for the processes to end, QEMU first.
+func (r *Run) finish() {
+	<-r.qemu.done
+	if r.swtpm != nil {
+		r.swtpm.end(swtpmGrace)
+	}
+	closeAll(r.input)
+	r.console.end()
+	close(r.done)
+}
+
+// Expect waits for a whole line that contains one of the markers and returns
+// it. It looks at what was printed after the last match. When none comes its
+// error wraps [ErrEnded], [ErrSilent] or the context's, with the last lines.
+func (r *Run) Expect(ctx context.Context, markers ...string) (string, error) {
+	return r.console.await(ctx, fmt.Sprintf("%q", markers), func(text string) (string, int) {
+		return findLine(text, markers)
+	})
+}
+
+// Prompt waits for a text that may stand in an unfinished line, as prompts do.
+// Its errors are those of [Run.Expect].
+func (r *Run) Prompt(ctx context.Context, prompt string) error {
+	_, err := r.console.await(ctx, fmt.Sprintf("the prompt %q", prompt), func(text string) (string, int) {
+		return findPrompt(text, prompt)
+	})
+	return err
+}
+
+// Send types on the console. A prompt for a passphrase may drop what comes
+// before it has turned the echo off: see [Run.Answer].
+func (r *Run) Send(text []byte) error {
+	if _, err := r.input.Write(text); err != nil {
+		return fmt.Errorf("typing on the console of %s: %w%s", r.name, err, r.console.tail())
+	}
+	return nil
+}
+
+// Receive waits for a file that the guest hands over with `give NAME FILE`.
+func (r *Run) Receive(ctx context.Context, name string) ([]byte, error) {
+	if _, err := r.Expect(ctx, "give begin "+name); err != nil {
+		return nil, err
+	}
+	var encoded strings.Builder
+	for {
+		line, err := r.Expect(ctx, "")
+		if err != nil {
+			return nil, err
+		}
+		if digest, end := strings.CutPrefix(line, "give end "+name+" "); end {
+			return decodeGiven(name, encoded.String(), digest)
+		}
+		encoded.WriteString(line)
+	}
+}
+
+func decodeGiven(name, encoded, digest string) ([]byte, error) {
+	content, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, fmt.Errorf("receiving %s from the guest: %w", name, err)
+	}
+	sum := sha256.Sum256(content)
+	if hex.EncodeToString(sum[:]) != digest {
+		return nil, fmt.Errorf("receiving %s from the guest: its digest is not %s: the console garbled it", name, digest)
+	}
+	return content, nil
+}
+
+// Log returns what the guest printed, at most the last 4 MiB.
+func (r *Run) Log() string { return r.console.log() }
+
+// Wait waits for the guest to end: nil when it powered off, rebooted or was
+// killed by [Run.Kill].
+func (r *Run) Wait(ctx context.Context) error {
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		return fmt.Errorf("awaiting the end of %s: %w%s", r.name, ctx.Err(), r.console.tail())
+	}
+	if r.qemu.err == nil || r.killed.Load() {
+		return nil
+	}
+	return fmt.Errorf("running %s: %w: %s%s", r.name, r.qemu.err, lastLines(r.said.String(), 10), r.console.tail())
+}
+
+// Kill cuts the machine's power and waits until nothing of it is left. It may
+// be called again, and after the guest ended.
+func (r *Run) Kill() {
+	r.killed.Store(true)
+	r.qemu.kill()
+	<-r.done
+}
