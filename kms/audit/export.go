@@ -94,7 +94,7 @@ func (e exportedEntry) replaced() bool { return tlog.RecordHash(e.signed) != e.h
 func parseExported(line []byte) (exportedEntry, error) {
 	rest, ok := bytes.CutPrefix(line, []byte(exportIndex))
 	number, rest, ok2 := bytes.Cut(rest, []byte(exportHash))
-	if !ok || !ok2 || len(rest) < hashDigits || !bytes.HasSuffix(rest, []byte("}")) {
+	if !ok || !ok2 || len(rest) <= hashDigits || !bytes.HasSuffix(rest, []byte("}")) {
 		return exportedEntry{}, errLine
 	}
 	index, err := parseSize(string(number))
