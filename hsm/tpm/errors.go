@@ -1,0 +1,49 @@
+package tpm
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+)
+
+// ErrOtherMachine means that the TPM is not the one that was expected.
+var ErrOtherMachine = errors.New("this is the TPM of another machine")
+
+// explain says what was being done and, for the refusals an operator can do
+// something about, what that is. It keeps the TPM's response code in the chain.
+func explain(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if advice := advice(err); advice != "" {
+		return fmt.Errorf("%s: %w: %s", doing, err, advice)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+func advice(err error) string {
+	switch {
+	case errors.Is(err, tpm2.TPMRCFailure):
+		return "the TPM failed its self-test; power-cycle the machine, and replace the TPM or the virtual TPM's state if that does not help"
+	case errors.Is(err, tpm2.TPMRCInitialize):
+		return "the firmware did not start the TPM up"
+	case errors.Is(err, tpm2.TPMRCLockout):
+		return "the TPM is locked after wrong authorizations; wait for its lockout to pass or run tpm2_dictionarylockout --clear-lockout"
+	case errors.Is(err, tpm2.TPMRCHierarchy):
+		return "the endorsement hierarchy is disabled; enable it in the firmware's settings and reset the machine"
+	case errors.Is(err, tpm2.TPMRCObjectMemory), errors.Is(err, tpm2.TPMRCSessionMemory), errors.Is(err, tpm2.TPMRCSessionHandles):
+		return "another program fills the TPM's memory; use the kernel's resource manager, " + DefaultPath
+	default:
+		return ""
+	}
+}
+
+// explainEndorsement is [explain] for commands that the endorsement hierarchy
+// authorizes.
+func explainEndorsement(doing string, err error) error {
+	if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) {
+		return fmt.Errorf("%s: %w: the endorsement hierarchy has a password; clear it with tpm2_changeauth -c endorsement", doing, err)
+	}
+	return explain(doing, err)
+}
