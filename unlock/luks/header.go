@@ -16,11 +16,11 @@ type Copies string
 
 // What [Header.Copies] says.
 const (
-	CopiesBoth          Copies = "both"           // equal
-	CopiesPrimaryOnly   Copies = "primary-only"   // the second is damaged
-	CopiesSecondaryOnly Copies = "secondary-only" // the first is damaged
-	CopiesPrimaryNewer  Copies = "primary-newer"
-	CopiesSecondNewer   Copies = "secondary-newer"
+	CopiesBoth           Copies = "both"           // equal
+	CopiesPrimaryOnly    Copies = "primary-only"   // the second is damaged
+	CopiesSecondaryOnly  Copies = "secondary-only" // the first is damaged
+	CopiesPrimaryNewer   Copies = "primary-newer"
+	CopiesSecondaryNewer Copies = "secondary-newer"
 )
 
 // Header is a LUKS2 header as it stands on a device: its checksum is right and
@@ -118,7 +118,7 @@ func newer(primary, secondary *headerCopy) (*headerCopy, Copies, error) {
 	case primary.seqid > secondary.seqid:
 		return primary, CopiesPrimaryNewer, nil
 	case primary.seqid < secondary.seqid:
-		return secondary, CopiesSecondNewer, nil
+		return secondary, CopiesSecondaryNewer, nil
 	case primary.uuid != secondary.uuid || string(primary.json) != string(secondary.json):
 		return nil, "", refuse(CodeCopiesDiffer, "both copies have sequence number %d", primary.seqid)
 	default:

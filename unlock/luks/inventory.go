@@ -43,10 +43,11 @@ func (v *Volume) Inventory() Inventory {
 	inventory := Inventory{
 		SequenceID: v.header.SequenceID,
 		Copies:     v.header.Copies,
-		Flags:      slices.Sorted(slices.Values(v.header.metadata.Config.Flags)),
+		Flags:      append([]string{}, v.header.metadata.Config.Flags...),
 		Keyslots:   make([]InventorySlot, 0, len(v.keyslots)),
 		Tokens:     make([]InventoryToken, 0, len(v.tokens)),
 	}
+	slices.Sort(inventory.Flags)
 	for _, number := range slices.Sorted(maps.Keys(v.keyslots)) {
 		inventory.Keyslots = append(inventory.Keyslots, v.inventorySlot(number))
 	}

@@ -28,17 +28,20 @@ func checkSyntax(text []byte) error {
 		return errors.New("not a JSON object")
 	}
 	for {
-		switch _, err := d.ReadToken(); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
+		if _, err := d.ReadToken(); err != nil {
 			return err
-		case d.StackDepth() > maxDepth:
+		}
+		if d.StackDepth() > maxDepth {
 			return fmt.Errorf("nested deeper than %d levels", maxDepth)
-		case d.StackDepth() == 0 && len(d.UnreadBuffer())+int(d.InputOffset()) < len(text):
-			return errors.New("text behind the object")
+		}
+		if d.StackDepth() == 0 {
+			break
 		}
 	}
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+		return errors.New("text behind the object")
+	}
+	return nil
 }
 
 // strictly decodes value into out: every member must be known, names are

@@ -13,14 +13,14 @@ import (
 // cryptsetup takes.
 const minIterations = "1000"
 
-// AddKeyslot adds new as keyslot slot of the volume on device; existing opens
-// any other keyslot. A wrong existing key is [ErrWrongKey]. new must be a random
-// secret: it is stretched as little as cryptsetup allows.
-func (c Cryptsetup) AddKeyslot(ctx context.Context, device string, existing, new secret.Bytes, slot int) error {
-	if err := errors.Join(checkKey(existing), checkKey(new), checkSlot(slot)); err != nil {
+// AddKeyslot adds a key as keyslot slot of the volume on device; existing opens
+// any other keyslot. A wrong existing key is [ErrWrongKey]. The added key must be
+// a random secret: it is stretched as little as cryptsetup allows.
+func (c Cryptsetup) AddKeyslot(ctx context.Context, device string, existing, added secret.Bytes, slot int) error {
+	if err := errors.Join(checkKey(existing), checkKey(added), checkSlot(slot)); err != nil {
 		return fmt.Errorf("adding keyslot %d to %s: %w", slot, device, err)
 	}
-	err := c.run(ctx, "luksAddKey", device, input{stdin: []secret.Bytes{new}, third: []secret.Bytes{existing}},
+	err := c.run(ctx, "luksAddKey", device, input{stdin: []secret.Bytes{added}, third: []secret.Bytes{existing}},
 		"--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", minIterations,
 		"--new-key-slot", strconv.Itoa(slot), "--key-file", "/proc/self/fd/3", "--new-keyfile", "-", device)
 	return wrongKey(err)

@@ -1,0 +1,296 @@
+//go:build integration
+
+package luks_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	peer "github.com/anatol/luks.go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"keywright.dev/unlock/luks"
+)
+
+const installer = "installer"
+
+// formatted returns a plain file that cryptsetup formatted, with installer's
+// passphrase in keyslot 0, and its volume key.
+func formatted(t *testing.T, options ...string) (path string, volumeKey []byte) {
+	dir := t.TempDir()
+	path = filepath.Join(dir, "volume")
+	keyFile := filepath.Join(dir, "volume-key")
+	volumeKey = make([]byte, 64)
+	rand.Read(volumeKey)
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	require.NoError(t, os.Truncate(path, 32<<20))
+	require.NoError(t, os.WriteFile(keyFile, volumeKey, 0o600))
+	arguments := append([]string{"luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+		"--volume-key-file", keyFile, "--key-size", "512", "--key-file", "-"}, options...)
+	cryptsetup(t, installer, append(arguments, path)...)
+	return path, volumeKey
+}
+
+func cryptsetup(t *testing.T, stdin string, arguments ...string) string {
+	t.Helper()
+	cmd := exec.Command("cryptsetup", arguments...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%v: %s", arguments, out)
+	return string(out)
+}
+
+func readVolume(t *testing.T, path string) *luks.Volume {
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	t.Cleanup(func() { f.Close() })
+	h, err := luks.ReadDevice(f)
+	require.NoError(t, err)
+	v, err := h.Validate()
+	require.NoError(t, err)
+	return v
+}
+
+func identity(t *testing.T, path string) string {
+	sum, err := readVolume(t, path).Identity().Digest()
+	require.NoError(t, err)
+	return hex.EncodeToString(sum[:])
+}
+
+// The order in which enrolment writes to a disk, and what each step leaves to an
+// interrupted run.
+func TestEnrolmentSteps(t *testing.T) {
+	path, volumeKey := formatted(t)
+	before := identity(t, path)
+	ctx := context.Background()
+	program := luks.Cryptsetup{}
+	pending, first := key("pending-secret"), key(installer)
+
+	v := readVolume(t, path)
+	slot, err := v.FreeSlot()
+	require.NoError(t, err)
+	number, err := v.FreeToken()
+	require.NoError(t, err)
+	require.NoError(t, program.ImportToken(ctx, path, number, luks.Token{Volume: "vol-a", Resume: "res-a", Slot: slot}))
+	v = readVolume(t, path)
+	require.Len(t, v.Orphans(), 1)
+	assert.False(t, v.Orphans()[0].SlotExists)
+
+	require.NoError(t, program.AddKeyslot(ctx, path, first, pending, slot))
+	v = readVolume(t, path)
+	require.Len(t, v.Orphans(), 1)
+	assert.True(t, v.Orphans()[0].SlotExists)
+
+	require.NoError(t, program.TestKey(ctx, path, slot, pending))
+	require.NoError(t, program.AssignToken(ctx, path, v.Orphans()[0].OwnToken, slot))
+	v = readVolume(t, path)
+	assert.Empty(t, v.Orphans())
+	assert.Equal(t, []int{slot}, v.OwnSlots("vol-a"))
+	opened, err := v.Unseal(slot, pending)
+	require.NoError(t, err)
+	assert.Equal(t, volumeKey, opened.Expose())
+	assert.Equal(t, before, identity(t, path), "adding a keyslot and a token does not move the identity")
+
+	require.NoError(t, program.KillSlot(ctx, path, slot, first))
+	v = readVolume(t, path)
+	require.Len(t, v.Orphans(), 1, "the token outlives its keyslot")
+	assert.False(t, v.Orphans()[0].SlotExists)
+	require.NoError(t, program.RemoveToken(ctx, path, number))
+	assert.Empty(t, readVolume(t, path).Inventory().Tokens)
+	assert.Equal(t, before, identity(t, path))
+}
+
+func TestWrongKeys(t *testing.T) {
+	path, _ := formatted(t)
+	ctx := context.Background()
+	program := luks.Cryptsetup{}
+	wrong, right := key("canary-wrong"), key(installer)
+	require.NoError(t, program.AddKeyslot(ctx, path, right, key("second"), 1))
+	untouched, err := os.ReadFile(path)
+	require.NoError(t, err)
+
+	for name, err := range map[string]error{
+		"add":                   program.AddKeyslot(ctx, path, wrong, key("x"), 2),
+		"kill":                  program.KillSlot(ctx, path, 1, wrong),
+		"kill with its own key": program.KillSlot(ctx, path, 1, key("second")),
+		"test":                  program.TestKey(ctx, path, 1, wrong),
+		"test another slot":     program.TestKey(ctx, path, 0, key("second")),
+	} {
+		require.ErrorIs(t, err, luks.ErrWrongKey, name)
+		assert.NotContains(t, err.Error(), "canary", name)
+	}
+	for name, err := range map[string]error{
+		"slot taken":   program.AddKeyslot(ctx, path, right, key("x"), 1),
+		"no such slot": program.KillSlot(ctx, path, 9, right),
+		"test no slot": program.TestKey(ctx, path, 9, right),
+		"token taken":  errorOfSecondImport(ctx, program, path),
+		"no token":     program.RemoveToken(ctx, path, 9),
+		"no device":    program.TestKey(ctx, path+"x", 0, right),
+		"no volume":    program.TestKey(ctx, "/dev/null", 0, right),
+	} {
+		var failed *luks.CommandError
+		require.ErrorAs(t, err, &failed, name)
+		assert.NotErrorIs(t, err, luks.ErrWrongKey, name)
+		assert.NotEmpty(t, failed.Detail, name)
+	}
+	require.NoError(t, program.RemoveToken(ctx, path, 4))
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(untouched[32<<10:], after[32<<10:]), "no keyslot was touched")
+}
+
+func errorOfSecondImport(ctx context.Context, program luks.Cryptsetup, path string) error {
+	token := luks.Token{Volume: "v", Resume: "r", Slot: 3}
+	if err := program.ImportToken(ctx, path, 4, token); err != nil {
+		return fmt.Errorf("first import: %s", err)
+	}
+	return program.ImportToken(ctx, path, 4, token)
+}
+
+// An empty key would let luksKillSlot go ahead unasked.
+func TestEmptyKeysAreRefused(t *testing.T) {
+	path, _ := formatted(t)
+	ctx := context.Background()
+	program := luks.Cryptsetup{}
+	require.Error(t, program.KillSlot(ctx, path, 0, key("")))
+	require.Error(t, program.AddKeyslot(ctx, path, key(installer), key(""), 1))
+	require.Error(t, program.AddKeyslot(ctx, path, key(installer), key("x"), 32))
+	require.NoError(t, program.TestKey(ctx, path, 0, key(installer)))
+	assert.Len(t, readVolume(t, path).Inventory().Keyslots, 1)
+}
+
+func TestKeysOfAnyBytes(t *testing.T) {
+	path, _ := formatted(t)
+	ctx := context.Background()
+	program := luks.Cryptsetup{}
+	binary := key("\x00\n\xff\n\x00 trailing newline\n")
+	require.NoError(t, program.AddKeyslot(ctx, path, key(installer), binary, 1))
+	require.NoError(t, program.TestKey(ctx, path, 1, binary))
+	_, err := readVolume(t, path).Unseal(1, binary)
+	require.NoError(t, err)
+}
+
+func TestCancelledRun(t *testing.T) {
+	path, _ := formatted(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
+	defer cancel()
+	err := luks.Cryptsetup{}.TestKey(ctx, path, 0, key(installer))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	err = luks.Cryptsetup{Path: "/nonexistent/cryptsetup"}.TestKey(context.Background(), path, 0, key(installer))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestBackupHeader(t *testing.T) {
+	path, volumeKey := formatted(t)
+	backup := path + ".header"
+	require.NoError(t, luks.Cryptsetup{}.BackupHeader(context.Background(), path, backup))
+	info, err := os.Stat(backup)
+	require.NoError(t, err)
+	assert.Zero(t, info.Mode().Perm()&0o077)
+	f, err := os.Open(backup)
+	require.NoError(t, err)
+	defer f.Close()
+	h, err := luks.Parse(f, 32<<20)
+	require.NoError(t, err)
+	v, err := h.Validate()
+	require.NoError(t, err)
+	opened, err := v.Unseal(0, key(installer))
+	require.NoError(t, err)
+	assert.Equal(t, volumeKey, opened.Expose())
+}
+
+// What luks.go unseals from a copy in memory of what was validated is what this
+// package unseals.
+func TestPeerOpensTheMemoryCopy(t *testing.T) {
+	path, _ := formatted(t, "--sector-size", "512")
+	cryptsetup(t, installer+"person", "luksAddKey", "-q", "--pbkdf", "argon2id", "--pbkdf-force-iterations", "4",
+		"--pbkdf-memory", "64", "--pbkdf-parallel", "1", "--key-file", "-", "--keyfile-size", fmt.Sprint(len(installer)), path, "-")
+	v := readVolume(t, path)
+	_, err := v.Unseal(1, key("person"))
+	require.NoError(t, err)
+
+	fd, err := unix.MemfdCreate("header", unix.MFD_CLOEXEC)
+	require.NoError(t, err)
+	memory := os.NewFile(uintptr(fd), "header")
+	defer memory.Close()
+	header := make([]byte, 16<<20)
+	disk, err := os.Open(path)
+	require.NoError(t, err)
+	defer disk.Close()
+	_, err = disk.ReadAt(header, 0)
+	require.NoError(t, err)
+	_, err = memory.Write(header)
+	require.NoError(t, err)
+	require.NoError(t, memory.Truncate(32<<20))
+	other, err := peer.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	require.NoError(t, err)
+	defer other.Close()
+	volume, err := other.UnsealVolume(1, []byte("person"))
+	require.NoError(t, err)
+	assert.EqualValues(t, 16<<20, volume.StorageSize)
+}
+
+// Each makes another volume of it, and each moves the identity.
+func TestAttack11IdentityFollowsCryptsetup(t *testing.T) {
+	path, _ := formatted(t)
+	before := identity(t, path)
+	cryptsetup(t, "YES\n", "luksUUID", "-q", "--uuid", "8c3a1f40-5f6e-4a57-9c5f-0d9d3c2b1aff", path)
+	renamed := identity(t, path)
+	assert.NotEqual(t, before, renamed)
+	cryptsetup(t, "", "config", "--label", "data", path)
+	assert.Equal(t, renamed, identity(t, path))
+
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	cryptsetup(t, installer, "reencrypt", "-q", "--init-only", "--resilience", "checksum",
+		"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-", path)
+	h, err := luks.ReadDevice(f)
+	require.NoError(t, err)
+	assert.True(t, h.Reencrypting())
+	_, err = h.Validate()
+	requireRefusal(t, err, luks.CodeRequirements)
+	cryptsetup(t, installer, "reencrypt", "-q", "--resume-only", "--force-offline-reencrypt", "--key-file", "-", path)
+	assert.NotEqual(t, renamed, identity(t, path), "a new volume key")
+
+	other, _ := formatted(t)
+	assert.NotEqual(t, before, identity(t, other))
+	assert.NotEqual(t, readVolume(t, path).VolumeKeyDigest(), readVolume(t, other).VolumeKeyDigest())
+}
+
+// cryptsetup repairs a torn first copy; until then the second one is taken.
+func TestTornHeaderStillOpens(t *testing.T) {
+	path, volumeKey := formatted(t)
+	before := identity(t, path)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = f.WriteAt(make([]byte, 512), 4096)
+	require.NoError(t, err)
+	v := readVolume(t, path)
+	assert.Equal(t, luks.CopiesSecondaryOnly, v.Header().Copies)
+	assert.Equal(t, before, identity(t, path))
+	opened, err := v.Unseal(0, key(installer))
+	require.NoError(t, err)
+	assert.Equal(t, volumeKey, opened.Expose())
+
+	require.NoError(t, luks.Cryptsetup{}.TestKey(context.Background(), path, 0, key(installer)))
+	assert.Equal(t, luks.CopiesBoth, readVolume(t, path).Header().Copies)
+}
+
+func TestOpenWantsABlockDevice(t *testing.T) {
+	path, _ := formatted(t)
+	_, err := readVolume(t, path).Open(context.Background(), []int{0}, key(installer), "data", luks.Options{})
+	require.ErrorContains(t, err, "not a block device")
+}

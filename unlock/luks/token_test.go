@@ -1,0 +1,117 @@
+package luks_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/unlock/luks"
+)
+
+const goodToken = `{"type":"keywright","keyslots":["1"],"version":1,"volume":"vol-a","resume":"res-a","slot":"1"}`
+
+func TestTokenRoundTrip(t *testing.T) {
+	token, err := luks.ParseToken([]byte(goodToken))
+	require.NoError(t, err)
+	assert.Equal(t, luks.Token{Volume: "vol-a", Resume: "res-a", Slot: 1, Keyslots: []int{1}}, token)
+	text, err := token.Encode()
+	require.NoError(t, err)
+	assert.Equal(t, goodToken, string(text))
+
+	text, err = luks.Token{Volume: "v", Resume: "r", Slot: 31}.Encode()
+	require.NoError(t, err)
+	assert.Equal(t, `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"31"}`, string(text))
+}
+
+func TestTokenRefusals(t *testing.T) {
+	for name, text := range map[string]string{
+		"another type":      `{"type":"clevis","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1"}`,
+		"another version":   `{"type":"keywright","keyslots":[],"version":2,"volume":"v","resume":"r","slot":"1"}`,
+		"no version":        `{"type":"keywright","keyslots":[],"volume":"v","resume":"r","slot":"1"}`,
+		"no keyslots":       `{"type":"keywright","version":1,"volume":"v","resume":"r","slot":"1"}`,
+		"two keyslots":      `{"type":"keywright","keyslots":["1","2"],"version":1,"volume":"v","resume":"r","slot":"1"}`,
+		"no slot":           `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r"}`,
+		"slot is a number":  `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":1}`,
+		"slot out of range": `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"32"}`,
+		"slot negative":     `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"-1"}`,
+		"no volume":         `{"type":"keywright","keyslots":[],"version":1,"resume":"r","slot":"1"}`,
+		"no resume":         `{"type":"keywright","keyslots":[],"version":1,"volume":"v","slot":"1"}`,
+		"volume with space": `{"type":"keywright","keyslots":[],"version":1,"volume":"v a","resume":"r","slot":"1"}`,
+		"unknown member":    `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1","key":"x"}`,
+		"duplicate member":  `{"type":"keywright","keyslots":[],"version":1,"volume":"v","volume":"w","resume":"r","slot":"1"}`,
+		"other letter case": `{"type":"keywright","keyslots":[],"version":1,"Volume":"v","resume":"r","slot":"1"}`,
+		"text behind":       goodToken + "{}",
+		"not an object":     `[]`,
+		"empty":             ``,
+	} {
+		_, err := luks.ParseToken([]byte(text))
+		assert.Error(t, err, name)
+	}
+	for name, token := range map[string]luks.Token{
+		"no volume":    {Resume: "r"},
+		"dot in id":    {Volume: "a.b", Resume: "r"},
+		"slot":         {Volume: "v", Resume: "r", Slot: 32},
+		"keyslot":      {Volume: "v", Resume: "r", Keyslots: []int{-1}},
+		"two keyslots": {Volume: "v", Resume: "r", Keyslots: []int{1, 2}},
+	} {
+		_, err := token.Encode()
+		assert.Error(t, err, name)
+	}
+}
+
+func withToken(t *testing.T, text string) *luks.Volume {
+	v, err := baseImage(t).replace(t, goodToken, text).validate()
+	require.NoError(t, err)
+	return v
+}
+
+func token(keyslots, slot string) string {
+	return fmt.Sprintf(`{"type":"keywright","keyslots":[%s],"version":1,"volume":"vol-a","resume":"res-a","slot":"%s"}`, keyslots, slot)
+}
+
+func TestOrphans(t *testing.T) {
+	assert.Empty(t, withToken(t, goodToken).Orphans())
+	assert.Equal(t, []int{1}, withToken(t, goodToken).OwnSlots("vol-a"))
+	assert.Empty(t, withToken(t, goodToken).OwnSlots("vol-b"))
+
+	beforeSlot := withToken(t, token("", "5")).Orphans()
+	require.Len(t, beforeSlot, 1)
+	assert.False(t, beforeSlot[0].SlotExists)
+	assert.Equal(t, "res-a", beforeSlot[0].Resume)
+
+	beforeAssignment := withToken(t, token("", "1")).Orphans()
+	require.Len(t, beforeAssignment, 1)
+	assert.True(t, beforeAssignment[0].SlotExists)
+
+	// Keyslot 0 exists, but belongs to another program's token.
+	takenByAnother := withToken(t, token("", "0")).Orphans()
+	require.Len(t, takenByAnother, 1)
+	assert.False(t, takenByAnother[0].SlotExists)
+
+	// cryptsetup renumbers keyslots when it reencrypts; the assignment counts.
+	renumbered := withToken(t, token(`"1"`, "5"))
+	assert.Empty(t, renumbered.Orphans())
+	assert.Equal(t, []int{1}, renumbered.OwnSlots("vol-a"))
+}
+
+func TestFreeNumbers(t *testing.T) {
+	slot, err := withToken(t, goodToken).FreeSlot()
+	require.NoError(t, err)
+	assert.Equal(t, 2, slot)
+	slot, err = withToken(t, token("", "2")).FreeSlot()
+	require.NoError(t, err)
+	assert.Equal(t, 3, slot, "2 is intended")
+	number, err := withToken(t, goodToken).FreeToken()
+	require.NoError(t, err)
+	assert.Equal(t, 1, number)
+
+	many := goodToken
+	for n := 4; n < 32; n++ {
+		many += fmt.Sprintf(`,"%d":{"type":"x","keyslots":[]}`, n)
+	}
+	many += `,"1":{"type":"x","keyslots":[]},"2":{"type":"x","keyslots":[]}`
+	_, err = withToken(t, many).FreeToken()
+	assert.ErrorIs(t, err, luks.ErrFull)
+}

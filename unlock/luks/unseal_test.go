@@ -1,0 +1,176 @@
+package luks_test
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"hash"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	peer "github.com/anatol/luks.go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/xts"
+
+	"keywright.dev/kms/secret"
+	"keywright.dev/unlock/luks"
+)
+
+const cheapArgon = `"time":1,"memory":64,"cpus":1`
+
+// sealedVolume returns a whole device whose keyslot 0 opens by "person"
+// (argon2id) and whose keyslot 1 opens by "machine" (pbkdf2).
+func sealedVolume(t testing.TB, volumeKey []byte, edits ...[2]string) []byte {
+	i := baseImage(t).replace(t, `"time":4,"memory":1048576,"cpus":4`, cheapArgon)
+	digest := derive(t, sha256.New, volumeKey, 2)
+	i = i.replace(t, "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=", base64.StdEncoding.EncodeToString(digest[:32]))
+	for _, edit := range edits {
+		i = i.replace(t, edit[0], edit[1])
+	}
+	device := make([]byte, deviceSize)
+	copy(device, i.bytes())
+	sealArea(t, device[32768:], argon2.IDKey([]byte("person"), make([]byte, 32), 1, 64, 1, 64), volumeKey, sha256.New())
+	sealArea(t, device[290816:], derive(t, sha256.New, []byte("machine"), 1), volumeKey, sha512.New())
+	return device
+}
+
+// derive stretches to 64 bytes with the salt of the base header that consists of
+// one byte repeated.
+func derive(t testing.TB, h func() hash.Hash, key []byte, saltByte byte) []byte {
+	derived, err := pbkdf2.Key(h, string(key), bytes.Repeat([]byte{saltByte}, 32), 1000, 64)
+	require.NoError(t, err)
+	return derived
+}
+
+func sealArea(t testing.TB, area, areaKey, volumeKey []byte, h hash.Hash) {
+	split := splitKey(volumeKey, h)
+	c, err := xts.NewCipher(aes.NewCipher, areaKey)
+	require.NoError(t, err)
+	for sector := range len(split) / 512 {
+		c.Encrypt(area[sector*512:(sector+1)*512], split[sector*512:(sector+1)*512], uint64(sector))
+	}
+}
+
+// splitKey is the anti-forensic splitter.
+func splitKey(key []byte, h hash.Hash) []byte {
+	split := make([]byte, 4000*len(key))
+	rand.Read(split[:3999*len(key)])
+	mixed := make([]byte, len(key))
+	for at := 0; at < 3999*len(key); at += len(key) {
+		subtle.XORBytes(mixed, mixed, split[at:at+len(key)])
+		var out []byte
+		for n := 0; n*h.Size() < len(mixed); n++ {
+			h.Reset()
+			binary.Write(h, binary.BigEndian, uint32(n))
+			h.Write(mixed[n*h.Size() : min((n+1)*h.Size(), len(mixed))])
+			out = h.Sum(out)
+		}
+		copy(mixed, out)
+	}
+	subtle.XORBytes(split[3999*len(key):], key, mixed)
+	return split
+}
+
+func key(text string) secret.Bytes { return secret.Copy([]byte(text)) }
+
+func openVolume(t testing.TB, device []byte) *luks.Volume {
+	h, err := luks.Parse(bytes.NewReader(device), uint64(len(device)))
+	require.NoError(t, err)
+	v, err := h.Validate()
+	require.NoError(t, err)
+	return v
+}
+
+func TestUnseal(t *testing.T) {
+	volumeKey := bytes.Repeat([]byte{0xa5, 1, 2, 3}, 16)
+	v := openVolume(t, sealedVolume(t, volumeKey))
+	for slot, passphrase := range []string{"person", "machine"} {
+		got, err := v.Unseal(slot, key(passphrase))
+		require.NoError(t, err)
+		assert.Equal(t, volumeKey, got.Expose())
+	}
+	for slot, passphrase := range []string{"machine", "person"} {
+		_, err := v.Unseal(slot, key(passphrase))
+		require.ErrorIs(t, err, luks.ErrWrongKey)
+	}
+	_, err := v.Unseal(1, secret.Bytes{})
+	require.ErrorIs(t, err, luks.ErrWrongKey)
+	_, err = v.Unseal(2, key("machine"))
+	assert.ErrorContains(t, err, "no such keyslot")
+	assert.False(t, errors.Is(err, luks.ErrWrongKey))
+}
+
+// luks.go, an implementation of other hands, reads the same header in the same way.
+func TestUnsealAgreesWithPeer(t *testing.T) {
+	device := sealedVolume(t, bytes.Repeat([]byte{0xa5, 1, 2, 3}, 16))
+	path := filepath.Join(t.TempDir(), "device")
+	require.NoError(t, os.WriteFile(path, device, 0o600))
+	other, err := peer.Open(path)
+	require.NoError(t, err)
+	defer other.Close()
+	assert.Equal(t, testUUID, other.UUID())
+	for slot, passphrase := range []string{"person", "machine"} {
+		volume, err := other.UnsealVolume(slot, []byte(passphrase))
+		require.NoError(t, err)
+		assert.EqualValues(t, 16<<20, volume.StorageOffset)
+		assert.EqualValues(t, 16<<20, volume.StorageSize)
+		assert.EqualValues(t, 4096, volume.StorageSectorSize)
+	}
+}
+
+// Row 11: a keyslot's area is not checksummed, yet whatever is put there opens
+// nothing but the volume key that the digest names.
+func TestAttack11SwappedKeyslotArea(t *testing.T) {
+	device := sealedVolume(t, bytes.Repeat([]byte{1}, 64))
+	attackers := sealedVolume(t, bytes.Repeat([]byte{2}, 64))
+	copy(device[32768:1<<20], attackers[32768:1<<20])
+	_, err := openVolume(t, device).Unseal(1, key("machine"))
+	require.ErrorIs(t, err, luks.ErrWrongKey)
+}
+
+// A header that somebody changed must not keep a boot busy.
+func TestUnsealRefusesCosts(t *testing.T) {
+	for name, edit := range map[string][2]string{
+		"iterations": {`"kdf":{"type":"pbkdf2","hash":"sha256","iterations":1000`, `"kdf":{"type":"pbkdf2","hash":"sha256","iterations":4294967295`},
+		"memory":     {cheapArgon, `"time":1,"memory":4294967295,"cpus":1`},
+		"time":       {cheapArgon, `"time":4294967295,"memory":64,"cpus":1`},
+		"threads":    {cheapArgon, `"time":1,"memory":64,"cpus":255`},
+	} {
+		v := openVolume(t, sealedVolume(t, make([]byte, 64), edit))
+		slot := map[bool]int{true: 1, false: 0}[name == "iterations"]
+		_, err := v.Unseal(slot, key("machine"))
+		assert.ErrorContains(t, err, "costs too much", name)
+	}
+}
+
+func TestUnsealOfWhatOnlyThatKeyslotNeeds(t *testing.T) {
+	for want, edit := range map[string][2]string{
+		`splitter hash "whirlpool"`:  {`"hash":"sha512"`, `"hash":"whirlpool"`},
+		`hash "whirlpool" of pbkdf2`: {`"kdf":{"type":"pbkdf2","hash":"sha256"`, `"kdf":{"type":"pbkdf2","hash":"whirlpool"`},
+		`area cipher "serpent`:       {`"offset":"290816","size":"258048","encryption":"aes`, `"offset":"290816","size":"258048","encryption":"serpent`},
+	} {
+		v := openVolume(t, sealedVolume(t, make([]byte, 64), edit))
+		_, err := v.Unseal(1, key("machine"))
+		require.ErrorContains(t, err, want)
+		_, err = v.Unseal(0, key("person"))
+		require.NoError(t, err, "the other keyslot opens")
+	}
+}
+
+func TestNoErrorShowsAKey(t *testing.T) {
+	v := openVolume(t, sealedVolume(t, make([]byte, 64)))
+	_, err := v.Unseal(1, key("canary-canary"))
+	require.Error(t, err)
+	assert.False(t, strings.Contains(err.Error(), "canary"))
+}
