@@ -1,10 +1,12 @@
 package vm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,7 +33,7 @@ type console struct {
 	patience time.Duration
 
 	mu      sync.Mutex
-	text    string
+	text    []byte
 	seen    int           // text[:seen] has been matched
 	changed chan struct{} // closed and replaced with every change
 	ended   bool
@@ -45,9 +47,9 @@ func newConsole(name string, patience time.Duration) *console {
 func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.text += strings.ReplaceAll(string(p), "\r", "")
+	c.text = append(c.text, bytes.ReplaceAll(p, []byte("\r"), nil)...)
 	if extra := len(c.text) - consoleLimit; extra > 0 {
-		c.text = c.text[extra:]
+		c.text = slices.Delete(c.text, 0, extra)
 		c.seen = max(0, c.seen-extra)
 	}
 	c.wake()
@@ -71,41 +73,46 @@ func (c *console) wake() {
 func (c *console) log() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return plain(c.text)
+	return plain(string(c.text))
 }
 
-// await returns what find makes of the text after the last match, once it
-// finds something. what names it in errors.
-func (c *console) await(ctx context.Context, what string, find func(string) (match string, end int)) (string, error) {
+// finder looks for a match in a text; end is where the text goes on after it, 0
+// when there is none.
+type finder func(text string) (match string, end int)
+
+// await returns what find finds in the text after the last match, once it
+// does. what names it in errors.
+func (c *console) await(ctx context.Context, what string, find finder) (string, error) {
 	for {
-		match, changed, err := c.look(find)
-		if match != "" {
+		match, found, changed := c.look(find)
+		if found {
 			return match, nil
 		}
-		if err == nil {
-			err = c.waitChange(ctx, changed)
-		}
-		if err != nil {
+		if err := c.waitChange(ctx, changed); err != nil {
 			return "", fmt.Errorf("awaiting %s on the console of %s: %w%s", what, c.name, err, c.tail())
 		}
 	}
 }
 
-// look searches once; the channel is closed when it is worth searching again.
-func (c *console) look(find func(string) (string, int)) (string, <-chan struct{}, error) {
+// look searches once. It is worth searching again when the channel is closed;
+// there is none when the guest has ended.
+func (c *console) look(find finder) (match string, found bool, changed <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if match, end := find(c.text[c.seen:]); end > 0 {
+	if match, end := find(string(c.text[c.seen:])); end > 0 {
 		c.seen += end
-		return match, nil, nil
+		return match, true, nil
 	}
 	if c.ended {
-		return "", nil, ErrEnded
+		return "", false, nil
 	}
-	return "", c.changed, nil
+	return "", false, c.changed
 }
 
 func (c *console) waitChange(ctx context.Context, changed <-chan struct{}) error {
+	if changed == nil {
+		return ErrEnded
+	}
 	silence := time.NewTimer(c.patience)
 	defer silence.Stop()
 	select {

@@ -47,15 +47,26 @@ func (d LUKSDisk) Write(ctx context.Context, path string) error {
 	return nil
 }
 
+func (d LUKSDisk) check() error {
+	switch {
+	case d.Size < 2*luksDataOffset || d.Size%mib != 0:
+		return fmt.Errorf("its size is %d bytes, want at least 32 MiB and whole MiB", d.Size)
+	case d.SectorSize != 512 && d.SectorSize != 4096:
+		return fmt.Errorf("its sector size is %d, want 512 or 4096", d.SectorSize)
+	case d.Passphrase.Len() == 0:
+		return errors.New("it has no passphrase")
+	case d.Root == "":
+		return errors.New("it has no folder of files")
+	}
+	return nil
+}
+
 func (d LUKSDisk) write(ctx context.Context, path string) error {
 	if d.SectorSize == 0 {
 		d.SectorSize = 4096
 	}
-	if d.Size < 2*luksDataOffset || d.Size%mib != 0 {
-		return fmt.Errorf("its size is %d bytes, want at least 32 MiB and whole MiB", d.Size)
-	}
-	if d.SectorSize != 512 && d.SectorSize != 4096 {
-		return fmt.Errorf("its sector size is %d, want 512 or 4096", d.SectorSize)
+	if err := d.check(); err != nil {
+		return err
 	}
 	volumeKey, err := secret.Random(rand.Reader, volumeKeySize)
 	if err != nil {

@@ -2,8 +2,8 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -102,13 +102,16 @@ func (m Machine) patience() time.Duration {
 func (m Machine) check() error {
 	switch {
 	case (m.Kernel == "") == (m.ESP == ""):
-		return fmt.Errorf("it must have either a kernel or an ESP")
+		return errors.New("it must have either a kernel or an ESP")
 	case m.Firmware == SeaBIOS && m.ESP != "":
-		return fmt.Errorf("SeaBIOS cannot boot an ESP: use OVMF")
+		return errors.New("SeaBIOS cannot boot an ESP: use OVMF")
 	case (m.Firmware == SeaBIOS) != (m.NVRAM == ""):
-		return fmt.Errorf("OVMF needs the path of its NVRAM, SeaBIOS has none")
-	case len(m.Reach) > 0 && m.Reach[0] <= 0:
-		return fmt.Errorf("%d is no port to reach", m.Reach[0])
+		return errors.New("OVMF needs the path of its NVRAM, SeaBIOS has none")
+	}
+	for _, port := range m.Reach {
+		if port <= 0 || port > 65535 {
+			return fmt.Errorf("%d is no port to reach", port)
+		}
 	}
 	return nil
 }
@@ -245,11 +248,4 @@ func orDefault(value, byDefault int) int {
 		return byDefault
 	}
 	return value
-}
-
-// closeAll closes what it can; the first error does not stop it.
-func closeAll(closers ...io.Closer) {
-	for _, c := range closers {
-		_ = c.Close()
-	}
 }

@@ -66,7 +66,8 @@ func (r *Run) finish() {
 	if r.swtpm != nil {
 		r.swtpm.end(swtpmGrace)
 	}
-	closeAll(r.input)
+	// Nobody reads it any more.
+	_ = r.input.Close()
 	r.console.end()
 	close(r.done)
 }

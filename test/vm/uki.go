@@ -36,8 +36,8 @@ type section struct {
 	size int64
 }
 
-// Write writes the image to path. Equal parts give equal bytes, but for the
-// time in a signature.
+// Write writes the image to path. Equal parts give equal bytes until signed:
+// a signature has its time.
 func (u UKI) Write(ctx context.Context, path string) error {
 	dir, err := os.MkdirTemp(filepath.Dir(path), "uki-")
 	if err != nil {
@@ -91,7 +91,8 @@ func objcopyArgs(sections []section) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var args []string
+	// Else objcopy writes the present time into the image.
+	args := []string{"--preserve-dates"}
 	for _, s := range sections {
 		args = append(args,
 			"--add-section", s.name+"="+s.file,

@@ -84,9 +84,9 @@ func TestUKIBootsAlike(t *testing.T) {
 		ESP: makeESP(t, dir, vm.UKI{Cmdline: vm.DefaultCmdline, OSRelease: "ID=keywright-test\n"}),
 	}
 	first, events := bootUKI(t, machine)
-	second, eventsAgain := bootUKI(t, machine)
+	// The logs differ: they tell where images were loaded, which no digest covers.
+	second, _ := bootUKI(t, machine)
 	assert.Equal(t, first, second)
-	assert.Equal(t, events, eventsAgain)
 	assert.NotEqual(t, strings.Repeat("0", 64), first["11"], "the stub measures the UKI's sections")
 	record(t, first, events)
 }
