@@ -1,6 +1,10 @@
 package kms
 
-import "time"
+import (
+	"time"
+
+	"keywright.dev/kms/attest"
+)
 
 // MachineStatus is the state of a machine's enrolment.
 type MachineStatus string
@@ -38,6 +42,13 @@ type Machine struct {
 	// Tier of the measured boot that was attested last (package attest).
 	Tier string
 
+	// Measurement is the digest of the measurement attested last, Expected that
+	// of the one announced for the next boot, ExpectedPlatform that of its
+	// platform set; zero before the enrolment was committed.
+	Measurement      [32]byte
+	Expected         [32]byte
+	ExpectedPlatform [32]byte
+
 	// Counters of the last quote that was accepted as evidence.
 	Counters Counters
 	// Releases are the TPM clock values, in milliseconds, of the releases since
@@ -51,15 +62,8 @@ type Machine struct {
 	LastRefusal time.Time // zero until the first
 }
 
-// Counters are the TPM's counters in a quote (TPMS_CLOCK_INFO, TPM 2.0 part 2,
-// section 10.11.1). They order a machine's quotes by (ResetCount,
-// RestartCount), and by Clock within one reset only.
-type Counters struct {
-	ResetCount   uint32
-	RestartCount uint32
-	Clock        uint64 // milliseconds
-	Safe         bool
-}
+// Counters are the TPM's counters in a quote; see attest.Counters.
+type Counters = attest.Counters
 
 // VolumeStatus is the state of a volume.
 type VolumeStatus string

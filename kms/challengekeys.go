@@ -1,0 +1,92 @@
+package kms
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"time"
+
+	"keywright.dev/kms/secret"
+)
+
+// ChallengeKeyLifetime is how long a challenge key is used before the next.
+const ChallengeKeyLifetime = 24 * time.Hour
+
+// OpenChallenges loads the challenge keys, or makes the first one.
+func OpenChallenges(ctx context.Context, keys *Keys, clock func() time.Time, random io.Reader) (*Challenges, error) {
+	c := &Challenges{keyStore: keys, clock: clock, random: random}
+	_, private, err := keys.ServiceKey(ctx, ServiceKeyChallenge, c.newKey)
+	if err != nil {
+		return nil, err
+	}
+	private.Wipe()
+	return c, c.load(ctx)
+}
+
+// RotateIfDue replaces the current key once it is older than
+// [ChallengeKeyLifetime].
+func (c *Challenges) RotateIfDue(ctx context.Context) error {
+	rows, err := c.keyStore.serviceKeys(ctx, ServiceKeyChallenge)
+	if err != nil {
+		return err
+	}
+	if len(rows) > 0 && c.clock().Sub(rows[0].Created) < ChallengeKeyLifetime {
+		return c.load(ctx)
+	}
+	return c.rotate(ctx, rows)
+}
+
+// rotate adds a key. Only the newest old one stays, for the challenges that it
+// issued just now; older ones have expired.
+func (c *Challenges) rotate(ctx context.Context, rows []ServiceKey) error {
+	_, private, err := c.keyStore.AddServiceKey(ctx, ServiceKeyChallenge, c.newKey, rows[min(1, len(rows)):])
+	if err != nil {
+		return err
+	}
+	private.Wipe()
+	return c.load(ctx)
+}
+
+// load reads the keys that are accepted: the newest, and the one before it for
+// as long as a challenge of it can be valid.
+func (c *Challenges) load(ctx context.Context) error {
+	rows, err := c.keyStore.serviceKeys(ctx, ServiceKeyChallenge)
+	if err != nil {
+		return err
+	}
+	var accepted []challengeKey
+	for i, row := range rows {
+		if i > 1 || i == 1 && c.clock().Sub(rows[0].Created) > ChallengeTTL {
+			break
+		}
+		key, err := c.open(row)
+		if err != nil {
+			return err
+		}
+		accepted = append(accepted, key)
+	}
+	c.keys.Store(&accepted)
+	return nil
+}
+
+func (c *Challenges) open(row ServiceKey) (challengeKey, error) {
+	id, err := hex.DecodeString(row.ID)
+	if err != nil || len(id) != keyIDLen {
+		return challengeKey{}, fmt.Errorf("opening the service's challenge key: its id is not %d bytes in hex", keyIDLen)
+	}
+	private, err := c.keyStore.openServiceKey(row)
+	if err != nil {
+		return challengeKey{}, err
+	}
+	return challengeKey{[keyIDLen]byte(id), private}, nil
+}
+
+func (c *Challenges) newKey() (id string, public []byte, private secret.Bytes, err error) {
+	raw := make([]byte, keyIDLen)
+	if _, err := io.ReadFull(c.random, raw); err != nil {
+		return "", nil, secret.Bytes{}, fmt.Errorf("reading random bytes: %w", err)
+	}
+	private, err = secret.Random(c.random, challengeKeyLen)
+	return hex.EncodeToString(raw), nil, private, err
+}

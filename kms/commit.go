@@ -1,0 +1,200 @@
+package kms
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"keywright.dev/kms/attest"
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/claims"
+	"keywright.dev/kms/exchange"
+)
+
+// Committed is the answer to the last step of an enrolment.
+type Committed struct {
+	Status MachineStatus
+	// Measurement and Platform are the digests that the next boot is expected
+	// to show: what an operator approves with the machine.
+	Measurement, Platform [32]byte
+}
+
+// CommitEnrollment records that the keyslots are in place, what the headers
+// are, and what the next boot is expected to measure.
+func (s *Service) CommitEnrollment(ctx context.Context, a Attested) (Committed, error) {
+	c, err := s.beginCommit(ctx, a)
+	if err != nil {
+		return Committed{}, s.unproven(err, a.Source)
+	}
+	key := Key{Machine: a.Machine, Challenge: &c.redemption.Challenge}
+	if c.refusal == nil {
+		expected, platform := c.expected.Digest(), c.boot.Platform.Digest()
+		key.Measurements = uniqueDigests(c.boot.Measurement.Digest(), expected)
+		key.Platform = &platform
+	}
+	if err := s.transact(ctx, key, c.decide); err != nil {
+		return Committed{}, err
+	}
+	return c.result, nil
+}
+
+func uniqueDigests(a, b [32]byte) [][32]byte {
+	if a == b {
+		return [][32]byte{a}
+	}
+	return [][32]byte{a, b}
+}
+
+// committing is one commit under way.
+type committing struct {
+	*verified
+	service    *Service
+	attested   Attested
+	redemption Redemption
+	details    exchange.CommitDetails
+	// expected is the measurement of the next boot, and source how it is known.
+	expected claims.Set
+	source   MeasurementSource
+	result   Committed
+}
+
+func (s *Service) beginCommit(ctx context.Context, a Attested) (*committing, error) {
+	redemption, err := s.Challenges.Check(exchange.PurposeCommit, a.Challenge, a.Token)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.verifyKnown(ctx, exchange.PurposeCommit, &a)
+	if err != nil {
+		return nil, err
+	}
+	c := &committing{verified: v, service: s, attested: a, redemption: redemption}
+	if c.refusal == nil {
+		c.refusal = c.readDetails()
+	}
+	return c, nil
+}
+
+// readDetails lays what the next boot's files lead to over the attested boot.
+func (c *committing) readDetails() *Refusal {
+	details, err := exchange.ParseDetails[exchange.CommitDetails](c.statement.Details)
+	if err != nil {
+		return refuse(ReasonMalformed, "the details of the statement cannot be parsed")
+	}
+	c.details = details
+	if len(details.NextBoot) == 0 {
+		c.expected, c.source = c.boot.Measurement, SourceAttested
+		return nil
+	}
+	files, err := claims.Parse(details.NextBoot)
+	if err != nil {
+		return refuse(ReasonMalformed, "the claims of the next boot cannot be parsed")
+	}
+	c.expected, err = claims.Successor(c.boot.Measurement, files)
+	if err != nil {
+		return refuse(ReasonMeasurement, "the next boot cannot be predicted: %v", err)
+	}
+	c.source = SourcePredicted
+	return nil
+}
+
+// decide is the decision about one commit. It may be repeated until the machine
+// is approved.
+func (c *committing) decide(state State) (Outcome, *Refusal, error) {
+	if state.Machine == nil || !bytes.Equal(state.Machine.AK, c.ak.Public) {
+		return Outcome{}, nil, fmt.Errorf("deciding a commit: the machine changed meanwhile: %w", ErrUnavailable)
+	}
+	if state.Redeemed {
+		return Outcome{}, nil, ErrRedeemed
+	}
+	d := draft{
+		action: ActionCommit, machine: state.Machine.ID, object: machineObject(state.Machine.ID),
+		actor: machineActor(state.Machine.ID), request: c.attested.Request,
+	}
+	out := Outcome{Redeem: &c.redemption}
+	refusal := c.judge(&state)
+	if refusal == nil {
+		refusal = c.commit(&out, &state)
+	}
+	if refusal != nil {
+		return c.service.refused(Outcome{Redeem: &c.redemption}, d, refusal)
+	}
+	d.fact("measurement", "", hexDigest(out.Machine.Expected))
+	d.fact("platform", "", hexDigest(out.Machine.ExpectedPlatform))
+	out, err := c.service.entered(out, d, audit.Done, nil)
+	return out, nil, err
+}
+
+func (c *committing) judge(state *State) *Refusal {
+	switch m := state.Machine; {
+	case m.Status == MachineRevoked:
+		return refuse(ReasonRevoked, "the machine is revoked")
+	case m.Status != MachinePending:
+		return refuse(ReasonEnrolled, "the enrolment is over: the machine is approved")
+	case c.boot.Counters.Since(m.Counters) == attest.Regression:
+		return refuse(ReasonCounters, "the TPM's counters went back since the enrolment began")
+	case c.refusal != nil:
+		return c.refusal
+	case len(c.statement.Volumes) != len(state.Volumes) || len(c.details.Volumes) != len(state.Volumes):
+		return refuse(ReasonVolume, "the statement does not name every volume of the enrolment")
+	default:
+		return nil
+	}
+}
+
+// commit writes what the statement says of every volume.
+func (c *committing) commit(out *Outcome, state *State) *Refusal {
+	for i, asked := range c.statement.Volumes {
+		known := findVolume(state.Volumes, asked.ID)
+		report := c.details.Volumes[i]
+		if known == nil || known.UUID != asked.UUID || report.ID != asked.ID || findAsked(c.statement.Volumes[:i], asked.ID) {
+			return refuse(ReasonVolume, "volume %d of the statement is not one of the enrolment", i+1)
+		}
+		inventory, refusal := inventoryOf(report)
+		if refusal != nil {
+			return refusal
+		}
+		v := *known
+		v.Status, v.Identity, v.VolumeKeyDigest, v.Inventory = VolumeActive, asked.Identity[:], report.VolumeKeyDigest, inventory
+		out.Volumes = append(out.Volumes, v)
+		if row := findSecret(state.Secrets, v.ID, SecretPending); row != nil {
+			current := *row
+			current.Status = SecretCurrent
+			out.Secrets = append(out.Secrets, current)
+		}
+	}
+	c.expect(out, state)
+	return nil
+}
+
+// expect records the boot to approve, and the machine as ready for approval.
+func (c *committing) expect(out *Outcome, state *State) {
+	now := c.service.Clock()
+	m := *state.Machine
+	m.Committed, m.Counters, m.Tier = true, c.boot.Counters, string(claims.TierOf(c.expected))
+	m.Measurement, m.Expected, m.ExpectedPlatform = c.boot.Measurement.Digest(), c.expected.Digest(), c.boot.Platform.Digest()
+	out.Machine = &m
+	add := func(set claims.Set, source MeasurementSource) {
+		row := Measurement{
+			Digest: set.Digest(), Group: m.Group, Claims: set.Marshal(), Status: MeasurementSeen,
+			Source: source, Machine: m.ID, Created: now,
+		}
+		if !hasMeasurement(state.Measurements, row.Digest) && !hasMeasurement(out.Measurements, row.Digest) {
+			out.Measurements = append(out.Measurements, row)
+		}
+	}
+	add(c.expected, c.source)
+	add(c.boot.Measurement, SourceAttested)
+	if state.Platform == nil {
+		out.Platforms = []Platform{{Machine: m.ID, Digest: m.ExpectedPlatform, Claims: c.boot.Platform.Marshal(), Created: now}}
+	}
+	c.result = Committed{Status: m.Status, Measurement: m.Expected, Platform: m.ExpectedPlatform}
+}
+
+func hasMeasurement(rows []Measurement, digest [32]byte) bool {
+	for _, row := range rows {
+		if row.Digest == digest {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,294 @@
+package kms
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"encoding/hex"
+	"fmt"
+	"io"
+
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/secret"
+)
+
+// keyslotSecret is the length of what opens a LUKS keyslot.
+const keyslotSecret = 32
+
+// Enrollment is the answer to the first step of an enrolment.
+type Enrollment struct {
+	Challenge                   Challenge
+	Credential, EncryptedSecret []byte
+}
+
+// BeginEnrollment makes a credential that only a TPM with both keys can
+// activate. It stores nothing.
+func (s *Service) BeginEnrollment(_ context.Context, keys TPMKeys) (Enrollment, error) {
+	ek, ak, refusal := checkKeys(keys)
+	if refusal != nil {
+		return Enrollment{}, refusal
+	}
+	challenge, err := s.Challenges.Issue(exchange.PurposeEnroll)
+	if err != nil {
+		return Enrollment{}, err
+	}
+	credential, err := s.Challenges.credentialSecret(challenge.Token, challenge.Nonce[:], ek.Name, ak.Name)
+	if err != nil {
+		return Enrollment{}, err
+	}
+	defer credential.Wipe()
+	blob, encrypted, err := exchange.MakeCredential(s.Random, ek, ak, credential)
+	if err != nil {
+		return Enrollment{}, fmt.Errorf("making a credential: %w", err)
+	}
+	return Enrollment{Challenge: challenge, Credential: blob, EncryptedSecret: encrypted}, nil
+}
+
+func checkKeys(keys TPMKeys) (exchange.EK, exchange.AK, *Refusal) {
+	ek, err := exchange.CheckEK(keys.EK)
+	if err != nil {
+		return exchange.EK{}, exchange.AK{}, refuse(ReasonKeys, "the EK is not of a standard template")
+	}
+	ak, err := exchange.CheckAK(keys.AK)
+	if err != nil {
+		return exchange.EK{}, exchange.AK{}, refuse(ReasonKeys, "the AK is not of the AK template")
+	}
+	return ek, ak, nil
+}
+
+// CompleteEnrollment makes the machine pending, with a pending secret for each
+// volume. A machine that is pending already gets the same secrets again where
+// it shows their resume ids, and may start anew before its commit.
+func (s *Service) CompleteEnrollment(ctx context.Context, a Attested, keys TPMKeys, proof []byte) (Sealed, error) {
+	e, err := s.beginComplete(a, keys, proof)
+	if err != nil {
+		return Sealed{}, s.unproven(err, a.Source)
+	}
+	defer e.release.Wipe()
+	key := Key{Machine: a.Machine, AKName: e.ak.Name, Challenge: &e.redemption.Challenge}
+	if err := s.transact(ctx, key, e.decide); err != nil {
+		return Sealed{}, err
+	}
+	return s.seal(e.verified, &e.release)
+}
+
+// enrolling is one enrolment at its second step.
+type enrolling struct {
+	*verified
+	service    *Service
+	attested   Attested
+	keys       TPMKeys
+	redemption Redemption
+	trust      string
+	details    exchange.EnrollDetails
+	release    exchange.Release
+}
+
+// beginComplete proves that EK and AK share a TPM that signed the statement.
+func (s *Service) beginComplete(a Attested, keys TPMKeys, proof []byte) (*enrolling, error) {
+	redemption, err := s.Challenges.Check(exchange.PurposeEnroll, a.Challenge, a.Token)
+	if err != nil {
+		return nil, err
+	}
+	ek, ak, refusal := checkKeys(keys)
+	if refusal != nil {
+		return nil, refusal
+	}
+	if a.Machine != ek.MachineID() {
+		return nil, refuse(ReasonKeys, "the machine id is not the hash of the EK")
+	}
+	credential, err := s.Challenges.credentialSecret(a.Token, a.Challenge, ek.Name, ak.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer credential.Wipe()
+	if want := exchange.EnrollProof(credential, a.Statement); !hmac.Equal(want[:], proof) {
+		return nil, refuse(ReasonCredential, "the credential was not activated by the TPM that holds both keys")
+	}
+	v, refusal := s.verify(exchange.PurposeEnroll, &a, ek, ak)
+	if refusal != nil {
+		return nil, refusal
+	}
+	e := &enrolling{verified: v, service: s, attested: a, keys: keys, redemption: redemption}
+	if e.release.ID, err = s.random32(); err != nil {
+		return nil, err
+	}
+	e.readDetails()
+	return e, nil
+}
+
+// readDetails parses the details and judges the EK's certificate.
+func (e *enrolling) readDetails() {
+	if e.refusal != nil {
+		return
+	}
+	details, err := exchange.ParseDetails[exchange.EnrollDetails](e.statement.Details)
+	if err != nil {
+		e.refusal = refuse(ReasonMalformed, "the details of the statement cannot be parsed")
+		return
+	}
+	e.details = details
+	basis, err := e.service.Trust(e.ek, e.keys.EKCertificate, e.service.Clock())
+	if err != nil {
+		e.refusal = refuseEvidence(ReasonKeys, err)
+		return
+	}
+	e.trust = basis
+}
+
+// decide is the decision about one enrolment.
+func (e *enrolling) decide(state State) (Outcome, *Refusal, error) {
+	e.release.Wipe()
+	e.release.Secrets, e.release.Entry = nil, nil
+	if state.Redeemed {
+		return Outcome{}, nil, ErrRedeemed
+	}
+	d := draft{
+		action: ActionEnroll, machine: e.attested.Machine, object: machineObject(e.attested.Machine),
+		actor: machineActor(e.attested.Machine), request: e.attested.Request,
+	}
+	d.fact("ek.trust", "", e.trust)
+	out := Outcome{Redeem: &e.redemption}
+	refusal := e.judge(&state)
+	if refusal != nil {
+		return e.service.refused(out, d, refusal)
+	}
+	if err := e.admit(&out, &state); err != nil {
+		return Outcome{}, nil, err
+	}
+	d.release = hexDigest(e.release.ID)
+	out, err := e.service.entered(out, d, audit.Allowed, nil)
+	if err != nil {
+		return Outcome{}, nil, err
+	}
+	e.release.Entry = out.Entries[0].Signed.Marshal()
+	return out, nil, nil
+}
+
+// judge refuses an enrolment that would change a binding: only an operator can.
+func (e *enrolling) judge(state *State) *Refusal {
+	if e.refusal != nil {
+		return e.refusal
+	}
+	if state.AKHolder != "" && state.AKHolder != e.attested.Machine {
+		return refuse(ReasonEnrolled, "the TPM is enrolled already under another endorsement key")
+	}
+	for i, v := range e.statement.Volumes {
+		if !validUUID(v.UUID) {
+			return refuse(ReasonVolume, "volume %d of the statement has no LUKS UUID", i+1)
+		}
+		if i > 0 && e.statement.Volumes[i-1].UUID >= v.UUID {
+			return refuse(ReasonVolume, "the volumes of the statement are not in ascending order of UUID")
+		}
+	}
+	m := state.Machine
+	switch {
+	case m == nil:
+		return nil
+	case m.Status == MachineRevoked:
+		return refuse(ReasonRevoked, "the machine is revoked")
+	case !bytes.Equal(m.AK, e.keys.AK):
+		return refuse(ReasonEnrolled, "the machine is enrolled with another attestation key")
+	case m.Status == MachinePending && (!m.Committed || e.resumes(state)):
+		return nil
+	default:
+		return refuse(ReasonEnrolled, "the machine is enrolled already and shows no open resume id: a copied TPM?")
+	}
+}
+
+// resumes tells whether the statement shows the resume id of every volume.
+func (e *enrolling) resumes(state *State) bool {
+	if len(e.statement.Volumes) != len(state.Volumes) {
+		return false
+	}
+	for _, asked := range e.statement.Volumes {
+		known := findVolume(state.Volumes, asked.ID)
+		if known == nil || known.UUID != asked.UUID || !hmac.Equal(known.Resume, asked.Resume[:]) {
+			return false
+		}
+	}
+	return true
+}
+
+// admit writes the machine and its volumes, or reads them again.
+func (e *enrolling) admit(out *Outcome, state *State) error {
+	if state.Machine != nil && e.resumes(state) {
+		return e.again(state)
+	}
+	for _, v := range state.Volumes {
+		out.DropVolumes = append(out.DropVolumes, v.ID)
+	}
+	out.Machine = e.newMachine()
+	for _, asked := range e.statement.Volumes {
+		if err := e.addVolume(out, asked); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *enrolling) newMachine() *Machine {
+	proposed := e.details.Name
+	if !validMachineName(proposed) {
+		proposed = "machine-" + exchange.ShortID(e.attested.Machine)
+	}
+	return &Machine{
+		ID: e.attested.Machine, Proposed: proposed, Group: DefaultGroup, Status: MachinePending,
+		EK: e.keys.EK, EKCert: e.keys.EKCertificate, AK: e.keys.AK, AKName: e.ak.Name, Trust: e.trust,
+		Tier: string(e.boot.Tier), Counters: e.boot.Counters, Created: e.service.Clock(),
+	}
+}
+
+// addVolume makes a volume and its first secret.
+func (e *enrolling) addVolume(out *Outcome, asked exchange.Volume) error {
+	var ids [32]byte
+	if _, err := io.ReadFull(e.service.Random, ids[:]); err != nil {
+		return fmt.Errorf("naming a volume: %w", err)
+	}
+	key, err := secret.Random(e.service.Random, keyslotSecret)
+	if err != nil {
+		return fmt.Errorf("making a volume's secret: %w", err)
+	}
+	now := e.service.Clock()
+	volume := Volume{
+		ID: hex.EncodeToString(ids[:16]), Machine: e.attested.Machine, UUID: asked.UUID,
+		Status: VolumePending, Resume: ids[16:], Keyring: DefaultKeyring, Created: now,
+	}
+	row := Secret{Volume: volume.ID, Version: 1, Purpose: PurposeKeyslot, Status: SecretPending, Keyring: volume.Keyring, Created: now}
+	row.Wrapped, row.KeyringVersion, err = e.service.Keys.Wrap(secretContext(e.verified, volume.Machine, &row), key)
+	if err != nil {
+		key.Wipe()
+		return err
+	}
+	out.Volumes = append(out.Volumes, volume)
+	out.Secrets = append(out.Secrets, row)
+	e.deliver(&volume, row.Version, key)
+	return nil
+}
+
+// again delivers the secrets of an enrolment that was interrupted.
+func (e *enrolling) again(state *State) error {
+	for i := range state.Volumes {
+		volume := &state.Volumes[i]
+		row := findSecret(state.Secrets, volume.ID, SecretPending)
+		if row == nil {
+			row = findSecret(state.Secrets, volume.ID, SecretCurrent)
+		}
+		if row == nil {
+			return fmt.Errorf("resuming an enrolment: volume/%s has no secret", volume.ID)
+		}
+		key, err := e.service.Keys.Unwrap(secretContext(e.verified, volume.Machine, row), row.Wrapped)
+		if err != nil {
+			return fmt.Errorf("resuming an enrolment: volume/%s: %w", volume.ID, err)
+		}
+		e.deliver(volume, row.Version, key)
+	}
+	return nil
+}
+
+func (e *enrolling) deliver(volume *Volume, version uint32, key secret.Bytes) {
+	e.release.Secrets = append(e.release.Secrets, exchange.ReleasedSecret{
+		Volume: volume.ID, UUID: volume.UUID, Version: version, Resume: [16]byte(volume.Resume), Key: key,
+	})
+}

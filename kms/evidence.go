@@ -1,0 +1,103 @@
+package kms
+
+import (
+	"bytes"
+	"crypto/sha256"
+
+	"keywright.dev/kms/attest"
+	"keywright.dev/kms/exchange"
+)
+
+// verified is a statement whose quote verified, and the boot it was made in.
+type verified struct {
+	ek        exchange.EK
+	ak        exchange.AK
+	raw       []byte
+	statement *exchange.Statement
+	boot      attest.Boot
+	// binding is SHA-256(EK Name ‖ AK Name) of the keys that verified.
+	binding [32]byte
+	// refusal says what is wrong with evidence whose quote is the machine's
+	// own; it is recorded against the machine.
+	refusal *Refusal
+}
+
+// keysOf parses the keys of a machine's row. That they are rows is harmless:
+// the wrapping of its secrets binds what they say.
+func keysOf(m *Machine) (exchange.EK, exchange.AK, *Refusal) {
+	ek, err := exchange.CheckEK(m.EK)
+	if err != nil || ek.MachineID() != m.ID {
+		return exchange.EK{}, exchange.AK{}, refuse(ReasonKeys, "the stored EK is not the one that names this machine")
+	}
+	ak, err := exchange.CheckAK(m.AK)
+	if err != nil {
+		return exchange.EK{}, exchange.AK{}, refuse(ReasonKeys, "the stored AK is not of the AK template")
+	}
+	return ek, ak, nil
+}
+
+// verify checks the quote and only then looks at what it covers. A refusal
+// that it returns comes before a valid signature; one about signed evidence
+// stands in the result.
+func (s *Service) verify(purpose exchange.Purpose, a *Attested, ek exchange.EK, ak exchange.AK) (*verified, *Refusal) {
+	pcrs, err := exchange.ParsePCRValues(a.Evidence.PCRs)
+	if err != nil {
+		return nil, refuse(ReasonQuote, "the PCR values are not those of the selection")
+	}
+	quote := attest.Quote{Attested: a.Evidence.Quote, Signature: a.Evidence.Signature, PCRs: pcrs}
+	quoted, err := attest.CheckQuote(attest.AK{Name: ak.Name, Key: ak.Key}, quote, exchange.ExtraData(purpose, a.Statement))
+	if err != nil {
+		return nil, refuseEvidence(ReasonQuote, err)
+	}
+	v := &verified{ek: ek, ak: ak, raw: a.Statement, binding: bindingOf(ek, ak)}
+	v.boot.Counters = quoted.Counters()
+	v.refusal = s.readSigned(v, purpose, a, quoted)
+	return v, nil
+}
+
+// readSigned parses the statement and appraises the boot.
+func (s *Service) readSigned(v *verified, purpose exchange.Purpose, a *Attested, quoted attest.Quoted) *Refusal {
+	statement, err := exchange.ParseStatement(a.Statement)
+	if err != nil {
+		return refuse(ReasonMalformed, "the statement cannot be parsed")
+	}
+	if refusal := s.checkStatement(statement, purpose, a); refusal != nil {
+		return refusal
+	}
+	v.statement = statement
+	boot, err := s.appraiser.Appraise(quoted, a.Evidence.EventLog)
+	if err != nil {
+		return refuseEvidence(ReasonEventLog, err)
+	}
+	v.boot = boot
+	return nil
+}
+
+// checkStatement compares the statement with what stands beside it.
+func (s *Service) checkStatement(statement *exchange.Statement, purpose exchange.Purpose, a *Attested) *Refusal {
+	switch {
+	case statement.Purpose != purpose:
+		return refuse(ReasonMalformed, "the statement is for another step")
+	case statement.Machine != a.Machine:
+		return refuse(ReasonMalformed, "the machine in the statement is not the one beside it")
+	case !bytes.Equal(statement.Challenge[:], a.Challenge):
+		return refuse(ReasonChallenge, "the challenge in the statement is not the one beside it")
+	case statement.Selection != exchange.SelectionBitmap():
+		return refuse(ReasonMalformed, "the PCR selection in the statement is not the one of the challenge")
+	case statement.ServiceKey != s.identityFingerprint:
+		return refuse(ReasonServiceKey, "the guest pins another service key")
+	case len(statement.Volumes) == 0:
+		return refuse(ReasonVolume, "the statement names no volume")
+	case purpose != exchange.PurposeCommit && exchange.CheckRecipient(statement.Recipient) != nil:
+		return refuse(ReasonMalformed, "the recipient key in the statement is not one")
+	default:
+		return nil
+	}
+}
+
+func bindingOf(ek exchange.EK, ak exchange.AK) [32]byte {
+	h := sha256.New()
+	h.Write(ek.Name)
+	h.Write(ak.Name)
+	return [32]byte(h.Sum(nil))
+}

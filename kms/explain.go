@@ -1,0 +1,130 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/claims"
+	"keywright.dev/kms/exchange"
+)
+
+// Explanation says how a machine's last request ended, why, and what to do.
+type Explanation struct {
+	Machine *Machine
+	// Last is the newest entry that the machine caused; nil before the first.
+	Last *audit.Entry
+	// Index is its leaf index in the audit log, or -1.
+	Index   int64
+	Summary string
+	Advice  string
+	// Differences are the facts that decided, was and is.
+	Differences []claims.Difference
+}
+
+// explained bounds the entries that are searched for the one to explain.
+const explained = 32
+
+// Explain explains the last release or refusal of a machine.
+func (s *Service) Explain(ctx context.Context, ref string) (*Explanation, error) {
+	m, err := s.FindMachine(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.Store.LatestEntries(ctx, m.ID, "", explained)
+	if err != nil {
+		return nil, fmt.Errorf("explaining machine/%s: %w", m.ID, err)
+	}
+	x := &Explanation{Machine: m, Index: -1}
+	for _, f := range found {
+		entry, err := s.openEntry(f.Signed)
+		if err != nil {
+			return nil, fmt.Errorf("explaining machine/%s: %w", m.ID, err)
+		}
+		if entry.Actor.Kind == audit.ActorMachine {
+			x.Last, x.Index = &entry, f.Index
+			break
+		}
+	}
+	x.tell()
+	return x, nil
+}
+
+// openEntry verifies an entry before anything of it is believed.
+func (s *Service) openEntry(signed []byte) (audit.Entry, error) {
+	return s.Log.Verifier().Verify(signed)
+}
+
+// tell puts the last entry and the machine's state now into words.
+func (x *Explanation) tell() {
+	name := x.Machine.Name
+	if name == "" {
+		name = exchange.ShortID(x.Machine.ID)
+	}
+	switch {
+	case x.Last == nil:
+		x.Summary = fmt.Sprintf("machine/%s has asked for nothing that is still in reach of this search", name)
+	case x.Last.Outcome == audit.Refused:
+		x.Summary = fmt.Sprintf("machine/%s was refused at %s: %s", name, x.Last.Time.UTC().Format("2006-01-02 15:04:05Z"), x.detail())
+		x.Advice = x.advice(name)
+	case x.Last.Action == ActionRelease:
+		x.Summary = fmt.Sprintf("machine/%s received its keys at %s", name, x.Last.Time.UTC().Format("2006-01-02 15:04:05Z"))
+	default:
+		x.Summary = fmt.Sprintf("machine/%s is %s; its last act was %s", name, x.Machine.Status, x.Last.Action)
+		if x.Machine.Status == MachinePending && x.Machine.Committed {
+			x.Advice = approveAdvice(name)
+		}
+	}
+}
+
+// detail takes the refusal's sentence out of the facts; the rest differed.
+func (x *Explanation) detail() string {
+	detail := x.Last.Code
+	for _, f := range x.Last.Facts {
+		if f.Name == "detail" {
+			detail = f.Is
+			continue
+		}
+		x.Differences = append(x.Differences, claims.Difference{Name: f.Name, Was: f.Was, Is: f.Is})
+	}
+	return detail
+}
+
+func (x *Explanation) advice(name string) string {
+	switch Reason(x.Last.Code) {
+	case ReasonPending:
+		return approveAdvice(name)
+	case ReasonMeasurement:
+		return fmt.Sprintf("if you made this change: keywright measurement approve %s --group %s", x.is("measurement"), x.Machine.Group)
+	case ReasonPlatform:
+		return fmt.Sprintf("if you made this change: keywright machine approve %s --platform %s", name, x.is("platform"))
+	case ReasonCounters:
+		return "if the machine was restored from a snapshot, or its TPM was cleared, it must be enrolled anew; if not, a copy of its TPM is running: find it before anything else"
+	case ReasonRevoked:
+		return "a revoked machine gets no keys; unlock its disks with their passphrase or recovery key"
+	case ReasonReleased:
+		return "restart the machine: each boot gets its keys once"
+	case ReasonVolume:
+		return "compare the disk that is attached with the one that was enrolled: keywright volume list"
+	case ReasonServiceKey:
+		return "the machine trusts another service: compare the pin in its initramfs with keywright status"
+	case ReasonEnrolled:
+		return "if the TPM was copied with a clone of the VM, give the clone a new one at the hypervisor and enrol it again"
+	default:
+		return ""
+	}
+}
+
+// is returns what a fact of the last entry is now.
+func (x *Explanation) is(name string) string {
+	for _, f := range x.Last.Facts {
+		if f.Name == name {
+			return f.Is
+		}
+	}
+	return ""
+}
+
+func approveAdvice(name string) string {
+	return fmt.Sprintf("compare the EK hash with the hypervisor's, then: keywright machine approve %s --ek-hash HASH", name)
+}

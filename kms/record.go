@@ -1,0 +1,86 @@
+package kms
+
+import (
+	"encoding/hex"
+	"fmt"
+
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/claims"
+)
+
+// The actions of audit entries that guests cause.
+const (
+	ActionEnroll  = "machine.enroll"
+	ActionCommit  = "machine.commit"
+	ActionRelease = "boot.release"
+	// ActionUnproven is an aggregate of refusals before a valid signature.
+	ActionUnproven = "guest.unproven"
+)
+
+// draft is an audit entry in the making.
+type draft struct {
+	action   string
+	machine  string // id; may be empty
+	object   string
+	actor    audit.Actor
+	request  string
+	release  string
+	facts    []audit.Fact
+	policies []string
+}
+
+func machineActor(id string) audit.Actor {
+	return audit.Actor{Kind: audit.ActorMachine, ID: id}
+}
+
+func machineObject(id string) string { return "machine/" + id }
+
+func (d *draft) fact(name, was, is string) {
+	d.facts = append(d.facts, audit.Fact{Name: name, Was: was, Is: is})
+}
+
+func (d *draft) differences(differences []claims.Difference) {
+	for _, x := range differences {
+		d.fact(x.Name, x.Was, x.Is)
+	}
+}
+
+// entry signs the draft.
+func (s *Service) entry(d draft, outcome audit.Outcome, refusal *Refusal) (LogEntry, error) {
+	id, err := audit.NewID(s.Random)
+	if err != nil {
+		return LogEntry{}, err
+	}
+	e := audit.Entry{
+		ID: id, Time: s.Clock(), Actor: d.actor, Action: d.action, Object: d.object, Outcome: outcome,
+		Policies: d.policies, Request: d.request, Release: d.release, Count: 1,
+	}
+	if refusal != nil {
+		e.Code = string(refusal.Reason)
+		d.fact("detail", "", refusal.Detail)
+	}
+	e.Facts = audit.BoundFacts(d.facts)
+	signed, err := s.Log.Sign(e)
+	if err != nil {
+		return LogEntry{}, fmt.Errorf("recording %s: %w", d.action, err)
+	}
+	return LogEntry{Signed: signed, Machine: d.machine, Action: d.action, Time: e.Time}, nil
+}
+
+// entered returns the outcome with the draft's entry.
+func (s *Service) entered(out Outcome, d draft, result audit.Outcome, refusal *Refusal) (Outcome, error) {
+	e, err := s.entry(d, result, refusal)
+	if err != nil {
+		return Outcome{}, err
+	}
+	out.Entries = append(out.Entries, e)
+	return out, nil
+}
+
+// refused returns the outcome of a refusal with the draft's entry.
+func (s *Service) refused(out Outcome, d draft, refusal *Refusal) (Outcome, *Refusal, error) {
+	out, err := s.entered(out, d, audit.Refused, refusal)
+	return out, refusal, err
+}
+
+func hexDigest(d [32]byte) string { return hex.EncodeToString(d[:]) }

@@ -1,0 +1,79 @@
+package kms
+
+import (
+	"errors"
+	"fmt"
+
+	"keywright.dev/kms/attest"
+)
+
+// Reason is the machine-readable reason of a refusal. The guest is told the
+// reason alone; what differed is for operators.
+type Reason string
+
+// The reasons.
+const (
+	ReasonMalformed   Reason = "malformed"
+	ReasonChallenge   Reason = "challenge"
+	ReasonQuote       Reason = "quote"
+	ReasonEventLog    Reason = "event_log"
+	ReasonMachine     Reason = "machine_unknown"
+	ReasonPending     Reason = "machine_pending"
+	ReasonRevoked     Reason = "machine_revoked"
+	ReasonCounters    Reason = "counters"
+	ReasonReleased    Reason = "already_released"
+	ReasonRate        Reason = "rate_limited"
+	ReasonMeasurement Reason = "measurement"
+	ReasonPlatform    Reason = "platform"
+	ReasonVolume      Reason = "volume"
+	ReasonPolicy      Reason = "policy"
+	ReasonEnrolled    Reason = "already_enrolled"
+	ReasonCredential  Reason = "credential"
+	ReasonKeys        Reason = "tpm_keys"
+	ReasonServiceKey  Reason = "service_key"
+)
+
+// Reasons returns every reason, so that a table over them can be checked.
+func Reasons() []Reason {
+	return []Reason{
+		ReasonMalformed, ReasonChallenge, ReasonQuote, ReasonEventLog, ReasonMachine, ReasonPending,
+		ReasonRevoked, ReasonCounters, ReasonReleased, ReasonRate, ReasonMeasurement, ReasonPlatform,
+		ReasonVolume, ReasonPolicy, ReasonEnrolled, ReasonCredential, ReasonKeys, ReasonServiceKey,
+	}
+}
+
+// Refusal is an answer: the request was understood, and the answer is no.
+type Refusal struct {
+	Reason Reason
+	// Detail is for operators. It repeats no value that the request chose.
+	Detail string
+}
+
+// Error returns reason and detail.
+func (r *Refusal) Error() string { return string(r.Reason) + ": " + r.Detail }
+
+func refuse(reason Reason, format string, args ...any) *Refusal {
+	return &Refusal{reason, fmt.Sprintf(format, args...)}
+}
+
+// refuseEvidence turns an error of package attest into a refusal.
+func refuseEvidence(reason Reason, err error) *Refusal {
+	var known *attest.Error
+	if errors.As(err, &known) {
+		return &Refusal{reason, known.Error()}
+	}
+	return &Refusal{reason, "the evidence cannot be read"}
+}
+
+// UsageError is an operator's request that cannot be carried out as it is; the
+// text says what to do instead.
+type UsageError struct {
+	Text string
+}
+
+// Error returns the text.
+func (e *UsageError) Error() string { return e.Text }
+
+func usage(format string, args ...any) *UsageError {
+	return &UsageError{fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,321 @@
+package kms
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"keywright.dev/kms/attest"
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/claims"
+	"keywright.dev/kms/envelope"
+	"keywright.dev/kms/exchange"
+)
+
+const (
+	// maxReleases in releaseWindow of TPM clock is how often a lost response
+	// may be asked for again.
+	maxReleases   = 5
+	releaseWindow = uint64(10 * time.Minute / time.Millisecond)
+	// maxSeen bounds the measurements and platform sets that wait for an
+	// operator, for each machine.
+	maxSeen = 16
+	// maxNearest bounds the approved measurements that a refused one is
+	// compared with.
+	maxNearest = 64
+)
+
+// Release answers a boot: the secrets of every volume that the statement
+// names, or a [Refusal].
+func (s *Service) Release(ctx context.Context, a Attested) (Sealed, error) {
+	r, err := s.beginRelease(ctx, a)
+	if err != nil {
+		return Sealed{}, s.unproven(err, a.Source)
+	}
+	defer r.release.Wipe()
+	err = s.transact(ctx, r.key(), r.decide)
+	if r.wantsNearest {
+		if err := r.loadNearest(ctx); err != nil {
+			return Sealed{}, err
+		}
+		err = s.transact(ctx, r.key(), r.decide)
+	}
+	if err != nil {
+		return Sealed{}, err
+	}
+	return s.seal(r.verified, &r.release)
+}
+
+// releasing is one release under way.
+type releasing struct {
+	*verified
+	service    *Service
+	attested   Attested
+	redemption Redemption
+	details    exchange.BootDetails
+	release    exchange.Release
+
+	// wantsNearest is set by a decision that refuses the measurement: the
+	// differences are worth reading only then.
+	wantsNearest bool
+	nearest      []claims.Difference
+	nearestOf    string
+	looked       bool
+}
+
+// beginRelease does what comes before the transaction: its refusals come before
+// a valid signature.
+func (s *Service) beginRelease(ctx context.Context, a Attested) (*releasing, error) {
+	redemption, err := s.Challenges.Check(exchange.PurposeBoot, a.Challenge, a.Token)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.verifyKnown(ctx, exchange.PurposeBoot, &a)
+	if err != nil {
+		return nil, err
+	}
+	r := &releasing{verified: v, service: s, attested: a, redemption: redemption}
+	if r.release.ID, err = s.random32(); err != nil {
+		return nil, err
+	}
+	if v.refusal == nil {
+		r.details, err = exchange.ParseDetails[exchange.BootDetails](v.statement.Details)
+		if err != nil {
+			v.refusal = refuse(ReasonMalformed, "the details of the statement cannot be parsed")
+		}
+	}
+	return r, nil
+}
+
+// verifyKnown verifies a quote by the AK of an enrolled machine.
+func (s *Service) verifyKnown(ctx context.Context, purpose exchange.Purpose, a *Attested) (*verified, error) {
+	machine, err := s.Store.Machine(ctx, a.Machine)
+	if err != nil {
+		if errors.Is(err, ErrNotFound) {
+			return nil, refuse(ReasonMachine, "no machine has this id")
+		}
+		return nil, fmt.Errorf("looking up a machine: %w", err)
+	}
+	ek, ak, refusal := keysOf(machine)
+	if refusal != nil {
+		return nil, refusal
+	}
+	v, refusal := s.verify(purpose, a, ek, ak)
+	if refusal != nil {
+		return nil, refusal
+	}
+	if !s.limits.allow(machine.ID) {
+		return nil, refuse(ReasonRate, "the machine asks too often")
+	}
+	return v, nil
+}
+
+func (r *releasing) key() Key {
+	key := Key{Machine: r.attested.Machine, Challenge: &r.redemption.Challenge}
+	if r.refusal == nil {
+		platform := r.boot.Platform.Digest()
+		key.Measurements = [][32]byte{r.boot.Measurement.Digest()}
+		key.Platform = &platform
+	}
+	return key
+}
+
+// decide is the decision about one release. Whatever it is, the challenge is
+// spent and the entry written; counters move unless they went back.
+func (r *releasing) decide(state State) (Outcome, *Refusal, error) {
+	r.reset()
+	if state.Machine == nil || !bytes.Equal(state.Machine.AK, r.ak.Public) {
+		return Outcome{}, nil, fmt.Errorf("deciding a release: the machine changed meanwhile: %w", ErrUnavailable)
+	}
+	if state.Redeemed {
+		return Outcome{}, nil, ErrRedeemed
+	}
+	d := draft{
+		action: ActionRelease, machine: state.Machine.ID, object: machineObject(state.Machine.ID),
+		actor: machineActor(state.Machine.ID), request: r.attested.Request,
+	}
+	out := Outcome{Redeem: &r.redemption}
+	refusal, err := r.judge(&state, &d)
+	if err != nil {
+		return Outcome{}, nil, err
+	}
+	if refusal != nil && refusal.Reason == ReasonMeasurement && !r.looked {
+		r.wantsNearest = true
+		return Outcome{}, nil, errNearest
+	}
+	r.record(&out, &state, refusal)
+	if refusal != nil {
+		d.differences(r.nearest)
+		return r.service.refused(out, d, refusal)
+	}
+	d.release = hexDigest(r.release.ID)
+	out, err = r.service.entered(out, d, audit.Allowed, nil)
+	if err != nil {
+		return Outcome{}, nil, err
+	}
+	r.release.Entry = out.Entries[0].Signed.Marshal()
+	return out, nil, nil
+}
+
+// reset undoes a run of decide that the store repeats.
+func (r *releasing) reset() {
+	r.release.Wipe()
+	r.release.Secrets, r.release.Entry = nil, nil
+	r.wantsNearest = false
+}
+
+// judge goes from the cheap and telling to the detailed; the first refusal is
+// the one the guest is told.
+func (r *releasing) judge(state *State, d *draft) (*Refusal, error) {
+	m := state.Machine
+	switch m.Status {
+	case MachineActive:
+	case MachineRevoked:
+		return refuse(ReasonRevoked, "the machine is revoked"), nil
+	default:
+		return refuse(ReasonPending, "the machine waits for approval"), nil
+	}
+	if r.boot.Counters.Since(m.Counters) == attest.Regression {
+		d.fact("tpm.counters", formatCounters(m.Counters), formatCounters(r.boot.Counters))
+		return refuse(ReasonCounters, "the TPM's counters went back: a clone, a snapshot, or a cleared TPM"), nil
+	}
+	if r.refusal != nil {
+		return r.refusal, nil
+	}
+	if r.boot.PCR15 != [32]byte{} {
+		return refuse(ReasonReleased, "PCR 15 is not zero: this boot had its release, or gave it up"), nil
+	}
+	if len(r.releasesInWindow(m)) >= maxReleases {
+		return refuse(ReasonRate, "%d releases in 10 minutes of TPM clock", maxReleases), nil
+	}
+	if refusal := r.judgeVolumes(state, d); refusal != nil {
+		return refusal, nil
+	}
+	if refusal := r.judgePolicy(state, d); refusal != nil {
+		return refusal, nil
+	}
+	return r.unwrap(state), nil
+}
+
+// judgeVolumes holds each volume of the statement against what was enrolled.
+func (r *releasing) judgeVolumes(state *State, d *draft) *Refusal {
+	for i, asked := range r.statement.Volumes {
+		known := findVolume(state.Volumes, asked.ID)
+		switch {
+		case known == nil || known.Status != VolumeActive:
+			return refuse(ReasonVolume, "volume %d of the statement is not enrolled", i+1)
+		case findAsked(r.statement.Volumes[:i], asked.ID):
+			return refuse(ReasonVolume, "volume %d of the statement is named twice", i+1)
+		case known.UUID != asked.UUID:
+			d.fact("volume.uuid", known.UUID, asked.UUID)
+			return refuse(ReasonVolume, "the LUKS UUID of volume/%s is another", known.ID)
+		case !bytes.Equal(known.Identity, asked.Identity[:]):
+			d.fact("volume.identity", hexBytes(known.Identity), hexDigest(asked.Identity))
+			return refuse(ReasonVolume, "the LUKS header of volume/%s is not the one that was enrolled", known.ID)
+		}
+	}
+	return nil
+}
+
+// unwrap opens the current secret of each volume under the names of the keys
+// that verified this quote.
+func (r *releasing) unwrap(state *State) *Refusal {
+	for _, asked := range r.statement.Volumes {
+		volume := findVolume(state.Volumes, asked.ID)
+		row := findSecret(state.Secrets, asked.ID, SecretCurrent)
+		if row == nil {
+			return refuse(ReasonVolume, "volume/%s has no current secret", volume.ID)
+		}
+		key, err := r.service.Keys.Unwrap(secretContext(r.verified, state.Machine.ID, row), row.Wrapped)
+		if err != nil {
+			return refuse(ReasonVolume, "the secret of volume/%s does not open for the keys that signed this quote", volume.ID)
+		}
+		r.release.Secrets = append(r.release.Secrets, exchange.ReleasedSecret{
+			Volume: volume.ID, UUID: volume.UUID, Version: row.Version, Identity: [32]byte(volume.Identity), Key: key,
+		})
+	}
+	return nil
+}
+
+// secretContext is what a machine's secret is wrapped under.
+func secretContext(v *verified, machine string, row *Secret) envelope.Context {
+	return envelope.Context{
+		Keyring: row.Keyring, Version: row.KeyringVersion, Binding: v.binding[:],
+		Machine: machine, Volume: row.Volume, Purpose: row.Purpose, SecretVersion: row.Version,
+	}
+}
+
+// record writes what signed evidence changes about a machine.
+func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) {
+	m := *state.Machine
+	now := r.service.Clock()
+	if refusal == nil || refusal.Reason != ReasonCounters {
+		m.Releases = r.releasesInWindow(&m)
+		m.Counters = r.boot.Counters
+	}
+	if refusal == nil {
+		m.Releases = append(slices.Clone(m.Releases), r.boot.Counters.Clock)
+		m.LastRelease, m.Tier, m.Measurement = now, string(r.boot.Tier), r.boot.Measurement.Digest()
+		out.Volumes = r.reported(state)
+	} else {
+		m.LastRefusal = now
+		r.remember(out, state, refusal)
+	}
+	out.Machine = &m
+}
+
+// remember keeps what was refused for an operator to look at.
+func (r *releasing) remember(out *Outcome, state *State, refusal *Refusal) {
+	now := r.service.Clock()
+	switch refusal.Reason {
+	case ReasonMeasurement:
+		if len(state.Measurements) == 0 && state.SeenMeasurements < maxSeen {
+			out.Measurements = []Measurement{{
+				Digest: r.boot.Measurement.Digest(), Group: state.Machine.Group, Claims: r.boot.Measurement.Marshal(),
+				Status: MeasurementSeen, Source: SourceAttested, Machine: state.Machine.ID, Created: now,
+			}}
+		}
+	case ReasonPlatform:
+		if state.Platform == nil && state.Platforms < maxSeen {
+			out.Platforms = []Platform{{
+				Machine: state.Machine.ID, Digest: r.boot.Platform.Digest(), Claims: r.boot.Platform.Marshal(), Created: now,
+			}}
+		}
+	default:
+	}
+}
+
+// releasesInWindow returns the clock values of recent releases of this reset.
+func (r *releasing) releasesInWindow(m *Machine) []uint64 {
+	if m.Counters.ResetCount != r.boot.Counters.ResetCount {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(m.Releases), func(clock uint64) bool {
+		return clock+releaseWindow < r.boot.Counters.Clock
+	})
+}
+
+func findVolume(volumes []Volume, id string) *Volume {
+	i := slices.IndexFunc(volumes, func(v Volume) bool { return v.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &volumes[i]
+}
+
+func findAsked(volumes []exchange.Volume, id string) bool {
+	return slices.ContainsFunc(volumes, func(v exchange.Volume) bool { return v.ID == id })
+}
+
+// findSecret returns the newest secret of a volume in a state.
+func findSecret(secrets []Secret, volume string, status SecretStatus) *Secret {
+	for i := len(secrets) - 1; i >= 0; i-- {
+		if secrets[i].Volume == volume && secrets[i].Status == status {
+			return &secrets[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+package kms
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"keywright.dev/kms/attest"
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/policy"
+)
+
+// Store is all that the service needs of a store.
+type Store interface {
+	Transactor
+	Reader
+	LogReader
+	Sequencer
+}
+
+// Policy decides about releases; package policy's engine does.
+type Policy interface {
+	Release(m policy.Machine, v policy.Volume, b policy.Boot) policy.Decision
+}
+
+// TrustByPerson means that nobody vouches for an EK until an operator does.
+const TrustByPerson = "person"
+
+// Config is what a [Service] is made of. All fields are required but Random.
+type Config struct {
+	Store      Store
+	Keys       *Keys
+	Challenges *Challenges
+	// Identity is the service identity key that guests pin (ECDSA P-256).
+	Identity crypto.Signer
+	// Log signs entries and heads of the audit log.
+	Log *audit.Signer
+	// Trust says why an endorsement key is believed: a text for people, or
+	// [TrustByPerson] where an operator must compare its hash. Its error says
+	// what is wrong with the certificate.
+	Trust func(ek exchange.EK, certificate []byte, now time.Time) (string, error)
+	// Policy returns the policy in force.
+	Policy func() Policy
+	Clock  func() time.Time
+	Random io.Reader // crypto/rand where nil
+}
+
+// Service is the domain. It is safe for concurrent use.
+type Service struct {
+	Config
+	identitySPKI        []byte
+	identityFingerprint [32]byte
+	appraiser           *attest.Appraiser
+	limits              *machineLimits
+	aggregates          *aggregates
+}
+
+// rememberedLogs bounds the cache of event logs: a fleet boots few images.
+const rememberedLogs = 256
+
+// New returns a service.
+func New(c Config) (*Service, error) {
+	if c.Random == nil {
+		c.Random = rand.Reader
+	}
+	spki, err := x509.MarshalPKIXPublicKey(c.Identity.Public())
+	if err != nil {
+		return nil, fmt.Errorf("reading the service identity key: %w", err)
+	}
+	return &Service{
+		Config: c, identitySPKI: spki, identityFingerprint: exchange.Fingerprint(spki),
+		appraiser: attest.NewAppraiser(rememberedLogs), limits: newMachineLimits(c.Clock), aggregates: newAggregates(),
+	}, nil
+}
+
+// ServiceKey returns the fingerprint of the service identity key.
+func (s *Service) ServiceKey() [32]byte { return s.identityFingerprint }
+
+// Evidence is a quote with what it covers; see api.Evidence.
+type Evidence struct {
+	Quote, Signature, PCRs, EventLog []byte
+}
+
+// Attested is a statement under a quote, with where it came from.
+type Attested struct {
+	Machine   string
+	Challenge []byte
+	Token     []byte
+	Statement []byte
+	Evidence  Evidence
+
+	Source  netip.Addr
+	Request string // request id
+}
+
+// TPMKeys are the keys of a TPM that enrols.
+type TPMKeys struct {
+	EK, EKCertificate, AK []byte
+}
+
+// Sealed is a release that only the statement's recipient key opens, under the
+// service identity key's signature.
+type Sealed struct {
+	Response, Signature, ServiceKey []byte
+}
+
+// IssueChallenge makes a challenge for one step.
+func (s *Service) IssueChallenge(purpose exchange.Purpose) (Challenge, error) {
+	return s.Challenges.Issue(purpose)
+}
+
+// seal seals and signs a release for the statement. It is called after the
+// transaction that decided it is durable.
+func (s *Service) seal(v *verified, release *exchange.Release) (Sealed, error) {
+	response, err := exchange.SealRelease(v.statement.Recipient, v.raw, release)
+	if err != nil {
+		return Sealed{}, err
+	}
+	signature, err := exchange.SignResponse(s.Identity, v.raw, response)
+	if err != nil {
+		return Sealed{}, err
+	}
+	return Sealed{Response: response, Signature: signature, ServiceKey: s.identitySPKI}, nil
+}
+
+// random32 returns 32 random bytes.
+func (s *Service) random32() ([32]byte, error) {
+	var b [32]byte
+	if _, err := io.ReadFull(s.Random, b[:]); err != nil {
+		return b, fmt.Errorf("reading random bytes: %w", err)
+	}
+	return b, nil
+}
+
+// transact runs decide in a transaction. A refusal that decide returns is
+// committed with its outcome and is then the error.
+func (s *Service) transact(ctx context.Context, key Key, decide func(State) (Outcome, *Refusal, error)) error {
+	var refused *Refusal
+	err := s.Store.Transact(ctx, key, func(state State) (Outcome, error) {
+		outcome, refusal, err := decide(state)
+		refused = refusal
+		return outcome, err
+	})
+	switch {
+	case errors.Is(err, ErrRedeemed):
+		return refuse(ReasonChallenge, "the challenge was redeemed before")
+	case err != nil:
+		return err
+	case refused != nil:
+		return refused
+	default:
+		return nil
+	}
+}
