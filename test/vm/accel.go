@@ -147,7 +147,7 @@ func probeKVM(ctx context.Context) (Acceleration, error) {
 	case ctx.Err() != nil:
 		return Acceleration{}, fmt.Errorf("probing KVM: %w", ctx.Err())
 	case errors.Is(err, ErrEnded):
-		return Acceleration{TCG, "QEMU fails with " + kvmDevice + ": " + lastLines(run.said.String(), 1)}, nil
+		return Acceleration{TCG, "QEMU fails with " + kvmDevice + ": " + lastLines(run.lastWords(), 1)}, nil
 	default:
 		return Acceleration{TCG, fmt.Sprintf("with %s no guest boots in %s", kvmDevice, probeLimit)}, nil
 	}

@@ -29,7 +29,7 @@ func WriteESP(ctx context.Context, path, application string) error {
 		return fmt.Errorf("building the ESP: %w", err)
 	}
 	steps := [][]string{
-		{"mkfs.fat", "-F", "32", "-s", "1", "-i", espVolumeID, "-n", "ESP", "--invariant", path},
+		{"/usr/sbin/mkfs.fat", "-F", "32", "-s", "1", "-i", espVolumeID, "-n", "ESP", "--invariant", path},
 		{"mmd", "-i", path, "::EFI", "::EFI/BOOT"},
 		{"mcopy", "-i", path, application, "::" + bootPath},
 	}

@@ -4,7 +4,6 @@ package vm_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/x509"
 	"debug/pe"
 	"encoding/pem"
@@ -20,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/kms/secret"
+	"keywright.dev/test/swtpm"
 	"keywright.dev/test/vm"
 	"keywright.dev/test/vm/vmtest"
 )
@@ -93,9 +93,9 @@ func TestUKISections(t *testing.T) {
 
 func TestTPMHasCertifiedEK(t *testing.T) {
 	tpm := vmtest.NewTPM(t, "certified")
-	public, err := tpm.EKPublic(t.Context())
+	public, err := tpm.EKPublic()
 	require.NoError(t, err)
-	name, err := tpm.EKName(t.Context())
+	name, err := tpm.EKName()
 	require.NoError(t, err)
 	device := vmtest.PowerOn(t, tpm)
 	ek, err := tpm2.CreatePrimary{
@@ -134,20 +134,9 @@ func TestTPMCounters(t *testing.T) {
 	cloned := vmtest.PowerOn(t, clone)
 	assert.Less(t, resetCount(t, cloned), resetCount(t, device))
 	for _, which := range []*vm.TPM{tpm, clone} {
-		_, err := which.EKName(t.Context())
+		_, err := which.EKName()
 		require.NoError(t, err)
 	}
-}
-
-func TestTPMEndsWithContext(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	device, err := vmtest.NewTPM(t, "cut").PowerOn(ctx)
-	require.NoError(t, err)
-	cancel()
-	require.NoError(t, device.Close())
-	require.NoError(t, device.Close())
-	_, err = tpm2.ReadClock{}.Execute(device)
-	assert.Error(t, err)
 }
 
 func TestLUKSDiskOpens(t *testing.T) {
@@ -166,7 +155,7 @@ func TestLUKSDiskOpens(t *testing.T) {
 	assert.Equal(t, []string{disk}, left, "the plain file system is gone")
 }
 
-func resetCount(t *testing.T, device *vm.PoweredTPM) uint32 {
+func resetCount(t *testing.T, device *swtpm.TPM) uint32 {
 	t.Helper()
 	clock, err := tpm2.ReadClock{}.Execute(device)
 	require.NoError(t, err)

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 		fmt.Println("child lives")
 		select {}
 	case "failing":
-		fmt.Println("no space left")
+		fmt.Fprintln(os.Stderr, "no space left")
 		os.Exit(3)
 	default:
 		os.Exit(m.Run())

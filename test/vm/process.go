@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,11 +21,13 @@ type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed once the child has been waited for
 	err  error         // what Wait said; valid once done is closed
+	said bytes.Buffer  // its standard error; valid once done is closed
 }
 
 // start runs cmd as a process.
 func start(cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd, done: make(chan struct{})}
+	cmd.Stderr = &p.said
 	cmd.WaitDelay = pipeDelay
 	// A group of its own, so that a Ctrl-C reaches the parent alone, which
 	// then stops its children in order.
@@ -47,6 +50,9 @@ func (p *process) run(started chan<- error) {
 	}
 }
 
+// lastWords returns the end of what the process said, once it ended.
+func (p *process) lastWords() string { return lastLines(p.said.String(), 10) }
+
 // kill ends the process with SIGKILL and waits for it. It may be called again.
 func (p *process) kill() {
 	// The only error is that it has ended.
@@ -65,8 +71,6 @@ func (p *process) end(grace time.Duration) {
 
 // command runs a program to its end. Its error has what the program said.
 func command(ctx context.Context, cmd *exec.Cmd) error {
-	said := new(strings.Builder)
-	cmd.Stdout, cmd.Stderr = said, said
 	p, err := start(cmd)
 	if errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("running %s: %w: run test/setup", cmd.Args[0], err)
@@ -81,7 +85,7 @@ func command(ctx context.Context, cmd *exec.Cmd) error {
 		return fmt.Errorf("running %s: %w", cmd.Args[0], ctx.Err())
 	}
 	if p.err != nil {
-		return fmt.Errorf("running %s: %w: %s", strings.Join(cmd.Args, " "), p.err, lastLines(said.String(), 10))
+		return fmt.Errorf("running %s: %w: %s", strings.Join(cmd.Args, " "), p.err, p.lastWords())
 	}
 	return nil
 }

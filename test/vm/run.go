@@ -1,7 +1,6 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -23,7 +22,6 @@ type Run struct {
 	swtpm   *process // nil without a TPM
 	input   io.WriteCloser
 	console *console
-	said    *bytes.Buffer // QEMU's own messages; valid once done is closed
 	killed  atomic.Bool
 	done    chan struct{} // closed once all has ended
 }
@@ -33,11 +31,10 @@ func (m Machine) launch(ctx context.Context) (*Run, error) {
 	r := &Run{
 		name:    m.Name,
 		console: newConsole(m.Name, m.patience()),
-		said:    new(bytes.Buffer),
 		done:    make(chan struct{}),
 	}
 	cmd := exec.CommandContext(ctx, qemu, m.args()...)
-	cmd.Stdout, cmd.Stderr = r.console, r.said
+	cmd.Stdout = r.console
 	input, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("making the console's input: %w", err)
@@ -143,7 +140,16 @@ func (r *Run) Wait(ctx context.Context) error {
 	if r.qemu.err == nil || r.killed.Load() {
 		return nil
 	}
-	return fmt.Errorf("running %s: %w: %s%s", r.name, r.qemu.err, lastLines(r.said.String(), 10), r.console.tail())
+	return fmt.Errorf("running %s: %w: %s%s", r.name, r.qemu.err, r.lastWords(), r.console.tail())
+}
+
+// lastWords returns what the processes said, once they ended.
+func (r *Run) lastWords() string {
+	words := r.qemu.lastWords()
+	if r.swtpm != nil {
+		words += " " + r.swtpm.lastWords()
+	}
+	return words
 }
 
 // Kill cuts the machine's power and waits until nothing of it is left. It may

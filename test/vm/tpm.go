@@ -1,14 +1,14 @@
 package vm
 
 import (
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"keywright.dev/test/swtpm"
 )
 
 // TPM is the state of a software TPM 2.0 (swtpm) with EK certificates, while it
@@ -23,8 +23,7 @@ type TPM struct {
 // NewTPM makes a TPM in dir/name with an RSA-2048 and an ECC P-384 EK, each
 // with a certificate at its NV index of the TCG EK Credential Profile. All TPMs
 // of one dir have certificates of one CA, at dir/ca.
-func NewTPM(ctx context.Context, dir, name string) (*TPM, error) {
-	// swtpm_setup runs its tools in folders of its own.
+func NewTPM(dir, name string) (*TPM, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("making the TPM %s: %w", name, err)
@@ -35,38 +34,24 @@ func NewTPM(ctx context.Context, dir, name string) (*TPM, error) {
 			return nil, fmt.Errorf("making the TPM %s: %w", name, err)
 		}
 	}
-	config, err := t.writeConfig()
+	ca, err := swtpm.NewCA(t.ca)
 	if err != nil {
 		return nil, fmt.Errorf("making the TPM %s: %w", name, err)
 	}
-	err = command(ctx, exec.CommandContext(ctx, "swtpm_setup", "--tpm2",
-		"--tpm-state", t.state, "--config", config, "--vmid", name, "--overwrite",
-		"--create-ek-cert", "--create-platform-cert", "--pcr-banks", "sha256"))
-	if err != nil {
-		return nil, fmt.Errorf("making the TPM %s: %w", name, err)
+	if err := ca.Manufacture(t.state, name); err != nil {
+		return nil, fmt.Errorf("making the TPM %s: %w: run test/setup", name, err)
 	}
 	return t, nil
 }
 
-// writeConfig configures swtpm_setup to use the CA of the folder, which its
-// tool makes when it is not there.
-func (t *TPM) writeConfig() (string, error) {
-	config := filepath.Join(t.ca, "swtpm_setup.conf")
-	localCA := filepath.Join(t.ca, "localca.conf")
-	options := filepath.Join(t.ca, "localca.options")
-	files := map[string]string{
-		config: fmt.Sprintf("create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = %s\n"+
-			"create_certs_tool_options = %s\n", localCA, options),
-		localCA: fmt.Sprintf("statedir = %[1]s\nsigningkey = %[1]s/signkey.pem\n"+
-			"issuercert = %[1]s/issuercert.pem\ncertserial = %[1]s/certserial\n", t.ca),
-		options: "--platform-manufacturer Keywright\n--platform-version 1.0\n--platform-model VM\n",
+// PowerOn powers the TPM on for this process, with TPM2_Startup(CLEAR) as
+// firmware does; its resetCount rises.
+func (t *TPM) PowerOn() (*swtpm.TPM, error) {
+	device, err := swtpm.Start(t.state)
+	if err != nil {
+		return nil, fmt.Errorf("powering on the TPM %s: %w", t.name, err)
 	}
-	for name, content := range files {
-		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
-			return "", err
-		}
-	}
-	return config, nil
+	return device, nil
 }
 
 // Name returns the name the TPM was made with.
@@ -109,7 +94,7 @@ const stateFile = "tpm2-00.permall"
 // EKPublic returns the RSA-2048 EK as a TPMT_PUBLIC (TPM 2.0 Part 2 §12.2.4),
 // made by the default template of the TCG EK Credential Profile. It is read
 // from a copy: the TPM may be powered on, and its counters do not move.
-func (t *TPM) EKPublic(ctx context.Context) ([]byte, error) {
+func (t *TPM) EKPublic() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "keywright-ek-")
 	if err != nil {
 		return nil, fmt.Errorf("reading the EK of %s: %w", t.name, err)
@@ -119,7 +104,7 @@ func (t *TPM) EKPublic(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	device, err := copied.PowerOn(ctx)
+	device, err := copied.PowerOn()
 	if err != nil {
 		return nil, err
 	}
@@ -136,8 +121,8 @@ func (t *TPM) EKPublic(ctx context.Context) ([]byte, error) {
 
 // EKName returns the TPM Name of [TPM.EKPublic]: the algorithm id of SHA-256
 // (00 0b) and the hash, 34 bytes (TPM 2.0 Part 1 §16).
-func (t *TPM) EKName(ctx context.Context) ([]byte, error) {
-	public, err := t.EKPublic(ctx)
+func (t *TPM) EKName() ([]byte, error) {
+	public, err := t.EKPublic()
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"keywright.dev/test/swtpm"
 	"keywright.dev/test/vm"
 )
 
@@ -36,15 +37,15 @@ func Expect(t *testing.T, run *vm.Run, markers ...string) string {
 // NewTPM makes a software TPM in a folder of the test's.
 func NewTPM(t *testing.T, name string) *vm.TPM {
 	t.Helper()
-	tpm, err := vm.NewTPM(t.Context(), t.TempDir(), name)
+	tpm, err := vm.NewTPM(t.TempDir(), name)
 	require.NoError(t, err)
 	return tpm
 }
 
 // PowerOn powers the TPM on for the test.
-func PowerOn(t *testing.T, tpm *vm.TPM) *vm.PoweredTPM {
+func PowerOn(t *testing.T, tpm *vm.TPM) *swtpm.TPM {
 	t.Helper()
-	device, err := tpm.PowerOn(t.Context())
+	device, err := tpm.PowerOn()
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, device.Close()) })
 	return device
