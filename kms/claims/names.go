@@ -142,3 +142,13 @@ func CommandLineDigest(text string) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
 }
+
+// UKISections returns the names, without their dot, of the sections of a
+// unified kernel image that systemd-stub measures, in the order in which it
+// measures them (systemd, src/fundamental/uki.h).
+func UKISections() []string {
+	return []string{
+		"linux", "osrel", "cmdline", "initrd", "ucode", "splash", "dtb", "uname",
+		"sbat", "pcrpkey", "profile", "dtbauto", "hwids", "efifw",
+	}
+}
