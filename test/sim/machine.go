@@ -1,0 +1,162 @@
+package sim
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/secret"
+)
+
+// Guest is the guest's side of the service; [api.GuestClient] is one.
+type Guest interface {
+	Challenge(ctx context.Context) (api.Challenge, error)
+	Release(ctx context.Context, r api.ReleaseRequest) (api.ReleaseResponse, error)
+	Begin(ctx context.Context, r api.BeginRequest) (api.BeginResponse, error)
+	Complete(ctx context.Context, r api.CompleteRequest) (api.CompleteResponse, error)
+	CommitChallenge(ctx context.Context) (api.Challenge, error)
+	Commit(ctx context.Context, r api.CommitRequest) (api.CommitResponse, error)
+}
+
+// Machine is a guest with a simulated TPM. It is not safe for concurrent use.
+type Machine struct {
+	TPM  *TPM
+	Log  *Log
+	Name string
+	// ServiceKey is the fingerprint of the service identity key that it pins.
+	ServiceKey [32]byte
+	Volumes    []Volume
+	// NextBoot is what it announces for its next boot: claims of kind files.
+	NextBoot []byte
+	// Receipt is the signed audit entry of the last release.
+	Receipt []byte
+}
+
+// Volume is a LUKS volume of a simulated machine: its header is told, not read.
+type Volume struct {
+	exchange.Volume
+	// Key is what the service released last.
+	Key secret.Bytes
+}
+
+// NewMachine makes a machine with volumes, booted once with log.
+func NewMachine(name string, log *Log, serviceKey [32]byte, volumes int) (*Machine, error) {
+	tpm, err := NewTPM()
+	if err != nil {
+		return nil, err
+	}
+	m := &Machine{TPM: tpm, Log: log, Name: name, ServiceKey: serviceKey}
+	for range volumes {
+		v := Volume{Volume: exchange.Volume{UUID: newUUID()}}
+		v.Identity = sha256.Sum256([]byte(v.UUID))
+		m.Volumes = append(m.Volumes, v)
+	}
+	slices.SortFunc(m.Volumes, func(a, b Volume) int { return strings.Compare(a.UUID, b.UUID) })
+	m.Boot()
+	return m, nil
+}
+
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// Boot restarts the machine.
+func (m *Machine) Boot() { m.TPM.Boot(m.Log) }
+
+// Request is a statement in the making, which a test may falsify before it is
+// signed.
+type Request struct {
+	machine   *Machine
+	Statement exchange.Statement
+	Recipient *exchange.Recipient
+	Challenge api.Challenge
+}
+
+// Prepare makes an honest statement.
+func (m *Machine) Prepare(purpose exchange.Purpose, challenge api.Challenge) (*Request, error) {
+	recipient, err := exchange.NewRecipient()
+	if err != nil {
+		return nil, err
+	}
+	r := &Request{machine: m, Recipient: recipient, Challenge: challenge}
+	r.Statement = exchange.Statement{
+		Purpose: purpose, Challenge: [32]byte(challenge.Challenge), Machine: m.TPM.Machine(),
+		ServiceKey: m.ServiceKey, Selection: exchange.SelectionBitmap(),
+	}
+	if purpose != exchange.PurposeCommit {
+		r.Statement.Recipient = recipient.PublicKey()
+	}
+	for _, v := range m.Volumes {
+		r.Statement.Volumes = append(r.Statement.Volumes, v.Volume)
+	}
+	r.Statement.Details, err = m.details(purpose)
+	return r, err
+}
+
+func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
+	reports := []exchange.VolumeReport{}
+	for _, v := range m.Volumes {
+		reports = append(reports, exchange.VolumeReport{
+			ID: v.ID, VolumeKeyDigest: v.Identity[:8],
+			Slots:  []exchange.LUKSSlot{{ID: 0, KDF: "argon2id", Priority: 1}, {ID: 1, KDF: "pbkdf2", Priority: 1}},
+			Tokens: []exchange.LUKSToken{{ID: 0, Type: "keywright", Slots: []int{1}, Volume: v.ID}},
+		})
+	}
+	switch purpose {
+	case exchange.PurposeEnroll:
+		return exchange.MarshalDetails(exchange.EnrollDetails{Name: m.Name})
+	case exchange.PurposeCommit:
+		return exchange.MarshalDetails(exchange.CommitDetails{Volumes: reports, NextBoot: m.NextBoot})
+	default:
+		return exchange.MarshalDetails(exchange.BootDetails{Volumes: reports})
+	}
+}
+
+// Attest quotes over the statement.
+func (r *Request) Attest() (api.Attested, error) {
+	statement, err := r.Statement.Marshal()
+	if err != nil {
+		return api.Attested{}, err
+	}
+	tpm := r.machine.TPM
+	attested, signature, err := tpm.Quote(exchange.ExtraData(r.Statement.Purpose, statement))
+	if err != nil {
+		return api.Attested{}, err
+	}
+	return api.Attested{
+		Machine: r.Statement.Machine, Challenge: r.Challenge.Challenge, Token: r.Challenge.Token, Statement: statement,
+		Evidence: api.Evidence{Quote: attested, Signature: signature, PCRs: tpm.PCRs.Marshal(), EventLog: r.machine.Log.Bytes},
+	}, nil
+}
+
+// Open verifies and opens what came back, as the guest does.
+func (r *Request) Open(statement []byte, sealed api.Sealed) (*exchange.Release, error) {
+	pins := [][32]byte{r.machine.ServiceKey}
+	if err := exchange.VerifyResponse(pins, sealed.ServiceKey, statement, sealed.Response, sealed.Signature); err != nil {
+		return nil, err
+	}
+	return r.Recipient.OpenRelease(statement, sealed.Response)
+}
+
+// keep takes over what a release says of the machine's volumes.
+func (m *Machine) keep(release *exchange.Release) error {
+	if len(release.Secrets) != len(m.Volumes) {
+		return fmt.Errorf("%d secrets for %d volumes", len(release.Secrets), len(m.Volumes))
+	}
+	for i, s := range release.Secrets {
+		v := &m.Volumes[i]
+		if s.UUID != v.UUID {
+			return fmt.Errorf("secret %d is for another volume", i)
+		}
+		v.ID, v.Resume, v.Key = s.Volume, s.Resume, s.Key
+	}
+	m.Receipt = release.Entry
+	return nil
+}
