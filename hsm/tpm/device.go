@@ -111,36 +111,30 @@ func (d *Device) ExtendPCR15(event [32]byte) error {
 	return d.extendPCR15(event, tpm2.PasswordAuth(nil))
 }
 
-// supports asks for the parameters and for the hash of the Name.
+// supports asks for the key's parameters and for the hash of its Name.
 func (d *Device) supports(t exchange.EKTemplate) (bool, error) {
 	public, err := t.Template()
 	if err != nil {
 		return false, err
 	}
-	hashes, err := tpm2.GetCapability{
-		Capability: tpm2.TPMCapAlgs, Property: uint32(public.NameAlg), PropertyCount: 1,
-	}.Execute(d.tpm)
-	if err != nil {
-		return false, err
+	hmac := tpm2.TPMTKeyedHashScheme{
+		Scheme:  tpm2.TPMAlgHMAC,
+		Details: tpm2.NewTPMUSchemeKeyedHash(tpm2.TPMAlgHMAC, &tpm2.TPMSSchemeHMAC{HashAlg: public.NameAlg}),
 	}
-	algs, err := hashes.CapabilityData.Data.Algorithms()
-	if err != nil {
-		return false, err
+	for _, parms := range []tpm2.TPMTPublicParms{
+		{Type: public.Type, Parameters: public.Parameters},
+		{Type: tpm2.TPMAlgKeyedHash, Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash, &tpm2.TPMSKeyedHashParms{Scheme: hmac})},
+	} {
+		_, err := tpm2.TestParms{Parameters: parms}.Execute(d.tpm)
+		var refusal tpm2.TPMFmt1Error
+		if errors.As(err, &refusal) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
 	}
-	if len(algs.AlgProperties) == 0 || algs.AlgProperties[0].Alg != public.NameAlg {
-		return false, nil
-	}
-	_, err = tpm2.TestParms{Parameters: tpm2.TPMTPublicParms{Type: public.Type, Parameters: public.Parameters}}.Execute(d.tpm)
-	if unsupported(err) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// unsupported tells whether TPM2_TestParms said no.
-func unsupported(err error) bool {
-	var refusal tpm2.TPMFmt1Error
-	return errors.As(err, &refusal)
+	return true, nil
 }
 
 // defined tells whether an NV index exists.
@@ -150,6 +144,9 @@ func (d *Device) defined(index tpm2.TPMHandle) (bool, error) {
 	}.Execute(d.tpm)
 	if err != nil {
 		return false, err
+	}
+	if rsp.CapabilityData.Capability != tpm2.TPMCapHandles {
+		return false, errors.New("the TPM gave another capability than was asked for")
 	}
 	handles, err := rsp.CapabilityData.Data.Handles()
 	if err != nil {

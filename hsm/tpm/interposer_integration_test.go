@@ -145,7 +145,7 @@ func TestBusyTPMIsAskedAgain(t *testing.T) {
 				return nil
 			}
 			refusals--
-			return binary.BigEndian.AppendUint32([]byte{0x80, 0x01, 0, 0, 0, 10}, uint32(code))
+			return refusal(code)
 		}
 		_, err := tpm.New(wire).Clock()
 		require.NoError(t, err)

@@ -94,3 +94,8 @@ func (i *interposer) Send(command []byte) ([]byte, error) {
 func commandCode(command []byte) tpm2.TPMCC {
 	return tpm2.TPMCC(binary.BigEndian.Uint32(command[6:]))
 }
+
+// refusal is a response that holds a code alone.
+func refusal(code tpm2.TPMRC) []byte {
+	return binary.BigEndian.AppendUint32([]byte{0x80, 0x01, 0, 0, 0, 10}, uint32(code))
+}

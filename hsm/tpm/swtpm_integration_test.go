@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -55,6 +56,28 @@ func TestChooseTemplatePrefersACertificate(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []byte{0x30, 0x01, 0x00}, der, "what fills the index up is no certificate")
 	})
+}
+
+func TestChooseTemplateKnowsWhatTheTPMSupports(t *testing.T) {
+	curve := refusal(tpm2.TPMRCCurve)
+	for want, missing := range map[exchange.EKTemplate][]string{
+		exchange.EKP256:    {"\x00\x23\x00\x06\x01\x00"},             // ECC with AES-256
+		exchange.EKRSA2048: {"\x00\x23"},                             // ECC
+		"":                 {"\x00\x23", "\x00\x01\x00\x06\x00\x80"}, // ECC, RSA with AES-128
+	} {
+		wire := &interposer{TPM: swtpm.New(t)}
+		wire.forge = func(command []byte) []byte {
+			for _, parms := range missing {
+				if commandCode(command) == tpm2.TPMCCTestParms && strings.HasPrefix(string(command[10:]), parms) {
+					return curve
+				}
+			}
+			return nil
+		}
+		got, err := tpm.New(wire).ChooseTemplate()
+		assert.Equal(t, want, got)
+		assert.Equal(t, want == "", err != nil)
+	}
 }
 
 func TestCertificateRefusesWhatIsNone(t *testing.T) {
