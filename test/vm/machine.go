@@ -95,7 +95,7 @@ func (m Machine) patience() time.Duration {
 	case m.Accel == KVM:
 		return 30 * time.Second
 	default:
-		return 90 * time.Second
+		return 180 * time.Second
 	}
 }
 
