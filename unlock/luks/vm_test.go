@@ -1,0 +1,54 @@
+//go:build vm
+
+package luks_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/test/vm"
+	"keywright.dev/test/vm/vmtest"
+	"keywright.dev/unlock/luks"
+)
+
+// TestDeviceMapper boots a tiny guest that runs this package's tests of build tag
+// vmguest as root, on disks of both sector sizes.
+func TestDeviceMapper(t *testing.T) {
+	dir := t.TempDir()
+	guest := filepath.Join(dir, "luks.test")
+	build := exec.Command("go", "test", "-c", "-tags", "vmguest", "-o", guest, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	program, err := os.ReadFile(guest)
+	require.NoError(t, err)
+
+	initrd := filepath.Join(dir, "initrd")
+	require.NoError(t, vm.Initramfs{
+		Kernel:   vmtest.Kernel(t),
+		Programs: append(vm.Cryptsetup(), "/usr/sbin/dmsetup"),
+		Files:    []vm.File{{Path: "/luks.test", Mode: 0o755, Content: program}},
+		Script:   "/luks.test -test.v -test.run '^TestGuest' -test.timeout 5m && echo 'guest tests passed'\n",
+	}.Write(initrd))
+	run := vmtest.Start(t, vm.Machine{
+		Name: "luks", Kernel: vmtest.Kernel(t).Image, Initrd: initrd,
+		Disks: []vm.Disk{{Path: guestDisk(t, dir, 512)}, {Path: guestDisk(t, dir, 4096)}},
+	})
+	vmtest.Expect(t, run, "guest tests passed")
+	require.NoError(t, run.Wait(t.Context()))
+}
+
+func guestDisk(t *testing.T, dir string, sectorSize int) string {
+	root := filepath.Join(dir, "root")
+	require.NoError(t, os.MkdirAll(root, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "motto"), []byte("keep calm and rotate\n"), 0o644))
+	disk := filepath.Join(dir, fmt.Sprintf("disk-%d", sectorSize))
+	require.NoError(t, vm.LUKSDisk{Size: 40 << 20, SectorSize: sectorSize, Passphrase: key("installer"), Root: root}.Write(t.Context(), disk))
+	require.NoError(t, luks.Cryptsetup{}.AddKeyslot(t.Context(), disk, key("installer"), key("machine"), 1))
+	return disk
+}
