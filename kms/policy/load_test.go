@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -127,4 +128,19 @@ func FuzzNew(f *testing.F) {
 			assert.Contains(t, string(text), "permit")
 		}
 	})
+}
+
+// TestDocumentedPoliciesLoad holds docs/policy.md to the schema.
+func TestDocumentedPoliciesLoad(t *testing.T) {
+	page, err := os.ReadFile("../../docs/policy.md")
+	require.NoError(t, err)
+	blocks := strings.Split(string(page), "```cedar\n")[1:]
+	require.NotEmpty(t, blocks)
+	for _, block := range blocks {
+		text, _, _ := strings.Cut(block, "```")
+		only(t, text)
+	}
+	for _, action := range engine(t).Actions() {
+		assert.Contains(t, string(page), "`"+action.Name+"`")
+	}
 }
