@@ -52,21 +52,21 @@ func eventsOf(t testing.TB, c claims.Claim) (uint, [][32]byte) {
 	t.Helper()
 	switch c.Name {
 	case claims.Separator:
-		raw, err := hex.DecodeString(c.Value[2:])
+		pcr, value := splitPCR(t, c.Value)
+		raw, err := hex.DecodeString(value)
 		require.NoError(t, err)
-		return uint(c.Value[0] - '0'), [][32]byte{sha256.Sum256(raw)}
+		return pcr, [][32]byte{sha256.Sum256(raw)}
 	case claims.Action:
-		return uint(c.Value[0] - '0'), [][32]byte{sha256.Sum256([]byte(c.Value[2:]))}
+		pcr, value := splitPCR(t, c.Value)
+		return pcr, [][32]byte{sha256.Sum256([]byte(value))}
+	case claims.Unexplained:
+		pcr, value := splitPCR(t, c.Value)
+		return pcr, [][32]byte{digestFromHex(t, value)}
 	case claims.SecureBoot:
 		value := map[string]string{"enabled": "\x01", "disabled": "\x00"}[c.Value]
 		return 7, [][32]byte{sha256.Sum256([]byte(efiVariable(globalVendor, "SecureBoot", value)))}
 	case claims.StubCommandLine:
 		return 12, [][32]byte{digestFromHex(t, claims.CommandLineDigest(c.Value))}
-	case claims.Unexplained:
-		pcr, digits, _ := strings.Cut(c.Value, " ")
-		number, err := strconv.ParseUint(pcr, 10, 4)
-		require.NoError(t, err)
-		return uint(number), [][32]byte{digestFromHex(t, digits)}
 	}
 	if section, ok := strings.CutPrefix(c.Name, claims.UKIPrefix); ok {
 		return 11, [][32]byte{sha256.Sum256([]byte("." + section + "\x00")), digestFromHex(t, c.Value)}
@@ -80,6 +80,14 @@ func eventsOf(t testing.TB, c claims.Claim) (uint, [][32]byte) {
 	}[c.Name]
 	require.True(t, ok, c.Name)
 	return pcr, [][32]byte{digestFromHex(t, c.Value[len(c.Value)-64:])}
+}
+
+func splitPCR(t testing.TB, value string) (uint, string) {
+	t.Helper()
+	number, rest, _ := strings.Cut(value, " ")
+	pcr, err := strconv.ParseUint(number, 10, 4)
+	require.NoError(t, err)
+	return uint(pcr), rest
 }
 
 func digestFromHex(t testing.TB, digits string) [32]byte {
