@@ -16,7 +16,7 @@ type Error struct {
 	// Request names the request in the service's log and audit log.
 	Request string `json:"request,omitempty"`
 	// RetryAfter is in seconds; 0 where a retry without a change is in vain.
-	RetryAfter int `json:"retry_after,omitempty"`
+	RetryAfter int `json:"retry_after,omitzero"`
 }
 
 // Error returns "KW-1203 measurement: message".
@@ -56,6 +56,19 @@ const (
 	CodeUnavailable Code = "unavailable"
 	CodeInternal    Code = "internal"
 )
+
+// Codes returns every code of this package, in the order of their numbers.
+func Codes() []Code {
+	return []Code{
+		CodeMalformed, CodeTooLarge, CodeNotFound, CodeMethod, CodeMediaType,
+		CodeRate, CodeBusy, CodeTimeout,
+		CodeChallenge, CodeQuote, CodeMeasurement, CodePlatform, CodeEventLog, CodeMachine,
+		CodePending, CodeRevoked, CodeCounters, CodeReleased, CodeVolume, CodePolicy,
+		CodeEnrolled, CodeCredential, CodeKeys, CodeServiceKey,
+		CodeConflict, CodeForbidden,
+		CodeUnavailable, CodeInternal,
+	}
+}
 
 // Number returns the number of a code; 0 for one that is not of this package.
 func (c Code) Number() int {

@@ -1,10 +1,6 @@
 package api
 
-import (
-	"time"
-
-	"keywright.dev/kms/exchange"
-)
+import "time"
 
 // Page continues a list: Next is empty on the last page and else the value of
 // the query parameter "after" for the next one.
@@ -38,6 +34,10 @@ type MachineDetails struct {
 	Volumes []Volume `json:"volumes"`
 	// Measurements are those first seen on, or predicted for, this machine.
 	Measurements []Measurement `json:"measurements"`
+	// Expected and ExpectedPlatform are the digests announced for its next boot:
+	// what an approval approves.
+	Expected         string `json:"expected,omitempty"`
+	ExpectedPlatform string `json:"expected_platform,omitempty"`
 }
 
 // ApproveMachine is the body of an approval.
@@ -49,9 +49,12 @@ type ApproveMachine struct {
 	// EKHash is what the operator read from the hypervisor, hex. Required where
 	// neither a CA nor an inventory vouches for the EK.
 	EKHash string `json:"ek_hash,omitempty"`
-	// Measurement limits the approval to this digest; empty approves the one
-	// predicted for the machine's next boot.
+	// Measurement is the digest of the boot to approve; empty approves the one
+	// announced for the machine's next boot.
 	Measurement string `json:"measurement,omitempty"`
+	// Platform is the digest of the platform set to approve; empty approves the
+	// one of the enrolment.
+	Platform string `json:"platform,omitempty"`
 }
 
 // RenameMachine is the body of a rename.
@@ -84,7 +87,33 @@ type Volume struct {
 	Created  time.Time       `json:"created"`
 	Secrets  []SecretVersion `json:"secrets,omitempty"`
 	// Report is what the guest last reported of the header.
-	Report *exchange.VolumeReport `json:"report,omitempty"`
+	Report *VolumeReport `json:"report,omitempty"`
+}
+
+// VolumeReport is what a guest reports of a LUKS header beside its identity.
+type VolumeReport struct {
+	// VolumeKeyDigest is hex: equal on two machines, it means a copied disk.
+	VolumeKeyDigest string `json:"volume_key_digest,omitempty"`
+	// Sequence counts the changes of the header.
+	Sequence uint64      `json:"sequence"`
+	Slots    []LUKSSlot  `json:"slots"`
+	Tokens   []LUKSToken `json:"tokens"`
+}
+
+// LUKSSlot is a keyslot of a LUKS2 header.
+type LUKSSlot struct {
+	ID       int    `json:"id"`
+	KDF      string `json:"kdf"`
+	Priority int    `json:"priority"`
+}
+
+// LUKSToken is a token of a LUKS2 header.
+type LUKSToken struct {
+	ID    int    `json:"id"`
+	Type  string `json:"type"`
+	Slots []int  `json:"slots"`
+	// Volume is the volume id in a token of ours.
+	Volume string `json:"volume,omitempty"`
 }
 
 // SecretVersion is a version of a volume's secret, without the secret.
@@ -165,6 +194,30 @@ type AuditEntry struct {
 	Count    int64        `json:"count"`
 }
 
+// AuditHead is the newest signed head of the audit log. Keep both elsewhere.
+type AuditHead struct {
+	// Key is the log's verifier key, origin+id+base64.
+	Key string `json:"key"`
+	// Head is a signed note; empty before the first.
+	Head string `json:"head"`
+	// Size is the number of entries that it covers.
+	Size int64 `json:"size"`
+}
+
+// BackupRequest is the body that asks for a backup of the store.
+type BackupRequest struct {
+	// Path is absolute, on the service's host, and must not exist.
+	Path string `json:"path"`
+}
+
+// Backup reports a backup that is complete and durable.
+type Backup struct {
+	Path string `json:"path"`
+	// Bytes is the size of the file.
+	Bytes int64     `json:"bytes"`
+	Taken time.Time `json:"taken"`
+}
+
 // Status is the state of the service.
 type Status struct {
 	Version string `json:"version"`
@@ -186,6 +239,6 @@ type Status struct {
 type AuditStatus struct {
 	Entries   int64 `json:"entries"`
 	Sequenced int64 `json:"sequenced"`
-	// Head is the last signed tree head, a signed note.
-	Head string `json:"head,omitempty"`
+	// Key is the log's verifier key, origin+id+base64.
+	Key string `json:"key"`
 }

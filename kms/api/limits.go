@@ -1,0 +1,21 @@
+package api
+
+// Limits of the wire. What exceeds them is refused before it is parsed.
+const (
+	// MaxRequest bounds the body of a request without evidence, in bytes.
+	MaxRequest = 64 << 10
+	// MaxEvidenceRequest bounds the body of a request that carries evidence, in
+	// bytes: event logs of virtual machines have 20 to 60 KB.
+	MaxEvidenceRequest = 1 << 20
+	// MaxAnswer bounds what a client reads of one answer, in bytes. An audit
+	// export is a stream and has no bound.
+	MaxAnswer = 4 << 20
+	// MaxGuestAnswer bounds what a guest reads of one answer, in bytes.
+	MaxGuestAnswer = 256 << 10
+	// MaxDepth bounds how deep arrays and objects of a body nest.
+	MaxDepth = 8
+	// MaxPage is the largest page of a list.
+	MaxPage = 1000
+	// DefaultPage is the page of a request that names no limit.
+	DefaultPage = 100
+)

@@ -1,0 +1,31 @@
+package api
+
+// Paths of the operator listener, in the form of [net/http.ServeMux]: {ref} is a
+// name, an id, or the beginning of an id that no other one has.
+const (
+	PathStatus             = "/v1/status"
+	PathMachines           = "/v1/machines"
+	PathMachine            = "/v1/machines/{ref}"
+	PathMachineApprove     = "/v1/machines/{ref}/approve"
+	PathMachineRename      = "/v1/machines/{ref}/rename"
+	PathMachineRevoke      = "/v1/machines/{ref}/revoke"
+	PathMachineExplain     = "/v1/machines/{ref}/explanation"
+	PathMeasurements       = "/v1/measurements"
+	PathMeasurement        = "/v1/measurements/{ref}"
+	PathMeasurementApprove = "/v1/measurements/{ref}/approve"
+	PathVolumes            = "/v1/volumes"
+	PathVolume             = "/v1/volumes/{ref}"
+	PathAudit              = "/v1/audit"
+	PathAuditHead          = "/v1/audit/head"
+	PathAuditExport        = "/v1/audit/export"
+	PathBackup             = "/v1/backup"
+)
+
+// Paths of the metrics listener. They tell nothing about machines or keys.
+const (
+	PathMetrics = "/metrics"
+	// PathHealth answers 200 while the process lives.
+	PathHealth = "/healthz"
+	// PathReady answers 200 while requests can be served, else 503.
+	PathReady = "/readyz"
+)
