@@ -1,0 +1,79 @@
+package server
+
+import (
+	"context"
+	"encoding/hex"
+
+	"keywright.dev/kms"
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
+)
+
+// table returns the routes of the guest listener.
+func (g *guests) table() []guestRoute {
+	return []guestRoute{
+		guestCall(Route{
+			Path: api.PathBootChallenge, Action: kms.ActionRelease, Summary: "Ask for the challenge of a boot.",
+		}, api.MaxRequest, g.challenges, g.challenge(exchange.PurposeBoot)),
+		guestCall(Route{
+			Path: api.PathBootRelease, Action: kms.ActionRelease, Summary: "Prove a boot and receive the keys of the machine's volumes.",
+		}, api.MaxEvidenceRequest, g.releases, g.release),
+		guestCall(Route{
+			Path: api.PathEnrollBegin, Action: kms.ActionEnroll, Summary: "Begin an enrolment with the TPM's keys.",
+		}, api.MaxRequest, g.enrolments, g.begin),
+		guestCall(Route{
+			Path: api.PathEnrollComplete, Action: kms.ActionEnroll, Summary: "Prove the TPM and receive a new key for each volume.",
+		}, api.MaxEvidenceRequest, g.enrolments, g.complete),
+		guestCall(Route{
+			Path: api.PathCommitChallenge, Action: kms.ActionCommit, Summary: "Ask for the challenge of a commit.",
+		}, api.MaxRequest, g.challenges, g.challenge(exchange.PurposeCommit)),
+		guestCall(Route{
+			Path: api.PathEnrollCommit, Action: kms.ActionCommit, Summary: "End an enrolment: the keyslots are in place.",
+		}, api.MaxEvidenceRequest, g.enrolments, g.commit),
+	}
+}
+
+func (g *guests) challenge(purpose exchange.Purpose) func(context.Context, call, *api.ChallengeRequest) (api.Challenge, error) {
+	return func(context.Context, call, *api.ChallengeRequest) (api.Challenge, error) {
+		issued, err := g.server.Service.IssueChallenge(purpose)
+		return challengeOf(issued), err
+	}
+}
+
+func (g *guests) release(ctx context.Context, c call, r *api.ReleaseRequest) (api.ReleaseResponse, error) {
+	sealed, err := g.server.Service.Release(ctx, attestedOf(r.Attested, c))
+	return api.ReleaseResponse{Sealed: api.Sealed(sealed)}, err
+}
+
+func (g *guests) begin(ctx context.Context, _ call, r *api.BeginRequest) (api.BeginResponse, error) {
+	begun, err := g.server.Service.BeginEnrollment(ctx, kms.TPMKeys(r.Keys))
+	return api.BeginResponse{
+		Challenge: challengeOf(begun.Challenge), Credential: begun.Credential, EncryptedSecret: begun.EncryptedSecret,
+	}, err
+}
+
+func (g *guests) complete(ctx context.Context, c call, r *api.CompleteRequest) (api.CompleteResponse, error) {
+	sealed, err := g.server.Service.CompleteEnrollment(ctx, attestedOf(r.Attested, c), kms.TPMKeys(r.Keys), r.Proof)
+	return api.CompleteResponse{Sealed: api.Sealed(sealed)}, err
+}
+
+func (g *guests) commit(ctx context.Context, c call, r *api.CommitRequest) (api.CommitResponse, error) {
+	committed, err := g.server.Service.CommitEnrollment(ctx, attestedOf(r.Attested, c))
+	return api.CommitResponse{
+		Status:      string(committed.Status),
+		Measurement: hex.EncodeToString(committed.Measurement[:]),
+		Platform:    hex.EncodeToString(committed.Platform[:]),
+	}, err
+}
+
+func challengeOf(c kms.Challenge) api.Challenge {
+	selection := exchange.SelectionBitmap()
+	return api.Challenge{Challenge: c.Nonce[:], Token: c.Token, Expires: c.Expires, Selection: selection[:]}
+}
+
+func attestedOf(a api.Attested, c call) kms.Attested {
+	return kms.Attested{
+		Machine: a.Machine, Challenge: a.Challenge, Token: a.Token, Statement: a.Statement,
+		Evidence: kms.Evidence(a.Evidence), Source: c.source, Request: c.id,
+	}
+}

@@ -1,0 +1,141 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"keywright.dev/kms"
+)
+
+// Metrics are the numbers that the service shows on its metrics listener. None
+// names a machine.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	requests    *prometheus.CounterVec
+	seconds     *prometheus.HistogramVec
+	releases    prometheus.Counter
+	refusals    *prometheus.CounterVec
+	challenges  *prometheus.CounterVec
+	turnedAway  prometheus.Counter
+	commits     prometheus.Histogram
+	commitSize  prometheus.Histogram
+	sequencing  prometheus.Histogram
+	sequenceErr prometheus.Counter
+	ready       prometheus.Gauge
+}
+
+// NewMetrics returns metrics in a registry of their own.
+func NewMetrics() *Metrics {
+	fine := prometheus.ExponentialBuckets(0.0005, 2, 14) // 0.5 ms to 4 s
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keywright_requests_total", Help: "Requests answered, by listener, route and code; code is ok or an error code.",
+		}, []string{"listener", "route", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "keywright_request_seconds", Help: "Time from a request's header to its answer.", Buckets: fine,
+		}, []string{"listener", "route"}),
+		releases: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "keywright_releases_total", Help: "Boot releases answered with keys.",
+		}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keywright_refusals_total", Help: "Requests of guests refused by the domain, by route and code.",
+		}, []string{"route", "code"}),
+		challenges: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keywright_challenges_total", Help: "Challenges by route and event: issued, or redeemed by a statement that was accepted.",
+		}, []string{"route", "event"}),
+		turnedAway: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "keywright_connections_turned_away_total", Help: "Guest connections closed because there were too many.",
+		}),
+		commits: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "keywright_store_commit_seconds", Help: "Time of one durable commit of the store.", Buckets: fine,
+		}),
+		commitSize: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "keywright_store_commit_transactions", Help: "Transactions that one commit made durable.", Buckets: prometheus.ExponentialBuckets(1, 2, 9),
+		}),
+		sequencing: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "keywright_audit_sequencing_seconds", Help: "Time of one round that brought entries into the audit log's tree.", Buckets: fine,
+		}),
+		sequenceErr: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "keywright_audit_sequencing_errors_total", Help: "Sequencing rounds that failed. Not zero: look at the service's log.",
+		}),
+		ready: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "keywright_ready", Help: "1 while the service is ready, else 0.",
+		}),
+	}
+	m.registry.MustRegister(
+		m.requests, m.seconds, m.releases, m.refusals, m.challenges, m.turnedAway,
+		m.commits, m.commitSize, m.sequencing, m.sequenceErr, m.ready,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return m
+}
+
+// Commit is for the store: it has made so many transactions durable at once.
+func (m *Metrics) Commit(took time.Duration, transactions int) {
+	m.commits.Observe(took.Seconds())
+	m.commitSize.Observe(float64(transactions))
+}
+
+// gauge is a number that is read when somebody asks for it.
+func (m *Metrics) gauge(name, help string, labels prometheus.Labels, read func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read))
+}
+
+// counter reads the store's counts when somebody asks for the metrics.
+type counter struct {
+	read func(ctx context.Context) (kms.Counts, error)
+
+	machines, measurements, volumes, secrets, entries, waiting *prometheus.Desc
+}
+
+func newCounter(read func(context.Context) (kms.Counts, error)) *counter {
+	return &counter{
+		read:         read,
+		machines:     prometheus.NewDesc("keywright_machines", "Machines, by status.", []string{"status"}, nil),
+		measurements: prometheus.NewDesc("keywright_measurements", "Measurements, by status.", []string{"status"}, nil),
+		volumes:      prometheus.NewDesc("keywright_volumes", "Volumes.", nil, nil),
+		secrets:      prometheus.NewDesc("keywright_secrets", "Versions of volumes' secrets.", nil, nil),
+		entries:      prometheus.NewDesc("keywright_audit_entries", "Entries of the audit log.", nil, nil),
+		waiting:      prometheus.NewDesc("keywright_audit_unsequenced", "Entries that are durable and signed but not in the tree yet.", nil, nil),
+	}
+}
+
+// Describe implements [prometheus.Collector].
+func (c *counter) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.machines, c.measurements, c.volumes, c.secrets, c.entries, c.waiting} {
+		out <- d
+	}
+}
+
+// countTimeout bounds what a scrape asks of the store.
+const countTimeout = 5 * time.Second
+
+// Collect implements [prometheus.Collector].
+func (c *counter) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
+	defer cancel()
+	counts, err := c.read(ctx)
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(c.entries, err)
+		return
+	}
+	gauge := func(d *prometheus.Desc, n int64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
+	}
+	for status, n := range counts.Machines {
+		gauge(c.machines, n, string(status))
+	}
+	for status, n := range counts.Measurements {
+		gauge(c.measurements, n, string(status))
+	}
+	gauge(c.volumes, counts.Volumes)
+	gauge(c.secrets, counts.Secrets)
+	gauge(c.entries, counts.Entries)
+	gauge(c.waiting, counts.Entries-counts.Sequenced)
+}

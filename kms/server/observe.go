@@ -1,0 +1,96 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"keywright.dev/kms/api"
+)
+
+// observerRoute is one path of the metrics listener.
+type observerRoute struct {
+	Route
+	handler http.Handler
+}
+
+// readyTimeout bounds what readiness asks of the store.
+const readyTimeout = 2 * time.Second
+
+// Readiness is the answer of the ready path.
+type Readiness struct {
+	Ready   bool     `json:"ready"`
+	Reasons []string `json:"reasons"`
+}
+
+// observerRoutes are the routes of the metrics listener.
+func observerRoutes(s *Server) []observerRoute {
+	route := func(path, summary string, handler http.Handler) observerRoute {
+		return observerRoute{Route{MetricsListener, http.MethodGet, path, ActionObserve, summary}, handler}
+	}
+	return []observerRoute{
+		route(api.PathMetrics, "Metrics in Prometheus' text format.",
+			promhttp.HandlerFor(s.Metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})),
+		route(api.PathHealth, "Answers while the process lives.", http.HandlerFunc(s.serveHealth)),
+		route(api.PathReady, "Answers 200 while requests can be served, else 503.", http.HandlerFunc(s.serveReady)),
+	}
+}
+
+func newObservers(s *Server, routes []observerRoute) http.Handler {
+	byPath := make(map[string]observerRoute)
+	for _, r := range routes {
+		byPath[r.Path] = r
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		route, ok := byPath[r.URL.EscapedPath()]
+		switch {
+		case !ok:
+			writeFailure(w, s.requestID(), fail(api.CodeNotFound))
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+			writeFailure(w, s.requestID(), fail(api.CodeMethod))
+		default:
+			route.handler.ServeHTTP(w, r)
+		}
+	})
+}
+
+func (s *Server) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	_ = writeJSON(w, s.requestID(), http.StatusOK, struct{}{}) // a caller that is gone misses nothing
+}
+
+func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
+	reasons := s.notReady(r.Context())
+	status := http.StatusOK
+	if len(reasons) > 0 {
+		status = http.StatusServiceUnavailable
+	}
+	_ = writeJSON(w, s.requestID(), status, Readiness{len(reasons) == 0, reasons}) // as above
+}
+
+// notReady returns why requests cannot be served; nothing while they can.
+func (s *Server) notReady(ctx context.Context) []string {
+	reasons := []string{}
+	if !s.running.Load() {
+		reasons = append(reasons, "it is starting or stopping")
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	if _, _, err := s.Store.Head(ctx); err != nil {
+		s.Logger.Warn("the store does not answer", "error", err)
+		reasons = append(reasons, "the store does not answer")
+	}
+	s.Metrics.ready.Set(map[bool]float64{true: 1}[len(reasons) == 0])
+	return reasons
+}
+
+// Ready returns why the server is not ready, as an error; nil while it is.
+func (s *Server) Ready(ctx context.Context) error {
+	var errs []error
+	for _, reason := range s.notReady(ctx) {
+		errs = append(errs, errors.New(reason))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,173 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"keywright.dev/kms"
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/policy"
+)
+
+// Inputs. The bounds are wider than any name's, so that what is wrong with one
+// is said by the domain.
+type (
+	refInput struct {
+		Ref string `path:"ref" maxLength:"256" doc:"A name, an id, or the beginning of an id that no other one has."`
+	}
+	pageInput struct {
+		After string `query:"after" maxLength:"256" doc:"The value of next in the page before."`
+		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"The most items to return."`
+	}
+	listMachinesInput struct {
+		pageInput
+		Status string `query:"status" enum:"pending,active,revoked" doc:"Only machines with this status."`
+		Group  string `query:"group" maxLength:"64" doc:"Only machines of this group."`
+	}
+	approveMachineInput struct {
+		refInput
+		Body api.ApproveMachine
+	}
+	renameMachineInput struct {
+		refInput
+		Body api.RenameMachine
+	}
+	revokeMachineInput struct {
+		refInput
+		Body api.Revoke
+	}
+)
+
+func (r *refInput) reference() string { return r.Ref }
+
+func (o *operators) addMachines() {
+	register(o, operation[listMachinesInput, struct{}, api.Page[api.Machine]]{
+		Route: Route{Method: http.MethodGet, Path: api.PathMachines, Action: "machine.list", Summary: "List machines."},
+		find:  nothing[listMachinesInput], act: o.listMachines,
+	})
+	register(o, operation[refInput, *kms.Machine, api.MachineDetails]{
+		Route: Route{Method: http.MethodGet, Path: api.PathMachine, Action: "machine.show", Summary: "Show a machine."},
+		find:  findMachine[*refInput](o), act: o.showMachine,
+	})
+	register(o, operation[approveMachineInput, *kms.Machine, api.Machine]{
+		Route: Route{Method: http.MethodPost, Path: api.PathMachineApprove, Action: kms.ActionApprove, Summary: "Approve a machine and the boot announced for it."},
+		find:  findMachine[*approveMachineInput](o), act: o.approveMachine,
+	})
+	register(o, operation[renameMachineInput, *kms.Machine, api.Machine]{
+		Route: Route{Method: http.MethodPost, Path: api.PathMachineRename, Action: kms.ActionRename, Summary: "Give a machine another name."},
+		find:  findMachine[*renameMachineInput](o), act: o.renameMachine,
+	})
+	register(o, operation[revokeMachineInput, *kms.Machine, api.Revoked]{
+		Route: Route{Method: http.MethodPost, Path: api.PathMachineRevoke, Action: kms.ActionRevoke, Summary: "Deny a machine every key from now on."},
+		find:  findMachine[*revokeMachineInput](o), act: o.revokeMachine,
+	})
+	register(o, operation[refInput, *kms.Machine, api.Explanation]{
+		Route: Route{Method: http.MethodGet, Path: api.PathMachineExplain, Action: "machine.explain", Summary: "Say why a machine's last request ended as it did."},
+		find:  findMachine[*refInput](o), act: o.explainMachine,
+	})
+}
+
+// referring is an input that names one object in its path.
+type referring interface{ reference() string }
+
+// findMachine returns a function that finds the machine that the path names.
+func findMachine[Input referring](o *operators) func(context.Context, Input) (*kms.Machine, object, error) {
+	return func(ctx context.Context, in Input) (*kms.Machine, object, error) {
+		m, err := o.server.Service.FindMachine(ctx, in.reference())
+		if err != nil {
+			return nil, object{}, err
+		}
+		return m, object{policyMachine(m), "machine/" + m.ID}, nil
+	}
+}
+
+func policyMachine(m *kms.Machine) policy.Machine {
+	return policy.Machine{ID: m.ID, Name: m.Name, Group: m.Group, Status: string(m.Status)}
+}
+
+func (o *operators) listMachines(ctx context.Context, _ struct{}, in *listMachinesInput) (api.Page[api.Machine], error) {
+	filter := kms.MachineFilter{Status: kms.MachineStatus(in.Status), Group: in.Group}
+	list, err := o.server.Store.Machines(ctx, filter, in.After, in.Limit)
+	return pageOf(list, in.Limit, machineOf, func(m *kms.Machine) string { return m.ID }), err
+}
+
+func (o *operators) showMachine(ctx context.Context, m *kms.Machine, _ *refInput) (api.MachineDetails, error) {
+	volumes, err := o.server.Store.Volumes(ctx, m.ID, "", api.MaxPage)
+	if err != nil {
+		return api.MachineDetails{}, err
+	}
+	details := api.MachineDetails{
+		Machine:  machineOf(m),
+		Expected: hexOf(m.Expected), ExpectedPlatform: hexOf(m.ExpectedPlatform),
+	}
+	for i := range volumes {
+		details.Volumes = append(details.Volumes, volumeOf(&volumes[i]))
+	}
+	details.Measurements, err = o.measurementsOf(ctx, m)
+	return details, err
+}
+
+// measurementsOf returns what was attested last and what is announced, in the
+// machine's group.
+func (o *operators) measurementsOf(ctx context.Context, m *kms.Machine) ([]api.Measurement, error) {
+	var list []api.Measurement
+	for _, digest := range [][32]byte{m.Measurement, m.Expected} {
+		id := hexOf(digest)
+		if id == "" || len(list) > 0 && list[0].ID == id {
+			continue
+		}
+		rows, err := o.server.Store.FindMeasurements(ctx, id, api.MaxPage)
+		if err != nil {
+			return nil, err
+		}
+		for i := range rows {
+			if rows[i].Group == m.Group {
+				list = append(list, measurementOf(&rows[i]))
+			}
+		}
+	}
+	return list, nil
+}
+
+func (o *operators) approveMachine(ctx context.Context, m *kms.Machine, in *approveMachineInput) (api.Machine, error) {
+	return machineAnswer(o.server.Service.ApproveMachine(ctx, stateOf(ctx).peer.actor(), m.ID, kms.Approval(in.Body)))
+}
+
+func (o *operators) renameMachine(ctx context.Context, m *kms.Machine, in *renameMachineInput) (api.Machine, error) {
+	return machineAnswer(o.server.Service.RenameMachine(ctx, stateOf(ctx).peer.actor(), m.ID, in.Body.Name))
+}
+
+func machineAnswer(m *kms.Machine, err error) (api.Machine, error) {
+	if err != nil {
+		return api.Machine{}, err
+	}
+	return machineOf(m), nil
+}
+
+func (o *operators) revokeMachine(ctx context.Context, m *kms.Machine, in *revokeMachineInput) (api.Revoked, error) {
+	revoked, opens, err := o.server.Service.RevokeMachine(ctx, stateOf(ctx).peer.actor(), m.ID, in.Body.Reason)
+	if err != nil {
+		return api.Revoked{}, err
+	}
+	answer := api.Revoked{Machine: machineOf(revoked), StillOpens: []api.Volume{}}
+	for i := range opens {
+		answer.StillOpens = append(answer.StillOpens, volumeOf(&opens[i]))
+	}
+	return answer, nil
+}
+
+func (o *operators) explainMachine(ctx context.Context, m *kms.Machine, _ *refInput) (api.Explanation, error) {
+	x, err := o.server.Service.Explain(ctx, m.ID)
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	answer := api.Explanation{Machine: machineOf(x.Machine), Summary: x.Summary, Advice: x.Advice}
+	if x.Last != nil {
+		last := entryOf(*x.Last, x.Index)
+		answer.Last = &last
+	}
+	for _, d := range x.Differences {
+		answer.Differences = append(answer.Differences, api.Difference(d))
+	}
+	return answer, nil
+}

@@ -1,0 +1,103 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"keywright.dev/kms"
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/policy"
+)
+
+type listVolumesInput struct {
+	pageInput
+	Machine string `query:"machine" maxLength:"256" doc:"Only volumes of this machine."`
+}
+
+func (o *operators) addVolumes() {
+	register(o, operation[listVolumesInput, struct{}, api.Page[api.Volume]]{
+		Route: Route{Method: http.MethodGet, Path: api.PathVolumes, Action: "volume.list", Summary: "List volumes."},
+		find:  nothing[listVolumesInput], act: o.listVolumes,
+	})
+	register(o, operation[refInput, *kms.Volume, api.Volume]{
+		Route: Route{Method: http.MethodGet, Path: api.PathVolume, Action: "volume.show", Summary: "Show a volume with the versions of its secret."},
+		find:  o.findVolume, act: o.showVolume,
+	})
+}
+
+func (o *operators) listVolumes(ctx context.Context, _ struct{}, in *listVolumesInput) (api.Page[api.Volume], error) {
+	machine := ""
+	if in.Machine != "" {
+		m, err := o.server.Service.FindMachine(ctx, in.Machine)
+		if err != nil {
+			return api.Page[api.Volume]{}, err
+		}
+		machine = m.ID
+	}
+	list, err := o.server.Store.Volumes(ctx, machine, in.After, in.Limit)
+	return pageOf(list, in.Limit, volumeOf, func(v *kms.Volume) string { return v.ID }), err
+}
+
+// findVolume finds a volume by its id, the beginning of its id, or the UUID in
+// its header.
+func (o *operators) findVolume(ctx context.Context, in *refInput) (*kms.Volume, object, error) {
+	v, err := o.searchVolume(ctx, strings.TrimPrefix(in.Ref, "volume/"))
+	if err != nil {
+		return nil, object{}, err
+	}
+	m, err := o.server.Store.Machine(ctx, v.Machine)
+	if err != nil {
+		return nil, object{}, err
+	}
+	return v, object{policy.Volume{ID: v.ID, Machine: policyMachine(m)}, "volume/" + v.ID}, nil
+}
+
+// minVolumePrefix is how much of an id a reference must give.
+const minVolumePrefix = 6
+
+func (o *operators) searchVolume(ctx context.Context, ref string) (*kms.Volume, error) {
+	if len(ref) < minVolumePrefix {
+		return nil, &kms.UsageError{Text: "a volume is named by its LUKS UUID, its id, or at least 6 characters of its id"}
+	}
+	var found *kms.Volume
+	for after := ""; ; {
+		list, err := o.server.Store.Volumes(ctx, "", after, api.MaxPage)
+		if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			v := &list[i]
+			if v.UUID != ref && !strings.HasPrefix(v.ID, ref) {
+				continue
+			}
+			if found != nil {
+				return nil, &kms.UsageError{Text: "it names several volumes: give the whole id"}
+			}
+			found = v
+		}
+		if len(list) < api.MaxPage {
+			break
+		}
+		after = list[len(list)-1].ID
+	}
+	if found == nil {
+		return nil, kms.ErrNotFound
+	}
+	return found, nil
+}
+
+func (o *operators) showVolume(ctx context.Context, v *kms.Volume, _ *refInput) (api.Volume, error) {
+	secrets, err := o.server.Store.Secrets(ctx, v.ID)
+	if err != nil {
+		return api.Volume{}, err
+	}
+	answer := volumeOf(v)
+	for i := range secrets {
+		answer.Secrets = append(answer.Secrets, secretOf(&secrets[i]))
+	}
+	answer.Report, err = reportOf(v)
+	return answer, err
+}
+
+func trimMeasurement(ref string) string { return strings.TrimPrefix(ref, "measurement/") }
