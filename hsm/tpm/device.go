@@ -92,7 +92,7 @@ func (d *Device) Clock() (Clock, error) {
 		return Clock{}, explain("reading the TPM's clock", err)
 	}
 	info := rsp.CurrentTime.ClockInfo
-	return Clock{info.Clock, info.ResetCount, info.RestartCount, bool(info.Safe)}, nil
+	return Clock{info.Clock, info.ResetCount, info.RestartCount, info.Safe}, nil
 }
 
 // PCR15 returns the value of PCR 15 in the SHA-256 bank: 32 zero bytes until

@@ -4,9 +4,11 @@ package tpm_test
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -51,15 +53,39 @@ func TestAttack13InterposerAltersAnswers(t *testing.T) {
 			wire := &interposer{TPM: swtpm.New(t)}
 			id := identify(t, tpm.New(wire), exchange.EKP256)
 			require.NoError(t, attack.act(id))
-			wire.alter = func(code tpm2.TPMCC, response []byte) {
-				if code == attack.code {
-					// The last byte of the parameters: of a digest, of a signature.
-					response[14+binary.BigEndian.Uint32(response[10:])-1] ^= 1
+			wire.alter = func(command, response []byte) {
+				if commandCode(command) == attack.code {
+					forge(command, response)
 				}
 			}
 			require.ErrorContains(t, attack.act(id), "HMAC")
 		})
 	}
+}
+
+// forge changes the last byte of a response's parameters, which is part of a
+// digest or of a signature, and makes a new HMAC as for a session without salt,
+// whose key is empty (TPM 2.0 part 1, section 19.6.5).
+func forge(command, response []byte) {
+	handles := 0
+	if commandCode(command) == tpm2.TPMCCQuote {
+		handles = 4
+	}
+	sent := command[10+handles+4+4:] // after the size of the session area and its handle
+	nonceCaller := sent[2 : 2+binary.BigEndian.Uint16(sent)]
+
+	parameters := response[14 : 14+binary.BigEndian.Uint32(response[10:])]
+	parameters[len(parameters)-1] ^= 1
+	session := response[14+len(parameters):]
+	nonceTPM := session[2 : 2+binary.BigEndian.Uint16(session)]
+	attributes := session[2+len(nonceTPM) : 3+len(nonceTPM)]
+
+	digest := sha256.Sum256(slices.Concat(response[6:10], command[6:10], parameters))
+	mac := hmac.New(sha256.New, nil)
+	for _, part := range [][]byte{digest[:], nonceTPM, nonceCaller, attributes} {
+		mac.Write(part)
+	}
+	copy(response[len(response)-sha256.Size:], mac.Sum(nil))
 }
 
 func TestAttack13InterposerSwallowsTheExtension(t *testing.T) {

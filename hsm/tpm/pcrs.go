@@ -101,15 +101,17 @@ func (d *Device) readBatch(pcrs []uint, audit tpm2.Session) ([][32]byte, uint32,
 	if len(digests) == 0 {
 		return nil, 0, errors.New("the TPM has no SHA-256 PCR bank; enable it in the firmware's settings")
 	}
-	if len(digests) > len(pcrs) || !covers(rsp.PCRSelectionOut, pcrs[:len(digests)]) {
+	pcrs = pcrs[:min(len(pcrs), len(digests))]
+	if len(digests) != len(pcrs) || !covers(rsp.PCRSelectionOut, pcrs) {
 		return nil, 0, errors.New("the TPM gave other PCRs than were asked for")
 	}
-	values := make([][32]byte, len(digests))
-	for i, digest := range digests {
-		if len(digest.Buffer) != len(values[i]) {
-			return nil, 0, fmt.Errorf("the TPM gave %d bytes for PCR %d", len(digest.Buffer), pcrs[i])
+	values := make([][32]byte, len(pcrs))
+	for i, pcr := range pcrs {
+		digest := digests[i].Buffer
+		if len(digest) != len(values[i]) {
+			return nil, 0, fmt.Errorf("the TPM gave %d bytes for PCR %d", len(digest), pcr)
 		}
-		values[i] = [32]byte(digest.Buffer)
+		values[i] = [32]byte(digest)
 	}
 	return values, rsp.PCRUpdateCounter, nil
 }

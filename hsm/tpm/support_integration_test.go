@@ -72,7 +72,7 @@ type interposer struct {
 	// forge, if set, may answer a command itself; nil lets it pass.
 	forge func(command []byte) []byte
 	// alter, if set, may change a response in place.
-	alter func(code tpm2.TPMCC, response []byte)
+	alter func(command, response []byte)
 }
 
 func (i *interposer) Send(command []byte) ([]byte, error) {
@@ -85,7 +85,7 @@ func (i *interposer) Send(command []byte) ([]byte, error) {
 	}
 	response, err := i.TPM.Send(command)
 	if err == nil && i.alter != nil {
-		i.alter(commandCode(command), response)
+		i.alter(command, response)
 	}
 	i.wire = append(i.wire, command, response)
 	return response, err
