@@ -2,11 +2,16 @@ package sim
 
 import (
 	"crypto"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/google/go-eventlog/register"
 	"github.com/google/go-eventlog/tcg"
+	"golang.org/x/crypto/cryptobyte"
 
 	"keywright.dev/kms/exchange"
 )
@@ -47,4 +52,54 @@ func NewLog(data []byte) (*Log, error) {
 		log.PCRs.Set(pcr, exchange.Extend(value, [32]byte(digest)))
 	}
 	return log, nil
+}
+
+// With returns the log with one event more, measured before all others: data in
+// one PCR, as an honest firmware would log it.
+func (l *Log) With(pcr, eventType uint32, data []byte) (*Log, error) {
+	end, algorithms, err := specID(l.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	var b cryptobyte.Builder
+	addUint32(&b, pcr, eventType, uint32(len(algorithms))) //nolint:gosec // a few
+	for _, a := range algorithms {
+		b.AddUint16(a.id<<8 | a.id>>8)
+		digest := make([]byte, a.size)
+		if a.id == sha256ID {
+			sum := sha256.Sum256(data)
+			copy(digest, sum[:])
+		}
+		b.AddBytes(digest)
+	}
+	addUint32(&b, uint32(len(data))) //nolint:gosec // a test's
+	b.AddBytes(data)
+	return NewLog(slices.Concat(l.Bytes[:end], b.BytesOrPanic(), l.Bytes[end:]))
+}
+
+const sha256ID = 0x000b
+
+type algorithm struct{ id, size uint16 }
+
+// specID returns where the first event ends and the algorithms it lists
+// (TCG PC Client platform firmware profile, section 10.4.5.1).
+func specID(log []byte) (end int, algorithms []algorithm, err error) {
+	const head, fixed = 32, 24
+	if len(log) < head+fixed+4 {
+		return 0, nil, errors.New("the event log is too short")
+	}
+	end = head + int(binary.LittleEndian.Uint32(log[28:]))
+	data := log[head:end]
+	for i := range int(binary.LittleEndian.Uint32(data[fixed:])) {
+		entry := data[fixed+4+4*i:]
+		algorithms = append(algorithms, algorithm{binary.LittleEndian.Uint16(entry), binary.LittleEndian.Uint16(entry[2:])})
+	}
+	return end, algorithms, nil
+}
+
+// addUint32 adds numbers in the little-endian order of event logs.
+func addUint32(b *cryptobyte.Builder, numbers ...uint32) {
+	for _, n := range numbers {
+		b.AddBytes(binary.LittleEndian.AppendUint32(nil, n))
+	}
 }
