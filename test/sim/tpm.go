@@ -209,3 +209,15 @@ func (t *TPM) decryptIdentity(seed, encrypted []byte) (secret.Bytes, error) {
 	}
 	return secret.New(digest.Buffer), nil
 }
+
+// WithAnotherEK returns the same TPM as it shows itself under another
+// endorsement key; the attestation key stays.
+func (t *TPM) WithAnotherEK() (*TPM, error) {
+	ek, public, err := newKey(exchange.EKP256.Template())
+	if err != nil {
+		return nil, fmt.Errorf("making an endorsement key: %w", err)
+	}
+	other := *t
+	other.ek, other.EKPublic = ek, public
+	return &other, nil
+}

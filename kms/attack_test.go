@@ -1,0 +1,371 @@
+package kms_test
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms"
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/policy"
+	"keywright.dev/kms/secret"
+	"keywright.dev/test/sim"
+)
+
+// request is an honest release request that tests falsify.
+func request(t *testing.T, f *fixture, m *sim.Machine) *sim.Request {
+	t.Helper()
+	r, err := m.PrepareRelease(t.Context(), f.guest())
+	require.NoError(t, err)
+	return r
+}
+
+func TestAttack02EvidenceIsReplayed(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	r := request(t, f, m)
+	recorded, err := r.Attest()
+	require.NoError(t, err)
+	_, err = f.guest().Release(t.Context(), api.ReleaseRequest{Attested: recorded})
+	require.NoError(t, err)
+
+	t.Run("as it was", func(t *testing.T) {
+		_, err := f.guest().Release(t.Context(), api.ReleaseRequest{Attested: recorded})
+		refused(t, kms.ReasonChallenge, err)
+	})
+	t.Run("under a fresh challenge", func(t *testing.T) {
+		fresh, err := f.guest().Challenge(t.Context())
+		require.NoError(t, err)
+		replayed := recorded
+		replayed.Challenge, replayed.Token = fresh.Challenge, fresh.Token
+		_, err = f.guest().Release(t.Context(), api.ReleaseRequest{Attested: replayed})
+		refused(t, kms.ReasonChallenge, err)
+	})
+	t.Run("under a challenge of one's own making", func(t *testing.T) {
+		own := request(t, f, m)
+		own.Challenge.Challenge = make([]byte, 32)
+		own.Statement.Challenge = [32]byte{}
+		_, err := own.Unlock(t.Context(), f.guest())
+		refused(t, kms.ReasonChallenge, err)
+	})
+	t.Run("under a challenge of another step", func(t *testing.T) {
+		commit, err := f.guest().CommitChallenge(t.Context())
+		require.NoError(t, err)
+		r, err := m.Prepare(exchange.PurposeBoot, commit)
+		require.NoError(t, err)
+		_, err = r.Unlock(t.Context(), f.guest())
+		refused(t, kms.ReasonChallenge, err)
+	})
+	t.Run("after it expired", func(t *testing.T) {
+		late := request(t, f, m)
+		f.clock.Advance(kms.ChallengeTTL)
+		_, err := late.Unlock(t.Context(), f.guest())
+		refused(t, kms.ReasonChallenge, err)
+	})
+	t.Run("after it was forgotten", func(t *testing.T) {
+		f.clock.Advance(24 * time.Hour)
+		_, err := f.guest().Release(t.Context(), api.ReleaseRequest{Attested: recorded})
+		refused(t, kms.ReasonChallenge, err)
+	})
+}
+
+func TestAttack03EvidenceOfAnotherMachineIsRelayed(t *testing.T) {
+	f := newFixture(t)
+	victim, thief := f.active("victim"), f.active("thief")
+
+	t.Run("the victim's quote in the thief's name", func(t *testing.T) {
+		a, err := request(t, f, victim).Attest()
+		require.NoError(t, err)
+		a.Machine = thief.TPM.Machine()
+		_, err = f.guest().Release(t.Context(), api.ReleaseRequest{Attested: a})
+		refused(t, kms.ReasonQuote, err)
+	})
+	t.Run("the thief's quote in the victim's name", func(t *testing.T) {
+		a, err := request(t, f, thief).Attest()
+		require.NoError(t, err)
+		a.Machine = victim.TPM.Machine()
+		_, err = f.guest().Release(t.Context(), api.ReleaseRequest{Attested: a})
+		refused(t, kms.ReasonQuote, err)
+	})
+	t.Run("the thief's recipient key behind the victim's quote", func(t *testing.T) {
+		r := request(t, f, victim)
+		a, err := r.Attest()
+		require.NoError(t, err)
+		mine, err := exchange.NewRecipient()
+		require.NoError(t, err)
+		r.Statement.Recipient = mine.PublicKey()
+		a.Statement, err = r.Statement.Marshal()
+		require.NoError(t, err)
+		_, err = f.guest().Release(t.Context(), api.ReleaseRequest{Attested: a})
+		refused(t, kms.ReasonQuote, err)
+	})
+	t.Run("the thief states to be the victim", func(t *testing.T) {
+		r := request(t, f, thief)
+		r.Statement.Machine = victim.TPM.Machine()
+		a, err := r.Attest()
+		require.NoError(t, err)
+		a.Machine = thief.TPM.Machine()
+		_, err = f.guest().Release(t.Context(), api.ReleaseRequest{Attested: a})
+		refused(t, kms.ReasonMalformed, err)
+	})
+	t.Run("the thief asks for the victim's volumes", func(t *testing.T) {
+		r := request(t, f, thief)
+		r.Statement.Volumes = nil
+		for _, v := range victim.Volumes {
+			r.Statement.Volumes = append(r.Statement.Volumes, v.Volume)
+		}
+		_, err := r.Unlock(t.Context(), f.guest())
+		refused(t, kms.ReasonVolume, err)
+	})
+}
+
+func TestAttack04IdentityIsTakenOver(t *testing.T) {
+	f := newFixture(t)
+	victim := f.active("victim")
+	before, err := f.FindMachine(t.Context(), "victim")
+	require.NoError(t, err)
+
+	t.Run("with the victim's EK and another AK", func(t *testing.T) {
+		thief := f.machine("victim")
+		thief.TPM.EKPublic = victim.TPM.EKPublic
+		require.Error(t, thief.Enroll(t.Context(), f.guest()), "the credential is for the victim's TPM")
+	})
+	t.Run("with the victim's TPM again", func(t *testing.T) {
+		again := *victim
+		again.Volumes = []sim.Volume{{Volume: exchange.Volume{UUID: victim.Volumes[0].UUID}}}
+		refused(t, kms.ReasonEnrolled, again.Enroll(t.Context(), f.guest()))
+	})
+	t.Run("with a proof of nothing", func(t *testing.T) {
+		thief := f.machine("victim")
+		begun, err := f.guest().Begin(t.Context(), api.BeginRequest{Keys: thief.Keys()})
+		require.NoError(t, err)
+		r, err := thief.Prepare(exchange.PurposeEnroll, begun.Challenge)
+		require.NoError(t, err)
+		c, err := r.CompleteRequest(begun)
+		require.NoError(t, err)
+		c.Proof[0] ^= 1
+		_, err = f.guest().Complete(t.Context(), c)
+		refused(t, kms.ReasonCredential, err)
+	})
+	t.Run("with the victim's name", func(t *testing.T) {
+		thief := f.machine("victim")
+		require.NoError(t, thief.Enroll(t.Context(), f.guest()))
+		_, err := f.ApproveMachine(t.Context(), operator(), thief.TPM.Machine(), kms.Approval{EKHash: thief.TPM.Machine()})
+		require.ErrorContains(t, err, "another machine has the name")
+	})
+	after, err := f.FindMachine(t.Context(), "victim")
+	require.NoError(t, err)
+	assert.Equal(t, before, after)
+}
+
+func TestAttack06TPMOfOnesOwnMaking(t *testing.T) {
+	f := newFixture(t)
+	m := f.machine("web-17")
+	require.NoError(t, m.Enroll(t.Context(), f.guest()))
+
+	_, err := f.ApproveMachine(t.Context(), operator(), m.TPM.Machine(), kms.Approval{})
+	require.ErrorContains(t, err, "--ek-hash")
+	other := f.machine("other")
+	_, err = f.ApproveMachine(t.Context(), operator(), m.TPM.Machine(), kms.Approval{EKHash: other.TPM.Machine()})
+	require.ErrorContains(t, err, "not the machine you meant")
+	m.Boot()
+	_, err = m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonPending, err)
+
+	t.Run("with an AK that may sign anything", func(t *testing.T) {
+		loose := f.machine("loose")
+		loose.TPM.AKPublic = append([]byte(nil), loose.TPM.AKPublic...)
+		loose.TPM.AKPublic[5] &^= 1 // restricted
+		refused(t, kms.ReasonKeys, loose.Enroll(t.Context(), f.guest()))
+	})
+	t.Run("with an EK of no standard template", func(t *testing.T) {
+		odd := f.machine("odd")
+		odd.TPM.EKPublic = append([]byte(nil), odd.TPM.EKPublic...)
+		odd.TPM.EKPublic[20] ^= 1
+		refused(t, kms.ReasonKeys, odd.Enroll(t.Context(), f.guest()))
+	})
+}
+
+// empty is a policy that nobody wrote.
+type empty struct{}
+
+func (empty) Release(m policy.Machine, v policy.Volume, b policy.Boot) policy.Decision {
+	return (&policy.Engine{}).Release(m, v, b)
+}
+
+func TestAttack08EmptyPolicyReleasesNothing(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	f.Policy = func() kms.Policy { return empty{} }
+	_, err := m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonPolicy, err)
+	assert.Equal(t, audit.Refused, f.lastEntry(m.TPM.Machine()).Outcome)
+}
+
+func TestAttack14TPMIsResetAndReplayed(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	_, err := m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err)
+	// The TPM alone is reset and extended with the same log: PCRs are right, and
+	// the boot after is one like any other. What it cannot do is hide.
+	m.Boot()
+	_, err = m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err)
+	row, err := f.FindMachine(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Equal(t, m.TPM.Clock.ResetCount, row.Counters.ResetCount)
+
+	m.TPM.Clock.ResetCount--
+	_, err = m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonCounters, err)
+}
+
+func TestAttack15CloneOfTheTPM(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	snapshot := *m.TPM
+	m.Boot()
+	_, err := m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err)
+
+	original := m.TPM
+	m.TPM = &snapshot
+	_, err = m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonCounters, err)
+	entry := f.lastEntry(original.Machine())
+	require.NotEmpty(t, entry.Facts)
+	assert.Equal(t, "tpm.counters", entry.Facts[0].Name)
+	assert.NotEqual(t, entry.Facts[0].Was, entry.Facts[0].Is)
+
+	row, err := f.FindMachine(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Equal(t, original.Clock.ResetCount, row.Counters.ResetCount, "a regression moves no counter")
+	m.TPM = original
+	m.Boot()
+	_, err = m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err, "the original goes on")
+}
+
+// TestAttack21RowsAreSwapped moves the wrapped secret of one volume to another,
+// as the owner of the database can.
+func TestAttack21RowsAreSwapped(t *testing.T) {
+	f := newFixture(t)
+	m, other := f.active("web-17"), f.active("web-18")
+	stolen, err := f.store.Secrets(t.Context(), other.Volumes[0].ID)
+	require.NoError(t, err)
+	own, err := f.store.Secrets(t.Context(), m.Volumes[0].ID)
+	require.NoError(t, err)
+	own[0].Wrapped = stolen[0].Wrapped
+	f.write(kms.Outcome{Secrets: own})
+	_, err = m.Unlock(t.Context(), f.guest())
+	refusal := refused(t, kms.ReasonVolume, err)
+	assert.Contains(t, refusal.Detail, "does not open")
+}
+
+// TestAttack28AKRowIsSwapped puts a software key in the place of the AK.
+func TestAttack28AKRowIsSwapped(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	thief, err := sim.NewTPM()
+	require.NoError(t, err)
+	row, err := f.FindMachine(t.Context(), "web-17")
+	require.NoError(t, err)
+	ak, err := exchange.CheckAK(thief.AKPublic)
+	require.NoError(t, err)
+
+	forged := *thief
+	forged.EKPublic, forged.PCRs, forged.Clock = m.TPM.EKPublic, m.TPM.PCRs, m.TPM.Clock
+	row.AK, row.AKName = thief.AKPublic, ak.Name
+	f.write(kms.Outcome{Machine: row})
+	m.TPM = &forged
+	_, err = m.Unlock(t.Context(), f.guest())
+	refusal := refused(t, kms.ReasonVolume, err)
+	assert.Contains(t, refusal.Detail, "does not open for the keys that signed this quote")
+
+	row.EK = thief.EKPublic
+	f.write(kms.Outcome{Machine: row})
+	_, err = m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonKeys, err)
+}
+
+func TestAttack29TPMEnrolsUnderAnotherEK(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	_, _, err := f.RevokeMachine(t.Context(), operator(), "web-17", "")
+	require.NoError(t, err)
+	refused(t, kms.ReasonRevoked, m.Enroll(t.Context(), f.guest()))
+
+	second, err := m.TPM.WithAnotherEK()
+	require.NoError(t, err)
+	again := *m
+	again.TPM = second
+	refusal := refused(t, kms.ReasonEnrolled, again.Enroll(t.Context(), f.guest()))
+	assert.Contains(t, refusal.Detail, "another endorsement key")
+}
+
+func TestAttack27UnknownComponentIsPartOfTheMeasurement(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	const efiBootServicesDriver = 0x80000004
+	for name, pcr := range map[string]uint32{"option ROM": 2, "boot application": 4, "MOK": 14} {
+		t.Run(name, func(t *testing.T) {
+			extra, err := recordedBoot(t, "ovmf-uki").With(pcr, efiBootServicesDriver, []byte("something else"))
+			require.NoError(t, err)
+			m.Log = extra
+			m.Boot()
+			_, err = m.Unlock(t.Context(), f.guest())
+			refused(t, kms.ReasonMeasurement, err)
+			assert.NotEmpty(t, f.lastEntry(m.TPM.Machine()).Facts)
+		})
+	}
+}
+
+func TestStatementMustPinThisService(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	m.ServiceKey = [32]byte{1}
+	_, err := request(t, f, m).Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonServiceKey, err)
+}
+
+// write changes rows behind the domain's back.
+func (f *fixture) write(out kms.Outcome) {
+	f.t.Helper()
+	key := kms.Key{}
+	if out.Machine != nil {
+		key.Machine = out.Machine.ID
+	}
+	require.NoError(f.t, f.store.Transact(f.t.Context(), key, func(kms.State) (kms.Outcome, error) { return out, nil }))
+}
+
+// TestNoSecretReachesTheLog looks for a released key in every entry.
+func TestNoSecretReachesTheLog(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	_, err := m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err)
+	found, err := f.store.LatestEntries(t.Context(), "", "", 100)
+	require.NoError(t, err)
+	require.NotEmpty(t, found)
+	for _, e := range found {
+		for _, v := range m.Volumes {
+			assertAbsent(t, e.Signed, v.Key)
+		}
+	}
+}
+
+// assertAbsent looks for a key in raw, hex and base64 form.
+func assertAbsent(t *testing.T, text []byte, key secret.Bytes) {
+	t.Helper()
+	raw := key.Expose()
+	for _, form := range []string{string(raw), hex.EncodeToString(raw), base64.StdEncoding.EncodeToString(raw), base64.URLEncoding.EncodeToString(raw)} {
+		assert.NotContains(t, string(text), form)
+	}
+}
