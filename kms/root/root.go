@@ -33,8 +33,8 @@ var (
 // Root wraps and unwraps keys of 32 bytes. Its methods may be called by several
 // goroutines at once.
 type Root interface {
-	// URI names the root, for example file:///var/lib/keywright/root.key. It
-	// holds no secret and stays the same over restarts.
+	// URI names the root, for example file:8c1f…, by what stays the same wherever
+	// it is reached from. It holds no secret.
 	URI() string
 	// Wrap encrypts key, bound to context (not secret, any length), and returns
 	// bytes that only this root can read.

@@ -2,7 +2,10 @@
 //
 // Invariants:
 //   - The file belongs to the user that runs the service and nobody else can
-//     read or write it; a file with wider permissions is refused.
+//     read or write it; a file with wider permissions is refused. A credential
+//     is systemd's to guard: see [OpenCredential].
+//   - The root's name is that of its key: the file may move, with its folder or
+//     into a credential, and still opens what it wrapped.
 //   - A new key is durable, with its directory entry, before it wraps anything.
 //   - An existing file is never replaced.
 //
@@ -14,12 +17,14 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -35,6 +40,9 @@ const (
 	maxFile = 256
 	// formatV1 is the first byte of what Wrap returns.
 	formatV1 = 1
+
+	nameLabel = "keywright/root-file-name/v1"
+	nameSize  = 16
 )
 
 // Root is a key file, read into memory.
@@ -88,26 +96,41 @@ func syncDir(dir string) error {
 }
 
 // Open reads a key file. A missing one is [fs.ErrNotExist].
-func Open(path string) (*Root, error) {
-	absolute, err := filepath.Abs(path)
+func Open(path string) (*Root, error) { return open(path, checkAccess) }
+
+// OpenCredential reads a key file that the service manager passes as a
+// credential (systemd.exec(5), LoadCredential=). It belongs to the manager, who
+// lets the service read it by an access list, and nobody else.
+func OpenCredential(path string) (*Root, error) { return open(path, checkCredential) }
+
+func open(path string, check func(fs.FileInfo) error) (*Root, error) {
+	key, err := readKey(path, check)
 	if err != nil {
 		return nil, fmt.Errorf("opening root key file %s: %w", path, err)
 	}
-	key, err := readKey(absolute)
-	if err != nil {
-		return nil, fmt.Errorf("opening root key file %s: %w", path, err)
-	}
+	defer key.Wipe()
 	block, err := aes.NewCipher(key.Expose())
-	key.Wipe()
 	if err != nil {
 		return nil, fmt.Errorf("opening root key file %s: %w", path, err)
 	}
-	uri := url.URL{Scheme: "file", Path: absolute}
+	uri, err := nameOf(key)
+	if err != nil {
+		return nil, fmt.Errorf("opening root key file %s: %w", path, err)
+	}
 	// The closure keeps the key schedule out of reach of a printed Root.
-	return &Root{uri.String(), func() (cipher.AEAD, error) { return cipher.NewGCMWithRandomNonce(block) }}, nil
+	return &Root{uri, func() (cipher.AEAD, error) { return cipher.NewGCMWithRandomNonce(block) }}, nil
 }
 
-func readKey(path string) (secret.Bytes, error) {
+// nameOf names a key by 16 bytes derived from it, which tell nothing about it.
+func nameOf(key secret.Bytes) (string, error) {
+	id, err := hkdf.Key(sha256.New, key.Expose(), nil, nameLabel, nameSize)
+	if err != nil {
+		return "", fmt.Errorf("naming the key: %w", err)
+	}
+	return "file:" + hex.EncodeToString(id), nil
+}
+
+func readKey(path string, check func(fs.FileInfo) error) (secret.Bytes, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return secret.Bytes{}, err
@@ -117,7 +140,7 @@ func readKey(path string) (secret.Bytes, error) {
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	if err := checkAccess(info); err != nil {
+	if err := check(info); err != nil {
 		return secret.Bytes{}, err
 	}
 	text, err := secret.Read(f, maxFile)
@@ -142,6 +165,16 @@ func checkAccess(info fs.FileInfo) error {
 	return nil
 }
 
+func checkCredential(info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
+	if mode := info.Mode().Perm(); mode&0o007 != 0 {
+		return fmt.Errorf("its mode is %#o, and everybody can reach it: no credential of a service manager", mode)
+	}
+	return nil
+}
+
 func parseKey(text secret.Bytes) (secret.Bytes, error) {
 	data := text.Expose()
 	want := len(header) + base64.StdEncoding.EncodedLen(keySize)
@@ -160,7 +193,7 @@ func parseKey(text secret.Bytes) (secret.Bytes, error) {
 	return secret.New(key[:n]), nil
 }
 
-// URI returns file:// and the absolute path.
+// URI returns file: and 32 hex digits that name the key, wherever its file is.
 func (r *Root) URI() string { return r.uri }
 
 // Wrap returns a version byte, the nonce, the ciphertext and the tag of

@@ -133,3 +133,30 @@ func TestNothingPrintsTheKey(t *testing.T) {
 	assert.NotContains(t, shown, strings.SplitN(string(text), "\n", 2)[1])
 	assert.Less(t, len(shown), 1500, "a key schedule would be longer")
 }
+
+func TestKeyFileMayMove(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "root.key")
+	require.NoError(t, file.Create(path, rand.Reader))
+	before, err := file.Open(path)
+	require.NoError(t, err)
+	key := secret.New([]byte("0123456789abcdef0123456789abcdef"))
+	wrapped, err := before.Wrap(t.Context(), key, []byte("context"))
+	require.NoError(t, err)
+
+	moved := filepath.Join(t.TempDir(), "credential")
+	require.NoError(t, os.Rename(path, moved))
+	require.NoError(t, os.Chmod(moved, 0o440))
+	_, err = file.Open(moved)
+	require.ErrorContains(t, err, "chmod 600")
+	after, err := file.OpenCredential(moved)
+	require.NoError(t, err)
+	assert.Equal(t, before.URI(), after.URI())
+	opened, err := after.Unwrap(t.Context(), wrapped, []byte("context"))
+	require.NoError(t, err)
+	assert.True(t, key.Equal(opened))
+
+	require.NoError(t, os.Chmod(moved, 0o444))
+	_, err = file.OpenCredential(moved)
+	require.ErrorContains(t, err, "everybody")
+}
