@@ -1,0 +1,70 @@
+package storetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms"
+)
+
+func keyringVersion(name string, version uint32) kms.KeyringVersion {
+	return kms.KeyringVersion{
+		Keyring: name, Version: version, Enabled: version%2 == 1, Created: Epoch(),
+		Wrappers: []kms.Wrapper{{Root: "vault:prod", Wrapped: []byte("v")}, {Root: "file:root.key", Wrapped: []byte("f")}},
+	}
+}
+
+func serviceKey(kind kms.ServiceKeyKind, id string, created time.Time) kms.ServiceKey {
+	return kms.ServiceKey{Kind: kind, ID: id, Public: []byte("public " + id), Wrapped: "kw1.system.1." + id, Created: created}
+}
+
+func testKeyrings(t *testing.T, s Store) {
+	none, err := s.Keyrings(context.Background())
+	require.NoError(t, err)
+	assert.Empty(t, none)
+	system, one, two, ten := keyringVersion("system", 1), keyringVersion("default", 1), keyringVersion("default", 2), keyringVersion("default", 10)
+	two.Wrappers = nil
+	require.NoError(t, s.AddKeys(context.Background(), []kms.KeyringVersion{ten, system, two, one}, nil, nil))
+	got, err := s.Keyrings(context.Background())
+	require.NoError(t, err)
+	assert.Equal(t, []kms.KeyringVersion{one, two, ten, system}, got, "ordered by keyring and version, wrappers as given")
+}
+
+func testServiceKeys(t *testing.T, s Store) {
+	older, newer := serviceKey(kms.ServiceKeyLog, "z", Epoch()), serviceKey(kms.ServiceKeyLog, "a", Epoch().Add(time.Microsecond))
+	mac := serviceKey(kms.ServiceKeyChallenge, "a", Epoch())
+	mac.Public = nil
+	require.NoError(t, s.AddKeys(context.Background(), nil, []kms.ServiceKey{newer, older, mac}, nil))
+	got, err := s.ServiceKeys(context.Background())
+	require.NoError(t, err)
+	assert.Equal(t, []kms.ServiceKey{mac, older, newer}, got, "ordered by kind and creation")
+}
+
+func testKeysExist(t *testing.T, s Store) {
+	version, key := keyringVersion("default", 1), serviceKey(kms.ServiceKeyCA, "a", Epoch())
+	require.NoError(t, s.AddKeys(context.Background(), []kms.KeyringVersion{version}, []kms.ServiceKey{key}, nil))
+	fresh, freshKey := keyringVersion("default", 2), serviceKey(kms.ServiceKeyCA, "b", Epoch())
+	assert.ErrorIs(t, s.AddKeys(context.Background(), []kms.KeyringVersion{fresh, version}, nil, nil), kms.ErrExists)
+	assert.ErrorIs(t, s.AddKeys(context.Background(), []kms.KeyringVersion{fresh}, []kms.ServiceKey{freshKey, key}, nil), kms.ErrExists)
+	assert.ErrorIs(t, s.AddKeys(context.Background(), nil, []kms.ServiceKey{freshKey, freshKey}, []kms.ServiceKey{key}), kms.ErrExists)
+
+	versions, err := s.Keyrings(context.Background())
+	require.NoError(t, err)
+	assert.Equal(t, []kms.KeyringVersion{version}, versions, "all or nothing")
+	keys, err := s.ServiceKeys(context.Background())
+	require.NoError(t, err)
+	assert.Equal(t, []kms.ServiceKey{key}, keys)
+}
+
+func testReplaceServiceKey(t *testing.T, s Store) {
+	old, same, next := serviceKey(kms.ServiceKeyChallenge, "a", Epoch()), serviceKey(kms.ServiceKeyIdentity, "a", Epoch()), serviceKey(kms.ServiceKeyChallenge, "b", Epoch())
+	require.NoError(t, s.AddKeys(context.Background(), nil, []kms.ServiceKey{old, same}, nil))
+	require.NoError(t, s.AddKeys(context.Background(), nil, []kms.ServiceKey{next}, []kms.ServiceKey{old}))
+	got, err := s.ServiceKeys(context.Background())
+	require.NoError(t, err)
+	assert.Equal(t, []kms.ServiceKey{next, same}, got, "the id of another kind stays")
+}

@@ -1,0 +1,168 @@
+package storetest
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms"
+)
+
+func testState(t *testing.T, s Store) {
+	o := family(1)
+	o.Measurements = []kms.Measurement{NewMeasurement("web", 0), NewMeasurement("web", 1)}
+	o.Platforms = []kms.Platform{NewPlatform(MachineID(1), 1), NewPlatform(MachineID(1), 2)}
+	put(t, s, o)
+	put(t, s, family(2))
+
+	challenge, platform := Digest("challenge", 1), Digest("platform", 2)
+	got := stateOf(t, s, kms.Key{
+		Machine: MachineID(1), AKName: NewMachine(2).AKName, Name: "web-2", Challenge: &challenge,
+		Measurements: [][32]byte{Digest("measurement", 1), Digest("measurement", 9), Digest("measurement", 0)},
+		Platform:     &platform,
+	})
+	slices.SortFunc(o.Volumes, func(a, b kms.Volume) int { return strings.Compare(a.ID, b.ID) })
+	assert.Equal(t, o.Machine, got.Machine)
+	assert.Equal(t, o.Volumes, got.Volumes, "ordered by id")
+	assert.Equal(t, sortedSecrets(o.Secrets), got.Secrets, "ordered by volume and version")
+	assert.Equal(t, MachineID(2), got.AKHolder)
+	assert.Equal(t, MachineID(2), got.NameHolder)
+	assert.False(t, got.Redeemed)
+	assert.ElementsMatch(t, o.Measurements, got.Measurements, "those that exist")
+	require.NotNil(t, got.Platform)
+	assert.Equal(t, o.Platforms[1], *got.Platform)
+	assert.Equal(t, 2, got.Platforms)
+	assert.Zero(t, got.SeenMeasurements, "approved ones do not count")
+}
+
+func sortedSecrets(secrets []kms.Secret) []kms.Secret {
+	return slices.SortedFunc(slices.Values(secrets), func(a, b kms.Secret) int {
+		if a.Volume != b.Volume {
+			return strings.Compare(a.Volume, b.Volume)
+		}
+		return int(a.Version) - int(b.Version)
+	})
+}
+
+// What decide does to its state changes nothing that is stored, even where it
+// returns parts of it.
+func testStateIsACopy(t *testing.T, s Store) {
+	put(t, s, family(1))
+	want := stateOf(t, s, kms.Key{Machine: MachineID(1)})
+	require.NoError(t, s.Transact(context.Background(), kms.Key{Machine: MachineID(1)}, func(state kms.State) (kms.Outcome, error) {
+		state.Machine.Name = "changed"
+		state.Machine.EK[0]++
+		state.Machine.Releases[0]++
+		state.Volumes[0].Identity[0]++
+		state.Secrets[0].Wrapped = "changed"
+		return kms.Outcome{}, nil
+	}))
+	assert.Equal(t, want, stateOf(t, s, kms.Key{Machine: MachineID(1)}))
+
+	require.NoError(t, s.Transact(context.Background(), kms.Key{Machine: MachineID(1)}, func(state kms.State) (kms.Outcome, error) {
+		state.Machine.EK[0]++
+		state.Machine.Releases[0]++
+		return kms.Outcome{Machine: state.Machine}, nil
+	}))
+	want.Machine.EK[0]++
+	want.Machine.Releases[0]++
+	assert.Equal(t, want, stateOf(t, s, kms.Key{Machine: MachineID(1)}), "what is returned is written")
+}
+
+func testStateOfNothing(t *testing.T, s Store) {
+	put(t, s, family(1))
+	digest := Digest("nothing", 1)
+	assert.Equal(t, kms.State{}, stateOf(t, s, kms.Key{}), "zero fields name nothing")
+	assert.Equal(t, kms.State{}, stateOf(t, s, kms.Key{
+		Machine: MachineID(9), AKName: []byte("nobody's"), Name: "nobody", Challenge: &digest,
+		Measurements: [][32]byte{digest}, Platform: &digest,
+	}))
+}
+
+func testMeasurementsOfGroup(t *testing.T, s Store) {
+	o := family(1)
+	web, db := NewMeasurement("web", 0), NewMeasurement("db", 0)
+	o.Measurements = []kms.Measurement{web, db}
+	put(t, s, o)
+	digests := [][32]byte{web.Digest}
+	assert.Equal(t, []kms.Measurement{web}, stateOf(t, s, kms.Key{Machine: MachineID(1), Measurements: digests}).Measurements,
+		"the machine's group")
+	assert.Equal(t, []kms.Measurement{db},
+		stateOf(t, s, kms.Key{Machine: MachineID(1), Measurements: digests, Group: "db"}).Measurements, "the key's group")
+	assert.Equal(t, []kms.Measurement{db}, stateOf(t, s, kms.Key{Measurements: digests, Group: "db"}).Measurements)
+	assert.Empty(t, stateOf(t, s, kms.Key{Measurements: digests}).Measurements, "neither machine nor group")
+}
+
+func testCounters(t *testing.T, s Store) {
+	o := family(1)
+	seen, other := NewMeasurement("web", 1), NewMeasurement("web", 2)
+	seen.Status, seen.Machine = kms.MeasurementSeen, MachineID(1)
+	other.Status, other.Machine = kms.MeasurementSeen, MachineID(2)
+	o.Measurements, o.Platforms = []kms.Measurement{seen, other}, []kms.Platform{NewPlatform(MachineID(1), 1)}
+	put(t, s, o)
+	got := stateOf(t, s, kms.Key{Machine: MachineID(1)})
+	assert.Equal(t, 1, got.SeenMeasurements)
+	assert.Equal(t, 1, got.Platforms)
+
+	seen.Status = kms.MeasurementApproved
+	put(t, s, kms.Outcome{Measurements: []kms.Measurement{seen}})
+	assert.Zero(t, stateOf(t, s, kms.Key{Machine: MachineID(1)}).SeenMeasurements)
+}
+
+// A hostile TPM chooses its counters; empty fields stay empty.
+func testExtremeValues(t *testing.T, s Store) {
+	most := NewMachine(1)
+	most.Counters = kms.Counters{ResetCount: math.MaxUint32, RestartCount: math.MaxUint32, Clock: math.MaxUint64}
+	most.Releases = []uint64{math.MaxUint64, 0, math.MaxInt64 + 1}
+	put(t, s, kms.Outcome{Machine: most})
+	assert.Equal(t, most, stateOf(t, s, kms.Key{Machine: most.ID}).Machine)
+
+	least := &kms.Machine{ID: MachineID(2), Status: kms.MachinePending, AKName: []byte{1}}
+	volume := kms.Volume{ID: VolumeID(1), Machine: least.ID}
+	put(t, s, kms.Outcome{Machine: least, Volumes: []kms.Volume{volume}})
+	got := stateOf(t, s, kms.Key{Machine: least.ID})
+	assert.Equal(t, least, got.Machine)
+	assert.Equal(t, []kms.Volume{volume}, got.Volumes)
+	assert.True(t, got.Machine.LastRelease.IsZero())
+}
+
+func testReplace(t *testing.T, s Store) {
+	put(t, s, family(1))
+	m := NewMachine(1)
+	m.Name, m.Status, m.EKCert, m.Releases, m.Tier = "renamed", kms.MachineRevoked, nil, nil, "staged"
+	m.Counters.Clock, m.LastRelease = 1, time.Time{}
+	v := NewVolume(m.ID, 2)
+	v.Identity, v.Resume, v.Status = nil, nil, kms.VolumePending
+	secret := NewSecret(v.ID, 1)
+	secret.Wrapped, secret.Status = "kw1.other", kms.SecretPending
+	put(t, s, kms.Outcome{Machine: m, Volumes: []kms.Volume{v}, Secrets: []kms.Secret{secret}})
+
+	got := stateOf(t, s, kms.Key{Machine: m.ID, Name: "renamed"})
+	assert.Equal(t, m, got.Machine)
+	assert.Equal(t, m.ID, got.NameHolder)
+	assert.Contains(t, got.Volumes, v)
+	assert.Contains(t, got.Secrets, secret)
+	assert.Len(t, got.Volumes, 2)
+	assert.Len(t, got.Secrets, 3)
+	assert.Empty(t, stateOf(t, s, kms.Key{Name: "web-1"}).NameHolder, "the old name is free")
+}
+
+// Volumes are dropped with their secrets, before others are written.
+func testDropVolumes(t *testing.T, s Store) {
+	put(t, s, family(1))
+	again := NewVolume(MachineID(1), 2)
+	again.ID = VolumeID(99) // same LUKS UUID
+	put(t, s, kms.Outcome{
+		DropVolumes: []string{VolumeID(2), VolumeID(12345)},
+		Volumes:     []kms.Volume{again}, Secrets: []kms.Secret{NewSecret(again.ID, 1)},
+	})
+	got := stateOf(t, s, kms.Key{Machine: MachineID(1)})
+	assert.ElementsMatch(t, []kms.Volume{NewVolume(MachineID(1), 3), again}, got.Volumes)
+	assert.ElementsMatch(t, []kms.Secret{NewSecret(VolumeID(3), 1), NewSecret(again.ID, 1)}, got.Secrets)
+}
