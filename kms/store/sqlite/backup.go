@@ -1,0 +1,169 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"keywright.dev/kms"
+)
+
+// Suffixes of copies that are being made.
+const (
+	partialSuffix   = ".partial"
+	restoringSuffix = ".restoring"
+	replacedSuffix  = ".replaced"
+)
+
+// Backup writes a copy of the store, as it is when Backup begins, to a new file
+// at path; changes and queries go on. The copy is made as path.partial, checked,
+// synced, and only then gets its name, so that what stands at path is whole. A
+// file that stands there already is [kms.ErrExists].
+//
+// Like the store, the copy holds secrets only in wrapped form; it opens where
+// one of the roots of trust is.
+func (s *Store) Backup(ctx context.Context, path string) error {
+	release, err := acquire(ctx, s.backingUp)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := s.backup(ctx, path); err != nil {
+		return fmt.Errorf("backing up store %s to %s: %w", s.path, path, err)
+	}
+	return nil
+}
+
+func (s *Store) backup(ctx context.Context, path string) error {
+	partial := path + partialSuffix
+	if err := mustNotExist(path); err != nil {
+		return err
+	}
+	if err := copyStore(ctx, s.read, partial); err != nil {
+		return errors.Join(err, removeDatabase(partial))
+	}
+	if err := os.Rename(partial, path); err != nil {
+		return err
+	}
+	return syncFile(filepath.Dir(path))
+}
+
+func mustNotExist(path string) error {
+	there, err := exists(path)
+	if err == nil && there {
+		err = fmt.Errorf("%s: %w", path, kms.ErrExists)
+	}
+	return err
+}
+
+// Restoration says what is restored, and where.
+type Restoration struct {
+	// From is a backup, or any store that no process has open.
+	From string
+	// Path is where the store shall be.
+	Path string
+	// Replace permits that a store stands there.
+	Replace bool
+}
+
+// Restore makes of a backup the store at r.Path. It checks the backup first,
+// and refuses one that is damaged, of a newer version, or no store at all; a
+// store that another process has open; and, unless r.Replace is set, a store
+// that is there: [kms.ErrExists]. What is replaced is kept beside the new one,
+// and its path returned; it is overwritten by the next Restore that replaces.
+//
+// Killed at any point, Restore has either changed nothing, or the next [Open]
+// completes it. The restored store has no challenge keys: the service makes a
+// new one, and no challenge made before is accepted.
+func Restore(ctx context.Context, r Restoration) (replaced string, err error) {
+	replaced, err = restore(ctx, r)
+	if err != nil {
+		return "", fmt.Errorf("restoring %s to store %s: %w", r.From, r.Path, err)
+	}
+	return replaced, nil
+}
+
+func restore(ctx context.Context, r Restoration) (replaced string, err error) {
+	lock, err := claim(r.Path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	if err := completeRestore(r.Path); err != nil {
+		return "", err
+	}
+	there, err := exists(r.Path)
+	if err != nil {
+		return "", err
+	}
+	if there {
+		replaced = r.Path + replacedSuffix
+	}
+	if there && !r.Replace {
+		return "", mustNotExist(r.Path)
+	}
+	if err := prepareRestore(ctx, r); err != nil {
+		return "", err
+	}
+	return replaced, completeRestore(r.Path)
+}
+
+// prepareRestore copies the backup to where [completeRestore] finds it.
+func prepareRestore(ctx context.Context, r Restoration) error {
+	db, err := openDB(r.From, readerOptions())
+	if err != nil {
+		return err
+	}
+	restoring := r.Path + restoringSuffix
+	partial := restoring + partialSuffix
+	if err := errors.Join(copyStore(ctx, db, partial), db.Close()); err != nil {
+		return errors.Join(err, removeDatabase(partial))
+	}
+	// From here on the restore takes place, whatever happens.
+	if err := os.Rename(partial, restoring); err != nil {
+		return err
+	}
+	return syncFile(filepath.Dir(restoring))
+}
+
+// completeRestore puts a store that was prepared in its place. Each step can be
+// repeated, since the one before last is what it starts from.
+func completeRestore(path string) error {
+	if err := removeDatabase(path + restoringSuffix + partialSuffix); err != nil {
+		return err
+	}
+	ready, err := exists(path + restoringSuffix)
+	if err != nil || !ready {
+		return err
+	}
+	if err := setAside(path); err != nil {
+		return err
+	}
+	if err := os.Rename(path+restoringSuffix, path); err != nil {
+		return err
+	}
+	return syncFile(filepath.Dir(path))
+}
+
+// setAside moves a store and its write-ahead log away, so that SQLite can't take
+// the old log for the new store's.
+func setAside(path string) error {
+	there, err := exists(path)
+	if err != nil {
+		return err
+	}
+	if there {
+		if err := remove(path + replacedSuffix + walSuffix); err != nil {
+			return err
+		}
+		if err := os.Rename(path, path+replacedSuffix); err != nil {
+			return err
+		}
+	}
+	if there, err = exists(path + walSuffix); err == nil && there {
+		err = os.Rename(path+walSuffix, path+replacedSuffix+walSuffix)
+	}
+	return errors.Join(err, remove(path+shmSuffix), syncFile(filepath.Dir(path)))
+}

@@ -1,0 +1,227 @@
+-- docs/formats/store.md says what each table is for, how it grows and what its
+-- queries cost. Times are microseconds since 1970 in UTC, 0 where there is none.
+
+-- +goose Up
+
+CREATE TABLE machines (
+  num         INTEGER PRIMARY KEY,
+  id          TEXT    NOT NULL,
+  name        TEXT    NOT NULL,
+  proposed    TEXT    NOT NULL,
+  in_group    TEXT    NOT NULL,
+  status      TEXT    NOT NULL,
+  committed   INTEGER NOT NULL,
+  ek          BLOB,
+  ek_cert     BLOB,
+  ak          BLOB,
+  ak_name     BLOB    NOT NULL,
+  trust       TEXT    NOT NULL,
+  created     INTEGER NOT NULL,
+  approved    INTEGER NOT NULL,
+  approved_by TEXT    NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX machines_id       ON machines (id);
+CREATE UNIQUE INDEX machines_ak_name  ON machines (ak_name);
+CREATE UNIQUE INDEX machines_name     ON machines (name) WHERE name <> '';
+CREATE        INDEX machines_proposed ON machines (proposed) WHERE name = '';
+CREATE        INDEX machines_status   ON machines (status, id);
+CREATE        INDEX machines_group    ON machines (in_group, id);
+
+-- What a release changes of a machine, apart from what it does not, so that a
+-- release rewrites 200 bytes and not 2 KB.
+CREATE TABLE machine_states (
+  machine           INTEGER PRIMARY KEY REFERENCES machines (num),
+  tier              TEXT    NOT NULL,
+  measurement       BLOB,
+  expected          BLOB,
+  expected_platform BLOB,
+  reset_count       INTEGER NOT NULL,
+  restart_count     INTEGER NOT NULL,
+  clock             INTEGER NOT NULL, -- the 64 bits of an unsigned number
+  safe              INTEGER NOT NULL,
+  releases          TEXT    NOT NULL, -- JSON array of TPM clocks
+  last_release      INTEGER NOT NULL,
+  last_refusal      INTEGER NOT NULL
+) STRICT;
+
+CREATE VIEW whole_machines AS
+SELECT machines.num, machines.id, machines.name, machines.proposed, machines.in_group, machines.status,
+  machines.committed, machines.ek, machines.ek_cert, machines.ak, machines.ak_name, machines.trust,
+  machines.created, machines.approved, machines.approved_by,
+  machine_states.tier, machine_states.measurement, machine_states.expected, machine_states.expected_platform,
+  machine_states.reset_count, machine_states.restart_count, machine_states.clock,
+  machine_states.safe, machine_states.releases, machine_states.last_release, machine_states.last_refusal
+FROM machines JOIN machine_states ON machine_states.machine = machines.num;
+
+CREATE TABLE volumes (
+  num               INTEGER PRIMARY KEY,
+  id                TEXT    NOT NULL,
+  machine           TEXT    NOT NULL REFERENCES machines (id),
+  uuid              TEXT    NOT NULL,
+  status            TEXT    NOT NULL,
+  identity          BLOB,
+  volume_key_digest BLOB,
+  inventory         BLOB,
+  resume            BLOB,
+  keyring           TEXT    NOT NULL,
+  created           INTEGER NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX volumes_id      ON volumes (id);
+CREATE UNIQUE INDEX volumes_machine ON volumes (machine, uuid);
+
+CREATE TABLE secrets (
+  volume          TEXT    NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
+  version         INTEGER NOT NULL,
+  purpose         TEXT    NOT NULL,
+  status          TEXT    NOT NULL,
+  keyring         TEXT    NOT NULL,
+  keyring_version INTEGER NOT NULL,
+  wrapped         TEXT    NOT NULL,
+  created         INTEGER NOT NULL,
+  PRIMARY KEY (volume, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE measurements (
+  num         INTEGER PRIMARY KEY,
+  digest      BLOB    NOT NULL CHECK (length(digest) = 32),
+  in_group    TEXT    NOT NULL,
+  claims      BLOB,
+  status      TEXT    NOT NULL,
+  source      TEXT    NOT NULL,
+  machine     TEXT    NOT NULL,
+  created     INTEGER NOT NULL,
+  approved    INTEGER NOT NULL,
+  approved_by TEXT    NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX measurements_digest ON measurements (digest, in_group);
+CREATE        INDEX measurements_group  ON measurements (in_group, digest);
+CREATE        INDEX measurements_seen   ON measurements (machine) WHERE status = 'seen';
+
+CREATE TABLE platforms (
+  num      INTEGER PRIMARY KEY,
+  machine  TEXT    NOT NULL REFERENCES machines (id),
+  digest   BLOB    NOT NULL CHECK (length(digest) = 32),
+  claims   BLOB,
+  approved INTEGER NOT NULL,
+  created  INTEGER NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX platforms_digest ON platforms (machine, digest);
+
+CREATE TABLE redemptions (
+  challenge  BLOB    PRIMARY KEY NOT NULL CHECK (length(challenge) = 32),
+  keep_until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX redemptions_keep_until ON redemptions (keep_until);
+
+-- An entry's leaf index in the audit log's tree is seq - 1.
+CREATE TABLE entries (
+  seq     INTEGER PRIMARY KEY,
+  signed  BLOB    NOT NULL,
+  machine TEXT    NOT NULL,
+  action  TEXT    NOT NULL,
+  time    INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX entries_machine ON entries (machine) WHERE machine <> '';
+CREATE INDEX entries_action  ON entries (action);
+
+-- By tlog storage index.
+CREATE TABLE tree_hashes (
+  place INTEGER PRIMARY KEY,
+  hash  BLOB    NOT NULL CHECK (length(hash) = 32)
+) STRICT;
+
+-- One row: the last signed head and the size of its tree.
+CREATE TABLE tree_head (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  size INTEGER NOT NULL,
+  head BLOB
+) STRICT;
+
+INSERT INTO tree_head (only, size, head) VALUES (1, 0, NULL);
+
+CREATE TABLE keyring_versions (
+  keyring TEXT    NOT NULL,
+  version INTEGER NOT NULL,
+  enabled INTEGER NOT NULL,
+  created INTEGER NOT NULL,
+  PRIMARY KEY (keyring, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE wrappers (
+  keyring TEXT    NOT NULL,
+  version INTEGER NOT NULL,
+  place   INTEGER NOT NULL, -- keeps their order
+  root    TEXT    NOT NULL,
+  wrapped BLOB    NOT NULL,
+  PRIMARY KEY (keyring, version, place),
+  FOREIGN KEY (keyring, version) REFERENCES keyring_versions (keyring, version) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE service_keys (
+  kind    TEXT    NOT NULL,
+  id      TEXT    NOT NULL,
+  public  BLOB,
+  wrapped TEXT    NOT NULL,
+  created INTEGER NOT NULL,
+  PRIMARY KEY (kind, id)
+) STRICT, WITHOUT ROWID;
+
+-- How many rows there are of each kind and status, kept by the triggers below:
+-- counting a million rows for every page of the status would not do.
+CREATE TABLE counts (
+  kind   TEXT    NOT NULL,
+  status TEXT    NOT NULL,
+  n      INTEGER NOT NULL,
+  PRIMARY KEY (kind, status)
+) STRICT, WITHOUT ROWID;
+
+-- +goose StatementBegin
+CREATE TRIGGER machines_added AFTER INSERT ON machines BEGIN
+  INSERT INTO counts VALUES ('machine', new.status, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER machines_changed AFTER UPDATE OF status ON machines WHEN old.status <> new.status BEGIN
+  UPDATE counts SET n = n - 1 WHERE kind = 'machine' AND status = old.status;
+  INSERT INTO counts VALUES ('machine', new.status, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER volumes_added AFTER INSERT ON volumes BEGIN
+  INSERT INTO counts VALUES ('volume', '', 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER volumes_dropped AFTER DELETE ON volumes BEGIN
+  UPDATE counts SET n = n - 1 WHERE kind = 'volume';
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER secrets_added AFTER INSERT ON secrets BEGIN
+  INSERT INTO counts VALUES ('secret', '', 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER secrets_dropped AFTER DELETE ON secrets BEGIN
+  UPDATE counts SET n = n - 1 WHERE kind = 'secret';
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER measurements_added AFTER INSERT ON measurements BEGIN
+  INSERT INTO counts VALUES ('measurement', new.status, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER measurements_changed AFTER UPDATE OF status ON measurements WHEN old.status <> new.status BEGIN
+  UPDATE counts SET n = n - 1 WHERE kind = 'measurement' AND status = old.status;
+  INSERT INTO counts VALUES ('measurement', new.status, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+
+PRAGMA user_version = 1;

@@ -1,0 +1,54 @@
+-- name: LoadMachine :one
+SELECT sqlc.embed(whole_machines),
+  (SELECT count(*) FROM platforms WHERE platforms.machine = whole_machines.id) AS platforms,
+  (SELECT count(*) FROM measurements WHERE measurements.machine = whole_machines.id AND measurements.status = 'seen') AS seen
+FROM whole_machines WHERE whole_machines.id = ?;
+
+-- name: MachineByAKName :one
+SELECT id FROM machines WHERE ak_name = ?;
+
+-- name: MachineByName :one
+SELECT id FROM machines WHERE name = ? AND name <> '';
+
+-- name: PutMachine :one
+INSERT INTO machines (id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust,
+  created, approved, approved_by)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, proposed = excluded.proposed, in_group = excluded.in_group,
+  status = excluded.status, committed = excluded.committed, ek = excluded.ek, ek_cert = excluded.ek_cert,
+  ak = excluded.ak, ak_name = excluded.ak_name, trust = excluded.trust, created = excluded.created,
+  approved = excluded.approved, approved_by = excluded.approved_by
+RETURNING num;
+
+-- name: PutMachineState :exec
+INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, reset_count, restart_count, clock,
+  safe, releases, last_release, last_refusal)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (machine) DO UPDATE SET tier = excluded.tier, measurement = excluded.measurement,
+  expected = excluded.expected, expected_platform = excluded.expected_platform,
+  reset_count = excluded.reset_count, restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, releases = excluded.releases,
+  last_release = excluded.last_release, last_refusal = excluded.last_refusal;
+
+-- name: MachinesByName :many
+SELECT * FROM whole_machines WHERE name = ? AND name <> '';
+
+-- name: MachinesByProposedName :many
+SELECT * FROM whole_machines WHERE proposed = ? AND name = '' ORDER BY id LIMIT ?;
+
+-- name: MachinesBetween :many
+SELECT * FROM whole_machines WHERE id >= sqlc.arg(low) AND id < sqlc.arg(beyond) ORDER BY id LIMIT sqlc.arg(most);
+
+-- name: ListMachines :many
+SELECT * FROM whole_machines WHERE id > ? ORDER BY id LIMIT ?;
+
+-- name: ListMachinesByStatus :many
+SELECT * FROM whole_machines WHERE status = ? AND id > ? ORDER BY id LIMIT ?;
+
+-- name: ListMachinesByGroup :many
+SELECT * FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?;
+
+-- name: ListMachinesByStatusAndGroup :many
+SELECT * FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?;
+
+-- name: Counts :many
+SELECT kind, status, n FROM counts;

@@ -1,0 +1,32 @@
+-- name: VolumesOfMachine :many
+SELECT * FROM volumes WHERE machine = ? ORDER BY id;
+
+-- name: SecretsOfMachine :many
+SELECT secrets.* FROM volumes JOIN secrets ON secrets.volume = volumes.id
+WHERE volumes.machine = ? ORDER BY secrets.volume, secrets.version;
+
+-- name: PutVolume :exec
+INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET machine = excluded.machine, uuid = excluded.uuid, status = excluded.status,
+  identity = excluded.identity, volume_key_digest = excluded.volume_key_digest, inventory = excluded.inventory,
+  resume = excluded.resume, keyring = excluded.keyring, created = excluded.created;
+
+-- name: DropVolume :exec
+DELETE FROM volumes WHERE id = ?;
+
+-- name: PutSecret :exec
+INSERT INTO secrets (volume, version, purpose, status, keyring, keyring_version, wrapped, created)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (volume, version) DO UPDATE SET purpose = excluded.purpose, status = excluded.status,
+  keyring = excluded.keyring, keyring_version = excluded.keyring_version, wrapped = excluded.wrapped,
+  created = excluded.created;
+
+-- name: ListVolumes :many
+SELECT * FROM volumes WHERE id > ? ORDER BY id LIMIT ?;
+
+-- name: ListVolumesOfMachine :many
+SELECT * FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?;
+
+-- name: SecretsOfVolume :many
+SELECT * FROM secrets WHERE volume = ? ORDER BY version;
