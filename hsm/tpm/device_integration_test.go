@@ -7,14 +7,19 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"math/big"
+	"os"
+	"path/filepath"
 	"testing"
 
+	"github.com/google/go-eventlog/register"
+	"github.com/google/go-eventlog/tcg"
 	"github.com/google/go-tpm/tpm2"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/hsm/tpm"
 	"keywright.dev/kms/exchange"
+	"keywright.dev/test/swtpm"
 )
 
 func TestDeviceGivesTheSameIdentityEachTime(t *testing.T) {
@@ -101,23 +106,45 @@ func TestDeviceQuotes(t *testing.T) {
 	assert.Equal(t, digest[:], info.PCRDigest.Buffer)
 }
 
+func TestDeviceCollectsWhatTheLogSays(t *testing.T) {
+	device, path := open(t), tpm.DefaultEventLog
+	if *devicePath == "" {
+		emulated := swtpm.New(t)
+		path = filepath.Join("..", "..", "test", "swtpm", "testdata", "grub.bin")
+		log, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, emulated.Replay(log))
+		device = tpm.New(emulated)
+	}
+	evidence, err := identify(t, device, exchange.EKP256).Collect([32]byte{1}, path)
+	require.NoError(t, err)
+	log, err := tcg.ParseEventLog(evidence.EventLog, tcg.ParseOpts{})
+	require.NoError(t, err)
+	var want exchange.PCRValues
+	for _, event := range log.Events(register.HashSHA256) {
+		if event.Type != tcg.NoAction {
+			old, _ := want.Value(uint(event.Index))
+			want.Set(uint(event.Index), exchange.Extend(old, [32]byte(event.Digest)))
+		}
+	}
+	require.Equal(t, want, evidence.PCRs)
+}
+
 // TestDeviceLeavesNothingBehind fills a TPM without a resource manager if an
 // error path forgets an object or a session: there is room for three of each.
 func TestDeviceLeavesNothingBehind(t *testing.T) {
 	device := open(t)
 	for range 50 {
-		for _, template := range exchange.EKTemplates()[:2] {
-			_, err := device.Identity(template, "another machine")
-			require.ErrorIs(t, err, tpm.ErrOtherMachine)
-			id, err := device.Identity(template, "")
-			require.NoError(t, err)
-			_, err = id.ActivateCredential([]byte("not"), []byte("a credential"))
-			require.Error(t, err)
-			_, err = id.Collect([32]byte{}, "/nonexistent")
-			require.Error(t, err)
-			require.NoError(t, id.Close())
-			require.NoError(t, id.Close())
-		}
+		_, err := device.Identity(exchange.EKP256, "another machine")
+		require.ErrorIs(t, err, tpm.ErrOtherMachine)
+		id, err := device.Identity(exchange.EKP256, "")
+		require.NoError(t, err)
+		_, err = id.ActivateCredential([]byte("not"), []byte("a credential"))
+		require.Error(t, err)
+		_, err = id.Collect([32]byte{}, "/nonexistent")
+		require.Error(t, err)
+		require.NoError(t, id.Close())
+		require.NoError(t, id.Close())
 	}
 }
 

@@ -6,8 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/binary"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -164,21 +162,6 @@ func TestExtendPCR15(t *testing.T) {
 	require.NoError(t, err)
 	quoted, _ := quote.PCRs.Value(15)
 	require.Equal(t, value, quoted)
-}
-
-func TestCollect(t *testing.T) {
-	emulated := swtpm.New(t)
-	path := filepath.Join("..", "..", "test", "swtpm", "testdata", "grub.bin")
-	log, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.NoError(t, emulated.Replay(log))
-	evidence, err := identify(t, tpm.New(emulated), exchange.EKP256).Collect([32]byte{1}, path)
-	require.NoError(t, err)
-	require.Equal(t, log, evidence.EventLog)
-	pcr4, _ := evidence.PCRs.Value(4)
-	require.NotZero(t, pcr4)
-	pcr14, _ := evidence.PCRs.Value(14)
-	require.NotZero(t, pcr14)
 }
 
 func TestNothingStaysLoaded(t *testing.T) {
