@@ -38,6 +38,7 @@ func TestAttack02EvidenceIsReplayed(t *testing.T) {
 	t.Run("as it was", func(t *testing.T) {
 		_, err := f.guest().Release(t.Context(), api.ReleaseRequest{Attested: recorded})
 		refused(t, kms.ReasonChallenge, err)
+		assert.Equal(t, "challenge", f.lastEntry(m.TPM.Machine()).Code)
 	})
 	t.Run("under a fresh challenge", func(t *testing.T) {
 		fresh, err := f.guest().Challenge(t.Context())

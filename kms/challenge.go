@@ -57,7 +57,7 @@ func (c *Challenges) Issue(purpose exchange.Purpose) (Challenge, error) {
 	key := (*c.keys.Load())[0]
 	ch.Expires = c.clock().Add(ChallengeTTL).UTC().Truncate(time.Millisecond)
 	ch.Token = append(ch.Token, key.id[:]...)
-	ch.Token = binary.BigEndian.AppendUint64(ch.Token, uint64(ch.Expires.UnixMilli())) //nolint:gosec // after 1970
+	ch.Token = binary.BigEndian.AppendUint64(ch.Token, uint64(ch.Expires.UnixMilli()))
 	ch.Token = append(ch.Token, key.mac(purpose, ch.Nonce, ch.Token)...)
 	return ch, nil
 }
@@ -72,7 +72,7 @@ func (c *Challenges) Check(purpose exchange.Purpose, nonce, token []byte) (Redem
 	if !ok || !hmac.Equal(key.mac(purpose, [32]byte(nonce), token[:keyIDLen+8]), token[keyIDLen+8:]) {
 		return Redemption{}, refuse(ReasonChallenge, "the challenge is not one of this service and step")
 	}
-	expires := time.UnixMilli(int64(binary.BigEndian.Uint64(token[keyIDLen:]))).UTC() //nolint:gosec // under our MAC
+	expires := time.UnixMilli(int64(binary.BigEndian.Uint64(token[keyIDLen:]))).UTC()
 	if !c.clock().Before(expires) {
 		return Redemption{}, refuse(ReasonChallenge, "the challenge has expired")
 	}
@@ -89,7 +89,7 @@ func (c *Challenges) credentialSecret(token, nonce, ekName, akName []byte) (secr
 	mac := hmac.New(sha256.New, key.key.Expose())
 	mac.Write([]byte(credentialLabel))
 	for _, part := range [][]byte{nonce, ekName, akName} {
-		_ = binary.Write(mac, binary.BigEndian, uint32(len(part))) //nolint:gosec // a hash takes all; names are short
+		_ = binary.Write(mac, binary.BigEndian, uint32(len(part)))
 		mac.Write(part)
 	}
 	return secret.New(mac.Sum(nil)), nil

@@ -103,12 +103,9 @@ func (c *committing) decide(state State) (Outcome, *Refusal, error) {
 	if state.Machine == nil || !bytes.Equal(state.Machine.AK, c.ak.Public) {
 		return Outcome{}, nil, fmt.Errorf("deciding a commit: the machine changed meanwhile: %w", ErrUnavailable)
 	}
+	d := machineDraft(ActionCommit, &c.attested)
 	if state.Redeemed {
-		return Outcome{}, nil, ErrRedeemed
-	}
-	d := draft{
-		action: ActionCommit, machine: state.Machine.ID, object: machineObject(state.Machine.ID),
-		actor: machineActor(state.Machine.ID), request: c.attested.Request,
+		return c.service.refused(Outcome{}, d, refuseReplay())
 	}
 	out := Outcome{Redeem: &c.redemption}
 	refusal := c.judge(&state)

@@ -141,12 +141,9 @@ func (e *enrolling) readDetails() {
 func (e *enrolling) decide(state State) (Outcome, *Refusal, error) {
 	e.release.Wipe()
 	e.release.Secrets, e.release.Entry = nil, nil
+	d := machineDraft(ActionEnroll, &e.attested)
 	if state.Redeemed {
-		return Outcome{}, nil, ErrRedeemed
-	}
-	d := draft{
-		action: ActionEnroll, machine: e.attested.Machine, object: machineObject(e.attested.Machine),
-		actor: machineActor(e.attested.Machine), request: e.attested.Request,
+		return e.service.refused(Outcome{}, d, refuseReplay())
 	}
 	d.fact("ek.trust", "", e.trust)
 	out := Outcome{Redeem: &e.redemption}

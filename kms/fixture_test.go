@@ -95,7 +95,7 @@ func (f *fixture) service() *kms.Service {
 		Store: f.store, Keys: f.keys, Challenges: challenges, Identity: identity, Log: log,
 		Trust:  func(exchange.EK, []byte, time.Time) (string, error) { return f.trust, nil },
 		Policy: func() kms.Policy { return f.policy },
-		Clock:  f.clock.Now,
+		Clock:  f.clock.Now, Random: rand.Reader,
 	})
 	require.NoError(f.t, err)
 	return service

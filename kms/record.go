@@ -29,8 +29,12 @@ type draft struct {
 	policies []string
 }
 
-func machineActor(id string) audit.Actor {
-	return audit.Actor{Kind: audit.ActorMachine, ID: id}
+// machineDraft begins an entry about what a machine asked for.
+func machineDraft(action string, a *Attested) draft {
+	return draft{
+		action: action, machine: a.Machine, object: machineObject(a.Machine),
+		actor: audit.Actor{Kind: audit.ActorMachine, ID: a.Machine}, request: a.Request,
+	}
 }
 
 func machineObject(id string) string { return "machine/" + id }

@@ -56,6 +56,12 @@ func refuse(reason Reason, format string, args ...any) *Refusal {
 	return &Refusal{reason, fmt.Sprintf(format, args...)}
 }
 
+// refuseReplay is for evidence that was used before. It is recorded and changes
+// nothing else: only fresh evidence says anything about a machine.
+func refuseReplay() *Refusal {
+	return refuse(ReasonChallenge, "the challenge was redeemed before")
+}
+
 // refuseEvidence turns an error of package attest into a refusal.
 func refuseEvidence(reason Reason, err error) *Refusal {
 	var known *attest.Error

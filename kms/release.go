@@ -130,18 +130,12 @@ func (r *releasing) decide(state State) (Outcome, *Refusal, error) {
 	if state.Machine == nil || !bytes.Equal(state.Machine.AK, r.ak.Public) {
 		return Outcome{}, nil, fmt.Errorf("deciding a release: the machine changed meanwhile: %w", ErrUnavailable)
 	}
+	d := machineDraft(ActionRelease, &r.attested)
 	if state.Redeemed {
-		return Outcome{}, nil, ErrRedeemed
-	}
-	d := draft{
-		action: ActionRelease, machine: state.Machine.ID, object: machineObject(state.Machine.ID),
-		actor: machineActor(state.Machine.ID), request: r.attested.Request,
+		return r.service.refused(Outcome{}, d, refuseReplay())
 	}
 	out := Outcome{Redeem: &r.redemption}
-	refusal, err := r.judge(&state, &d)
-	if err != nil {
-		return Outcome{}, nil, err
-	}
+	refusal := r.judge(&state, &d)
 	if refusal != nil && refusal.Reason == ReasonMeasurement && !r.looked {
 		r.wantsNearest = true
 		return Outcome{}, nil, errNearest
@@ -152,7 +146,7 @@ func (r *releasing) decide(state State) (Outcome, *Refusal, error) {
 		return r.service.refused(out, d, refusal)
 	}
 	d.release = hexDigest(r.release.ID)
-	out, err = r.service.entered(out, d, audit.Allowed, nil)
+	out, err := r.service.entered(out, d, audit.Allowed, nil)
 	if err != nil {
 		return Outcome{}, nil, err
 	}
@@ -169,35 +163,35 @@ func (r *releasing) reset() {
 
 // judge goes from the cheap and telling to the detailed; the first refusal is
 // the one the guest is told.
-func (r *releasing) judge(state *State, d *draft) (*Refusal, error) {
+func (r *releasing) judge(state *State, d *draft) *Refusal {
 	m := state.Machine
 	switch m.Status {
 	case MachineActive:
 	case MachineRevoked:
-		return refuse(ReasonRevoked, "the machine is revoked"), nil
+		return refuse(ReasonRevoked, "the machine is revoked")
 	default:
-		return refuse(ReasonPending, "the machine waits for approval"), nil
+		return refuse(ReasonPending, "the machine waits for approval")
 	}
 	if r.boot.Counters.Since(m.Counters) == attest.Regression {
 		d.fact("tpm.counters", formatCounters(m.Counters), formatCounters(r.boot.Counters))
-		return refuse(ReasonCounters, "the TPM's counters went back: a clone, a snapshot, or a cleared TPM"), nil
+		return refuse(ReasonCounters, "the TPM's counters went back: a clone, a snapshot, or a cleared TPM")
 	}
 	if r.refusal != nil {
-		return r.refusal, nil
+		return r.refusal
 	}
 	if r.boot.PCR15 != [32]byte{} {
-		return refuse(ReasonReleased, "PCR 15 is not zero: this boot had its release, or gave it up"), nil
+		return refuse(ReasonReleased, "PCR 15 is not zero: this boot had its release, or gave it up")
 	}
 	if len(r.releasesInWindow(m)) >= maxReleases {
-		return refuse(ReasonRate, "%d releases in 10 minutes of TPM clock", maxReleases), nil
+		return refuse(ReasonRate, "%d releases in 10 minutes of TPM clock", maxReleases)
 	}
 	if refusal := r.judgeVolumes(state, d); refusal != nil {
-		return refusal, nil
+		return refusal
 	}
 	if refusal := r.judgePolicy(state, d); refusal != nil {
-		return refusal, nil
+		return refusal
 	}
-	return r.unwrap(state), nil
+	return r.unwrap(state)
 }
 
 // judgeVolumes holds each volume of the statement against what was enrolled.

@@ -3,7 +3,6 @@ package kms
 import (
 	"context"
 	"crypto"
-	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -33,7 +32,7 @@ type Policy interface {
 // TrustByPerson means that nobody vouches for an EK until an operator does.
 const TrustByPerson = "person"
 
-// Config is what a [Service] is made of. All fields are required but Random.
+// Config is what a [Service] is made of. All fields are required.
 type Config struct {
 	Store      Store
 	Keys       *Keys
@@ -49,7 +48,7 @@ type Config struct {
 	// Policy returns the policy in force.
 	Policy func() Policy
 	Clock  func() time.Time
-	Random io.Reader // crypto/rand where nil
+	Random io.Reader
 }
 
 // Service is the domain. It is safe for concurrent use.
@@ -67,9 +66,6 @@ const rememberedLogs = 256
 
 // New returns a service.
 func New(c Config) (*Service, error) {
-	if c.Random == nil {
-		c.Random = rand.Reader
-	}
 	spki, err := x509.MarshalPKIXPublicKey(c.Identity.Public())
 	if err != nil {
 		return nil, fmt.Errorf("reading the service identity key: %w", err)
@@ -150,7 +146,7 @@ func (s *Service) transact(ctx context.Context, key Key, decide func(State) (Out
 	})
 	switch {
 	case errors.Is(err, ErrRedeemed):
-		return refuse(ReasonChallenge, "the challenge was redeemed before")
+		return refuseReplay() // a race that the store decided
 	case err != nil:
 		return err
 	case refused != nil:

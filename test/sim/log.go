@@ -40,7 +40,7 @@ func NewLog(data []byte) (*Log, error) {
 	}
 	log := &Log{Bytes: data}
 	for _, e := range parsed.Events(register.HashSHA256) {
-		pcr := uint(e.MRIndex()) //nolint:gosec // an index of a PCR
+		pcr := uint(e.MRIndex())
 		value, ok := log.PCRs.Value(pcr)
 		digest := e.ReplayedDigest()
 		if !ok || len(digest) != crypto.SHA256.Size() {
@@ -62,7 +62,7 @@ func (l *Log) With(pcr, eventType uint32, data []byte) (*Log, error) {
 		return nil, err
 	}
 	var b cryptobyte.Builder
-	addUint32(&b, pcr, eventType, uint32(len(algorithms))) //nolint:gosec // a few
+	addUint32(&b, pcr, eventType, uint32(len(algorithms)))
 	for _, a := range algorithms {
 		b.AddUint16(a.id<<8 | a.id>>8)
 		digest := make([]byte, a.size)
@@ -72,7 +72,7 @@ func (l *Log) With(pcr, eventType uint32, data []byte) (*Log, error) {
 		}
 		b.AddBytes(digest)
 	}
-	addUint32(&b, uint32(len(data))) //nolint:gosec // a test's
+	addUint32(&b, uint32(len(data)))
 	b.AddBytes(data)
 	return NewLog(slices.Concat(l.Bytes[:end], b.BytesOrPanic(), l.Bytes[end:]))
 }

@@ -75,7 +75,7 @@ func writeDurably(path string, text secret.Bytes) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // linked or of no use
+	defer os.Remove(f.Name())
 	_, err = f.Write(text.Expose())
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
@@ -135,7 +135,7 @@ func readKey(path string, check func(fs.FileInfo) error) (secret.Bytes, error) {
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return secret.Bytes{}, err
