@@ -142,8 +142,7 @@ func pipe(parts []secret.Bytes) (*os.File, error) {
 	defer w.Close()
 	for _, part := range parts {
 		if _, err := w.Write(part.Expose()); err != nil {
-			r.Close()
-			return nil, err
+			return nil, errors.Join(err, r.Close())
 		}
 	}
 	return r, nil

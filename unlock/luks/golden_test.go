@@ -3,7 +3,6 @@ package luks_test
 import (
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -48,7 +47,7 @@ func judge(t *testing.T, path string) golden {
 
 func codeOf(t *testing.T, err error) luks.Code {
 	var refusal *luks.Refusal
-	require.True(t, errors.As(err, &refusal), err)
+	require.ErrorAs(t, err, &refusal)
 	return refusal.Code
 }
 

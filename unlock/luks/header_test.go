@@ -199,7 +199,7 @@ func TestReadErrorIsNoRefusal(t *testing.T) {
 	_, err := luks.Parse(brokenDisk{}, deviceSize)
 	require.ErrorContains(t, err, "input/output error")
 	var refusal *luks.Refusal
-	assert.False(t, errors.As(err, &refusal))
+	assert.NotErrorAs(t, err, &refusal)
 }
 
 // fickleDisk shows another header at every reading.

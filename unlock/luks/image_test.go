@@ -104,3 +104,9 @@ func requireRefusal(t testing.TB, err error, code luks.Code) {
 	require.NotEmpty(t, refusal.Detail)
 	require.LessOrEqual(t, len(refusal.Detail), 200)
 }
+
+// sameText compares canonical forms, of which every byte counts.
+func sameText(t testing.TB, want string, got []byte) {
+	t.Helper()
+	require.Equal(t, want, string(got))
+}

@@ -99,7 +99,7 @@ const statusSize = 16 << 10
 func readTable(name string) (Table, error) {
 	buffer := make([]byte, statusSize)
 	defer wipe(buffer)
-	request := (*unix.DmIoctl)(unsafe.Pointer(unsafe.SliceData(buffer)))
+	request := (*unix.DmIoctl)(unsafe.Pointer(unsafe.SliceData(buffer))) //nolint:gosec // The buffer begins with the kernel's struct.
 	request.Version = [3]uint32{4, 0, 0}
 	request.Data_size = statusSize
 	request.Data_start = unix.SizeofDmIoctl
@@ -120,6 +120,7 @@ func control(command uint, buffer []byte) error {
 		return err
 	}
 	defer f.Close()
+	//nolint:gosec // The kernel reads and writes within Data_size, the buffer's length.
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(command), uintptr(unsafe.Pointer(unsafe.SliceData(buffer))))
 	if errno != 0 {
 		return os.NewSyscallError("device-mapper ioctl", errno)

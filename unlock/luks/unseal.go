@@ -3,7 +3,7 @@ package luks
 import (
 	"crypto/aes"
 	"crypto/pbkdf2"
-	"crypto/sha1"
+	"crypto/sha1" //nolint:gosec // Volumes made with LUKS1 defaults use it, inside PBKDF2 and the splitter.
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/subtle"
@@ -126,7 +126,7 @@ func derivePBKDF2(newHash func() hash.Hash, key secret.Bytes, salt []byte, itera
 	b := key.Expose()
 	// The standard library takes a string. A view of the bytes leaves no copy
 	// that could not be wiped; it does not outlive the call.
-	view := unsafe.String(unsafe.SliceData(b), len(b))
+	view := unsafe.String(unsafe.SliceData(b), len(b)) //nolint:gosec // See above.
 	derived, err := pbkdf2.Key(newHash, view, salt, int(iterations), size)
 	runtime.KeepAlive(b)
 	if err != nil {
