@@ -121,6 +121,9 @@ const (
 	// KernelImage is the Authenticode digest of the kernel inside a unified
 	// kernel image.
 	KernelImage = "kernel.image"
+	// CommandLineText is the command line that [KernelCommandLine] of the same
+	// set is the digest of, for people to read.
+	CommandLineText = "kernel.cmdline-text"
 	// ImageSignature is [Present] or [Absent]: whether the image carries a
 	// signature.
 	ImageSignature = "image.signature"
