@@ -29,18 +29,6 @@ const machine = "machine"
 
 var disks = map[string]uint32{"/dev/vda": 512, "/dev/vdb": 4096}
 
-func volumeOn(t *testing.T, path string) *luks.Volume {
-	t.Helper()
-	f, err := os.Open(path)
-	require.NoError(t, err)
-	t.Cleanup(func() { f.Close() })
-	h, err := luks.ReadDevice(f)
-	require.NoError(t, err)
-	v, err := h.Validate()
-	require.NoError(t, err)
-	return v
-}
-
 func run(t *testing.T, stdin, name string, arguments ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, arguments...)
@@ -71,7 +59,7 @@ func open(t *testing.T, v *luks.Volume, name string, options luks.Options) *luks
 func TestGuestMappingEqualsCryptsetups(t *testing.T) {
 	for disk, sectorSize := range disks {
 		for _, options := range []luks.Options{{}, {Discards: true}, {ReadOnly: true}} {
-			v := volumeOn(t, disk)
+			v := readVolume(t, disk)
 			m := open(t, v, "data", options)
 			ours := state(t, "data")
 			assert.Equal(t, sectorSize, m.Table.SectorSize)
@@ -97,7 +85,7 @@ func TestGuestMappingEqualsCryptsetups(t *testing.T) {
 }
 
 func TestGuestOpensByPassphrase(t *testing.T) {
-	m, err := volumeOn(t, "/dev/vda").Open(t.Context(), []int{1, 0}, key("installer"), "data", luks.Options{})
+	m, err := readVolume(t, "/dev/vda").Open(t.Context(), []int{1, 0}, key("installer"), "data", luks.Options{})
 	require.NoError(t, err, "a slot that the key does not open does not keep the next from being tried")
 	assert.Equal(t, 0, m.Slot)
 	require.NoError(t, luks.Close(t.Context(), "data"))
@@ -105,7 +93,7 @@ func TestGuestOpensByPassphrase(t *testing.T) {
 
 func TestGuestReadsTheData(t *testing.T) {
 	for disk := range disks {
-		m := open(t, volumeOn(t, disk), "data", luks.Options{})
+		m := open(t, readVolume(t, disk), "data", luks.Options{})
 		assert.Equal(t, "/dev/mapper/data", m.Path)
 		require.NoError(t, unix.Mount(m.Path, "/mnt", "ext4", unix.MS_RDONLY, ""))
 		motto, err := os.ReadFile("/mnt/motto")
@@ -118,7 +106,7 @@ func TestGuestReadsTheData(t *testing.T) {
 }
 
 func TestGuestKeyStandsInNoTableAndNoKeyring(t *testing.T) {
-	v := volumeOn(t, "/dev/vda")
+	v := readVolume(t, "/dev/vda")
 	volumeKey, err := v.Unseal(1, key(machine))
 	require.NoError(t, err)
 	m := open(t, v, "data", luks.Options{})
@@ -135,7 +123,7 @@ func TestGuestKeyStandsInNoTableAndNoKeyring(t *testing.T) {
 
 // Row 11: what is put on the disk after the header was validated is not opened.
 func TestGuestAttack11HeaderSwappedAfterValidation(t *testing.T) {
-	v := volumeOn(t, "/dev/vda")
+	v := readVolume(t, "/dev/vda")
 	honest, err := v.Identity().Digest()
 	require.NoError(t, err)
 	disk, err := os.OpenFile("/dev/vda", os.O_RDWR, 0)
@@ -156,7 +144,7 @@ func TestGuestAttack11HeaderSwappedAfterValidation(t *testing.T) {
 		assert.NoError(t, err)
 	}()
 
-	swapped, err := volumeOn(t, "/dev/vda").Identity().Digest()
+	swapped, err := readVolume(t, "/dev/vda").Identity().Digest()
 	require.NoError(t, err)
 	require.NotEqual(t, honest, swapped)
 	m := open(t, v, "data", luks.Options{})
@@ -167,7 +155,7 @@ func TestGuestAttack11HeaderSwappedAfterValidation(t *testing.T) {
 
 // Row 25: a plain device, and a mapping of another volume, are not the volume's.
 func TestGuestAttack25RootThatIsNotOurs(t *testing.T) {
-	v, other := volumeOn(t, "/dev/vda"), volumeOn(t, "/dev/vdb")
+	v, other := readVolume(t, "/dev/vda"), readVolume(t, "/dev/vdb")
 	_, err := luks.ReadTableOf("/dev/vda")
 	require.ErrorIs(t, err, luks.ErrNoMapping)
 	open(t, other, "root", luks.Options{})
@@ -184,11 +172,11 @@ func TestGuestAttack25RootThatIsNotOurs(t *testing.T) {
 }
 
 func TestGuestInUse(t *testing.T) {
-	v := volumeOn(t, "/dev/vda")
+	v := readVolume(t, "/dev/vda")
 	open(t, v, "data", luks.Options{})
 	_, err := v.Open(t.Context(), []int{1}, key(machine), "again", luks.Options{})
 	require.ErrorIs(t, err, luks.ErrBusy, "the device is taken")
-	_, err = volumeOn(t, "/dev/vdb").Open(t.Context(), []int{1}, key(machine), "data", luks.Options{})
+	_, err = readVolume(t, "/dev/vdb").Open(t.Context(), []int{1}, key(machine), "data", luks.Options{})
 	require.ErrorIs(t, err, luks.ErrBusy, "the name is taken")
 	table, err := luks.ReadTable("data")
 	require.NoError(t, err)
@@ -204,7 +192,7 @@ func TestGuestInUse(t *testing.T) {
 }
 
 func TestGuestNothingStaysBehind(t *testing.T) {
-	v := volumeOn(t, "/dev/vda")
+	v := readVolume(t, "/dev/vda")
 	_, err := v.Open(t.Context(), []int{1}, key("wrong"), "data", luks.Options{})
 	require.ErrorIs(t, err, luks.ErrWrongKey)
 	_, err = luks.ReadTable("data")
@@ -223,7 +211,7 @@ func TestGuestNothingStaysBehind(t *testing.T) {
 }
 
 func TestGuestKeyslotsOfALiveDevice(t *testing.T) {
-	v := volumeOn(t, "/dev/vdb")
+	v := readVolume(t, "/dev/vdb")
 	open(t, v, "data", luks.Options{})
 	ctx := t.Context()
 	program := luks.Cryptsetup{}
@@ -231,7 +219,7 @@ func TestGuestKeyslotsOfALiveDevice(t *testing.T) {
 	require.NoError(t, program.TestKey(ctx, "/dev/vdb", 3, key("pending")))
 	require.NoError(t, luks.Close(ctx, "data"))
 
-	m, err := volumeOn(t, "/dev/vdb").Open(ctx, []int{1, 3}, key("pending"), "data", luks.Options{})
+	m, err := readVolume(t, "/dev/vdb").Open(ctx, []int{1, 3}, key("pending"), "data", luks.Options{})
 	require.NoError(t, err)
 	assert.Equal(t, 3, m.Slot)
 	require.NoError(t, luks.Close(ctx, "data"))

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -77,6 +78,19 @@ func validate(b []byte) (*luks.Volume, error) {
 	return h.Validate()
 }
 
+// readVolume reads a device or file that is a good volume.
+func readVolume(t testing.TB, path string) *luks.Volume {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	t.Cleanup(func() { f.Close() })
+	h, err := luks.ReadDevice(f)
+	require.NoError(t, err)
+	v, err := h.Validate()
+	require.NoError(t, err)
+	return v
+}
+
 func writeCopy(b []byte, magic string, offset, seqid uint64, json string) {
 	copy(b, magic)
 	binary.BigEndian.PutUint16(b[6:], 2)
@@ -109,4 +123,17 @@ func requireRefusal(t testing.TB, err error, code luks.Code) {
 func sameText(t testing.TB, want string, got []byte) {
 	t.Helper()
 	require.Equal(t, want, string(got))
+}
+
+func TestReadDeviceOfAPlainFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "volume")
+	require.NoError(t, os.WriteFile(path, baseImage(t).bytes(), 0o600))
+	require.NoError(t, os.Truncate(path, deviceSize))
+	v := readVolume(t, path)
+	require.Equal(t, testUUID, v.Header().UUID)
+	_, err := v.Open(t.Context(), []int{1}, key("machine"), "data", luks.Options{})
+	require.ErrorContains(t, err, "not a block device")
+	require.ErrorContains(t, v.Check(luks.Table{Name: "data"}), "not a block device")
+	_, err = openVolume(t, sealedVolume(t, make([]byte, 64))).Open(t.Context(), []int{1}, key("machine"), "data", luks.Options{})
+	require.ErrorContains(t, err, "not read from a device")
 }

@@ -51,17 +51,6 @@ func cryptsetup(t *testing.T, stdin string, arguments ...string) string {
 	return string(out)
 }
 
-func readVolume(t *testing.T, path string) *luks.Volume {
-	f, err := os.Open(path)
-	require.NoError(t, err)
-	t.Cleanup(func() { f.Close() })
-	h, err := luks.ReadDevice(f)
-	require.NoError(t, err)
-	v, err := h.Validate()
-	require.NoError(t, err)
-	return v
-}
-
 func identity(t *testing.T, path string) string {
 	sum, err := readVolume(t, path).Identity().Digest()
 	require.NoError(t, err)
@@ -287,10 +276,4 @@ func TestTornHeaderStillOpens(t *testing.T) {
 
 	require.NoError(t, luks.Cryptsetup{}.TestKey(context.Background(), path, 0, key(installer)))
 	assert.Equal(t, luks.CopiesBoth, readVolume(t, path).Header().Copies)
-}
-
-func TestOpenWantsABlockDevice(t *testing.T) {
-	path, _ := formatted(t)
-	_, err := readVolume(t, path).Open(context.Background(), []int{0}, key(installer), "data", luks.Options{})
-	require.ErrorContains(t, err, "not a block device")
 }

@@ -107,14 +107,3 @@ func parseMetadata(c *headerCopy) (metadata, *Refusal) {
 	}
 	return m, nil
 }
-
-// typeOf returns the type member of an object of any shape.
-func typeOf(value jsontext.Value) (string, *Refusal) {
-	var object struct {
-		Type string `json:"type"`
-	}
-	if err := lenient(value, &object); err != nil {
-		return "", refuse(CodeJSONShape, "%v", err)
-	}
-	return object.Type, nil
-}

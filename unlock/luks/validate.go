@@ -87,26 +87,17 @@ func (v *Volume) checkSegment() *Refusal {
 	if len(segments) != 1 {
 		return refuse(CodeSegmentCount, "%d segments, want one", len(segments))
 	}
-	for number, value := range segments {
-		kind, refusal := typeOf(value)
-		if refusal != nil {
-			return refusal
-		}
-		if kind != "crypt" {
-			return refuse(CodeSegmentType, "%q", kind)
-		}
-		if err := strictly(value, &v.segment); err != nil {
-			return refuse(CodeJSONShape, "segment %d: %v", number, err)
-		}
-		v.segmentID = number
-	}
-	if refusal := v.segment.check(); refusal != nil {
+	decoded, refusal := decodeAll(segments, "crypt", CodeSegmentType, (*segment).check)
+	if refusal != nil {
 		return refusal
+	}
+	for number, s := range decoded {
+		v.segmentID, v.segment = number, s
 	}
 	return v.checkRange()
 }
 
-func (s *segment) check() *Refusal {
+func (s *segment) check(id) *Refusal {
 	switch {
 	case len(s.Flags) > 0:
 		return refuse(CodeSegmentFlags, "%q", s.Flags)

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // stripes is the one number of anti-forensic stripes that LUKS knows.
@@ -22,26 +24,37 @@ const (
 // not keep the machine from booting with ours.
 var hashForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,31}$`)
 
-func (v *Volume) checkKeyslots() *Refusal {
-	v.keyslots = make(map[id]keyslot)
-	for number, value := range v.header.metadata.Keyslots {
-		kind, refusal := typeOf(value)
-		if refusal != nil {
-			return refusal
-		}
-		if kind != "luks2" {
-			return refuse(CodeKeyslotType, "keyslot %d: %q", number, kind)
-		}
-		var k keyslot
-		if err := strictly(value, &k); err != nil {
-			return refuse(CodeJSONShape, "keyslot %d: %v", number, err)
-		}
-		if refusal := k.check(number); refusal != nil {
-			return refusal
-		}
-		v.keyslots[number] = k
+func (v *Volume) checkKeyslots() (refusal *Refusal) {
+	v.keyslots, refusal = decodeAll(v.header.metadata.Keyslots, "luks2", CodeKeyslotType, (*keyslot).check)
+	if refusal != nil {
+		return refusal
 	}
 	return v.checkAreas()
+}
+
+// decodeAll decodes objects that must be of one type, and checks each.
+func decodeAll[T any](values map[id]jsontext.Value, kind string, code Code, check func(*T, id) *Refusal) (map[id]T, *Refusal) {
+	decoded := make(map[id]T, len(values))
+	for number, value := range values {
+		var head struct {
+			Type string `json:"type"`
+		}
+		if err := lenient(value, &head); err != nil {
+			return nil, refuse(CodeJSONShape, "number %d: %v", number, err)
+		}
+		if head.Type != kind {
+			return nil, refuse(code, "number %d is %q, want %s", number, head.Type, kind)
+		}
+		var object T
+		if err := strictly(value, &object); err != nil {
+			return nil, refuse(CodeJSONShape, "%s %d: %v", kind, number, err)
+		}
+		if refusal := check(&object, number); refusal != nil {
+			return nil, refusal
+		}
+		decoded[number] = object
+	}
+	return decoded, nil
 }
 
 func (k *keyslot) check(number id) *Refusal {
@@ -105,26 +118,9 @@ func (v *Volume) slotsByOffset() []id {
 	})
 }
 
-func (v *Volume) checkDigests() *Refusal {
-	v.digests = make(map[id]digest)
-	for number, value := range v.header.metadata.Digests {
-		kind, refusal := typeOf(value)
-		if refusal != nil {
-			return refusal
-		}
-		if kind != "pbkdf2" {
-			return refuse(CodeDigestType, "digest %d: %q", number, kind)
-		}
-		var d digest
-		if err := strictly(value, &d); err != nil {
-			return refuse(CodeJSONShape, "digest %d: %v", number, err)
-		}
-		if refusal := d.check(number); refusal != nil {
-			return refusal
-		}
-		v.digests[number] = d
-	}
-	return nil
+func (v *Volume) checkDigests() (refusal *Refusal) {
+	v.digests, refusal = decodeAll(v.header.metadata.Digests, "pbkdf2", CodeDigestType, (*digest).check)
+	return refusal
 }
 
 // check demands a digest that a wrong key cannot match by being compared with
