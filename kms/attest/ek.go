@@ -103,7 +103,7 @@ func doubtOf(err error) string {
 	case err == nil:
 		return ""
 	case errors.As(err, new(x509.UnknownAuthorityError)):
-		return "no pinned CA signed the EK certificate"
+		return "no pinned CA signed the EK certificate: pin the CA that issued it"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "the EK certificate or its CA's has expired or is not valid yet"
 	case errors.As(err, new(x509.UnhandledCriticalExtension)):
