@@ -209,6 +209,26 @@ func TestAttack08EmptyPolicyReleasesNothing(t *testing.T) {
 	assert.Equal(t, audit.Refused, f.lastEntry(m.TPM.Machine()).Outcome)
 }
 
+func TestAttack11HeaderOfAnotherIdentity(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	for name, change := range map[string]func(*exchange.Volume){
+		"identity": func(v *exchange.Volume) { v.Identity[0] ^= 1 },
+		"UUID":     func(v *exchange.Volume) { v.UUID = "0e0d1d5c-0000-4000-8000-000000000001" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request(t, f, m)
+			change(&r.Statement.Volumes[1])
+			_, err := r.Unlock(t.Context(), f.guest())
+			refused(t, kms.ReasonVolume, err)
+			facts := f.lastEntry(m.TPM.Machine()).Facts
+			assert.NotEqual(t, facts[0].Was, facts[0].Is)
+		})
+	}
+	_, err := m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err)
+}
+
 func TestAttack14TPMIsResetAndReplayed(t *testing.T) {
 	f := newFixture(t)
 	m := f.active("web-17")

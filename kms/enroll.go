@@ -264,10 +264,11 @@ func (e *enrolling) addVolume(out *Outcome, asked exchange.Volume) error {
 	return nil
 }
 
-// again delivers the secrets of an enrolment that was interrupted.
+// again delivers the secrets of an enrolment that was interrupted, in the order
+// of the statement; resumes has matched its volumes with the state's.
 func (e *enrolling) again(state *State) error {
-	for i := range state.Volumes {
-		volume := &state.Volumes[i]
+	for _, asked := range e.statement.Volumes {
+		volume := findVolume(state.Volumes, asked.ID)
 		row := findSecret(state.Secrets, volume.ID, SecretPending)
 		if row == nil {
 			row = findSecret(state.Secrets, volume.ID, SecretCurrent)

@@ -34,6 +34,8 @@ type MachineDetails struct {
 	Volumes []Volume `json:"volumes"`
 	// Measurements are those first seen on, or predicted for, this machine.
 	Measurements []Measurement `json:"measurements"`
+	// Attested is the digest of the measurement that it attested last.
+	Attested string `json:"attested,omitempty"`
 	// Expected and ExpectedPlatform are the digests announced for its next boot:
 	// what an approval approves.
 	Expected         string `json:"expected,omitempty"`

@@ -126,8 +126,8 @@ func (o *OperatorClient) Measurements(ctx context.Context, q ListQuery) (Page[Me
 
 // Measurement returns one measurement with its claims; group is needed where
 // several groups have it.
-func (o *OperatorClient) Measurement(ctx context.Context, ref string) (Measurement, error) {
-	return get[Measurement](ctx, o.c, at(PathMeasurement, ref), nil)
+func (o *OperatorClient) Measurement(ctx context.Context, ref, group string) (Measurement, error) {
+	return get[Measurement](ctx, o.c, at(PathMeasurement, ref), ListQuery{Group: group}.values())
 }
 
 // ApproveMeasurement approves a measurement for a group.

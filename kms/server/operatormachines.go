@@ -98,7 +98,7 @@ func (o *operators) showMachine(ctx context.Context, m *kms.Machine, _ *refInput
 	}
 	details := api.MachineDetails{
 		Machine:  machineOf(m),
-		Expected: hexOf(m.Expected), ExpectedPlatform: hexOf(m.ExpectedPlatform),
+		Attested: hexOf(m.Measurement), Expected: hexOf(m.Expected), ExpectedPlatform: hexOf(m.ExpectedPlatform),
 	}
 	for i := range volumes {
 		details.Volumes = append(details.Volumes, volumeOf(&volumes[i]))

@@ -2,8 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net/http"
 	"path/filepath"
+	"slices"
+	"strconv"
 
 	"keywright.dev/kms"
 	"keywright.dev/kms/api"
@@ -20,7 +24,7 @@ func (o *operators) addService() {
 		find:  nothing[noInput], act: o.status,
 	})
 	register(o, operation[backupInput, struct{}, api.Backup]{
-		Route: Route{Method: http.MethodPost, Path: api.PathBackup, Action: "server.backup", Summary: "Write a backup of the running store to a file on the service's host."},
+		Route: Route{Method: http.MethodPost, Path: api.PathBackup, Action: ActionBackup, Summary: "Write a backup of the running store to a file on the service's host."},
 		find:  nothing[backupInput], act: o.backup,
 	})
 }
@@ -49,18 +53,43 @@ func (o *operators) status(ctx context.Context, _ struct{}, _ *noInput) (api.Sta
 	return status, nil
 }
 
-// backup is recorded before it is written, so that no copy leaves unrecorded.
+// ActionBackup is the action of a backup. Two entries record it: that it began,
+// so that no copy leaves unrecorded, and that it is complete.
+const ActionBackup = "server.backup"
+
+// factBackupSize is in the second entry only.
+const factBackupSize = "bytes"
+
+// IsBackupDone tells whether an entry records a complete backup.
+func IsBackupDone(e audit.Entry) bool {
+	return e.Action == ActionBackup && e.Outcome == audit.Done &&
+		slices.ContainsFunc(e.Facts, func(f audit.Fact) bool { return f.Name == factBackupSize })
+}
+
 func (o *operators) backup(ctx context.Context, _ struct{}, in *backupInput) (api.Backup, error) {
 	path := in.Body.Path
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || len(path) > audit.MaxValue {
 		return api.Backup{}, &kms.UsageError{Text: "the path of a backup must be absolute, without . and .."}
 	}
-	s := o.server
-	taken := s.Clock()
-	fact := audit.Fact{Name: "path", Is: path}
-	if err := s.Service.Record(ctx, stateOf(ctx).peer.actor(), "server.backup", "", fact); err != nil {
+	s, actor := o.server, stateOf(ctx).peer.actor()
+	taken, where := s.Clock(), audit.Fact{Name: "path", Is: path}
+	if err := s.Service.Record(ctx, actor, ActionBackup, "", where); err != nil {
 		return api.Backup{}, err
 	}
 	size, err := s.Backups.Backup(ctx, path)
-	return api.Backup{Path: path, Bytes: size, Taken: taken}, err
+	if err != nil {
+		return api.Backup{}, backupFailure(err)
+	}
+	done := audit.Fact{Name: factBackupSize, Is: strconv.FormatInt(size, 10)}
+	return api.Backup{Path: path, Bytes: size, Taken: taken}, s.Service.Record(ctx, actor, ActionBackup, "", where, done)
+}
+
+// backupFailure tells the operator what the host's file system said: a full
+// disk or a missing folder is theirs to mend.
+func backupFailure(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return &kms.UsageError{Text: "writing the backup failed: " + path.Err.Error()}
+	}
+	return err
 }

@@ -54,10 +54,10 @@ SELECT machines.num, machines.id, machines.name, machines.proposed, machines.in_
   machine_states.safe, machine_states.releases, machine_states.last_release, machine_states.last_refusal
 FROM machines JOIN machine_states ON machine_states.machine = machines.num;
 
+-- By machine, so that a release finds all of them in one place.
 CREATE TABLE volumes (
-  num               INTEGER PRIMARY KEY,
-  id                TEXT    NOT NULL,
   machine           TEXT    NOT NULL REFERENCES machines (id),
+  id                TEXT    NOT NULL,
   uuid              TEXT    NOT NULL,
   status            TEXT    NOT NULL,
   identity          BLOB,
@@ -65,11 +65,12 @@ CREATE TABLE volumes (
   inventory         BLOB,
   resume            BLOB,
   keyring           TEXT    NOT NULL,
-  created           INTEGER NOT NULL
-) STRICT;
+  created           INTEGER NOT NULL,
+  PRIMARY KEY (machine, id)
+) STRICT, WITHOUT ROWID;
 
-CREATE UNIQUE INDEX volumes_id      ON volumes (id);
-CREATE UNIQUE INDEX volumes_machine ON volumes (machine, uuid);
+CREATE UNIQUE INDEX volumes_id   ON volumes (id);
+CREATE UNIQUE INDEX volumes_uuid ON volumes (machine, uuid);
 
 CREATE TABLE secrets (
   volume          TEXT    NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,

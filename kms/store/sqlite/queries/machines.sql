@@ -1,8 +1,22 @@
+-- name: GetMachine :one
+SELECT * FROM whole_machines WHERE id = ?;
+
+-- All that a boot's decision reads of single rows, in one statement: of the
+-- measurement and the platform set, empty columns where there is none.
 -- name: LoadMachine :one
-SELECT sqlc.embed(whole_machines),
-  (SELECT count(*) FROM platforms WHERE platforms.machine = whole_machines.id) AS platforms,
-  (SELECT count(*) FROM measurements WHERE measurements.machine = whole_machines.id AND measurements.status = 'seen') AS seen
-FROM whole_machines WHERE whole_machines.id = ?;
+SELECT sqlc.embed(m),
+  (SELECT count(*) FROM platforms WHERE platforms.machine = m.id) AS platforms,
+  (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
+  (SELECT count(*) FROM redemptions WHERE redemptions.challenge = sqlc.narg(challenge)) AS redeemed,
+  x.num IS NOT NULL AS has_measurement, coalesce(x.in_group, '') AS x_group, x.claims AS x_claims,
+  coalesce(x.status, '') AS x_status, coalesce(x.source, '') AS x_source, coalesce(x.machine, '') AS x_machine,
+  coalesce(x.created, 0) AS x_created, coalesce(x.approved, 0) AS x_approved, coalesce(x.approved_by, '') AS x_approved_by,
+  p.num IS NOT NULL AS has_platform, p.claims AS p_claims, coalesce(p.approved, 0) AS p_approved,
+  coalesce(p.created, 0) AS p_created
+FROM whole_machines AS m
+LEFT JOIN measurements AS x ON x.digest = sqlc.narg(measurement) AND x.in_group = coalesce(sqlc.narg(in_group), m.in_group)
+LEFT JOIN platforms AS p ON p.machine = m.id AND p.digest = sqlc.narg(platform)
+WHERE m.id = sqlc.arg(id);
 
 -- name: MachineByAKName :one
 SELECT id FROM machines WHERE ak_name = ?;

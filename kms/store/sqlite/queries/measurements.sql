@@ -23,9 +23,6 @@ SELECT * FROM measurements WHERE in_group = ? AND digest > ? ORDER BY digest LIM
 SELECT * FROM measurements WHERE digest >= sqlc.arg(low) AND digest <= sqlc.arg(high)
 ORDER BY digest, in_group LIMIT sqlc.arg(most);
 
--- name: GetPlatform :one
-SELECT * FROM platforms WHERE machine = ? AND digest = ?;
-
 -- name: PutPlatform :exec
 INSERT INTO platforms (machine, digest, claims, approved, created) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (machine, digest) DO UPDATE SET claims = excluded.claims, approved = excluded.approved,

@@ -1,9 +1,10 @@
--- name: VolumesOfMachine :many
-SELECT * FROM volumes WHERE machine = ? ORDER BY id;
-
--- name: SecretsOfMachine :many
-SELECT secrets.* FROM volumes JOIN secrets ON secrets.volume = volumes.id
-WHERE volumes.machine = ? ORDER BY secrets.volume, secrets.version;
+-- A row for each secret, or one with version 0 for a volume without.
+-- name: VolumesAndSecrets :many
+SELECT sqlc.embed(volumes), coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
+  coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
+  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created
+FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id
+WHERE volumes.machine = ? ORDER BY volumes.id, s.version;
 
 -- name: PutVolume :exec
 INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created)

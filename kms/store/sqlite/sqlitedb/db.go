@@ -57,11 +57,11 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.findMeasurementsStmt, err = db.PrepareContext(ctx, findMeasurements); err != nil {
 		return nil, fmt.Errorf("error preparing query FindMeasurements: %w", err)
 	}
+	if q.getMachineStmt, err = db.PrepareContext(ctx, getMachine); err != nil {
+		return nil, fmt.Errorf("error preparing query GetMachine: %w", err)
+	}
 	if q.getMeasurementStmt, err = db.PrepareContext(ctx, getMeasurement); err != nil {
 		return nil, fmt.Errorf("error preparing query GetMeasurement: %w", err)
-	}
-	if q.getPlatformStmt, err = db.PrepareContext(ctx, getPlatform); err != nil {
-		return nil, fmt.Errorf("error preparing query GetPlatform: %w", err)
 	}
 	if q.headStmt, err = db.PrepareContext(ctx, head); err != nil {
 		return nil, fmt.Errorf("error preparing query Head: %w", err)
@@ -159,9 +159,6 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.redeemedStmt, err = db.PrepareContext(ctx, redeemed); err != nil {
 		return nil, fmt.Errorf("error preparing query Redeemed: %w", err)
 	}
-	if q.secretsOfMachineStmt, err = db.PrepareContext(ctx, secretsOfMachine); err != nil {
-		return nil, fmt.Errorf("error preparing query SecretsOfMachine: %w", err)
-	}
 	if q.secretsOfVolumeStmt, err = db.PrepareContext(ctx, secretsOfVolume); err != nil {
 		return nil, fmt.Errorf("error preparing query SecretsOfVolume: %w", err)
 	}
@@ -171,8 +168,8 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.treeHashStmt, err = db.PrepareContext(ctx, treeHash); err != nil {
 		return nil, fmt.Errorf("error preparing query TreeHash: %w", err)
 	}
-	if q.volumesOfMachineStmt, err = db.PrepareContext(ctx, volumesOfMachine); err != nil {
-		return nil, fmt.Errorf("error preparing query VolumesOfMachine: %w", err)
+	if q.volumesAndSecretsStmt, err = db.PrepareContext(ctx, volumesAndSecrets); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesAndSecrets: %w", err)
 	}
 	if q.wrappersStmt, err = db.PrepareContext(ctx, wrappers); err != nil {
 		return nil, fmt.Errorf("error preparing query Wrappers: %w", err)
@@ -237,14 +234,14 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing findMeasurementsStmt: %w", cerr)
 		}
 	}
+	if q.getMachineStmt != nil {
+		if cerr := q.getMachineStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing getMachineStmt: %w", cerr)
+		}
+	}
 	if q.getMeasurementStmt != nil {
 		if cerr := q.getMeasurementStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing getMeasurementStmt: %w", cerr)
-		}
-	}
-	if q.getPlatformStmt != nil {
-		if cerr := q.getPlatformStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing getPlatformStmt: %w", cerr)
 		}
 	}
 	if q.headStmt != nil {
@@ -407,11 +404,6 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing redeemedStmt: %w", cerr)
 		}
 	}
-	if q.secretsOfMachineStmt != nil {
-		if cerr := q.secretsOfMachineStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing secretsOfMachineStmt: %w", cerr)
-		}
-	}
 	if q.secretsOfVolumeStmt != nil {
 		if cerr := q.secretsOfVolumeStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing secretsOfVolumeStmt: %w", cerr)
@@ -427,9 +419,9 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing treeHashStmt: %w", cerr)
 		}
 	}
-	if q.volumesOfMachineStmt != nil {
-		if cerr := q.volumesOfMachineStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing volumesOfMachineStmt: %w", cerr)
+	if q.volumesAndSecretsStmt != nil {
+		if cerr := q.volumesAndSecretsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesAndSecretsStmt: %w", cerr)
 		}
 	}
 	if q.wrappersStmt != nil {
@@ -487,8 +479,8 @@ type Queries struct {
 	dropVolumeStmt                      *sql.Stmt
 	entriesAfterStmt                    *sql.Stmt
 	findMeasurementsStmt                *sql.Stmt
+	getMachineStmt                      *sql.Stmt
 	getMeasurementStmt                  *sql.Stmt
-	getPlatformStmt                     *sql.Stmt
 	headStmt                            *sql.Stmt
 	keyringVersionsStmt                 *sql.Stmt
 	lastEntryStmt                       *sql.Stmt
@@ -521,11 +513,10 @@ type Queries struct {
 	putVolumeStmt                       *sql.Stmt
 	redeemStmt                          *sql.Stmt
 	redeemedStmt                        *sql.Stmt
-	secretsOfMachineStmt                *sql.Stmt
 	secretsOfVolumeStmt                 *sql.Stmt
 	serviceKeysStmt                     *sql.Stmt
 	treeHashStmt                        *sql.Stmt
-	volumesOfMachineStmt                *sql.Stmt
+	volumesAndSecretsStmt               *sql.Stmt
 	wrappersStmt                        *sql.Stmt
 }
 
@@ -544,8 +535,8 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		dropVolumeStmt:                      q.dropVolumeStmt,
 		entriesAfterStmt:                    q.entriesAfterStmt,
 		findMeasurementsStmt:                q.findMeasurementsStmt,
+		getMachineStmt:                      q.getMachineStmt,
 		getMeasurementStmt:                  q.getMeasurementStmt,
-		getPlatformStmt:                     q.getPlatformStmt,
 		headStmt:                            q.headStmt,
 		keyringVersionsStmt:                 q.keyringVersionsStmt,
 		lastEntryStmt:                       q.lastEntryStmt,
@@ -578,11 +569,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		putVolumeStmt:                       q.putVolumeStmt,
 		redeemStmt:                          q.redeemStmt,
 		redeemedStmt:                        q.redeemedStmt,
-		secretsOfMachineStmt:                q.secretsOfMachineStmt,
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,
 		serviceKeysStmt:                     q.serviceKeysStmt,
 		treeHashStmt:                        q.treeHashStmt,
-		volumesOfMachineStmt:                q.volumesOfMachineStmt,
+		volumesAndSecretsStmt:               q.volumesAndSecretsStmt,
 		wrappersStmt:                        q.wrappersStmt,
 	}
 }

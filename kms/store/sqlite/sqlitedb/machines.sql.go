@@ -7,6 +7,7 @@ package sqlitedb
 
 import (
 	"context"
+	"database/sql"
 )
 
 const counts = `-- name: Counts :many
@@ -34,6 +35,44 @@ func (q *Queries) Counts(ctx context.Context) ([]Count, error) {
 		return nil, err
 	}
 	return items, nil
+}
+
+const getMachine = `-- name: GetMachine :one
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE id = ?
+`
+
+func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, error) {
+	row := q.queryRow(ctx, q.getMachineStmt, getMachine, id)
+	var i WholeMachine
+	err := row.Scan(
+		&i.Num,
+		&i.ID,
+		&i.Name,
+		&i.Proposed,
+		&i.InGroup,
+		&i.Status,
+		&i.Committed,
+		&i.EK,
+		&i.EKCert,
+		&i.AK,
+		&i.AKName,
+		&i.Trust,
+		&i.Created,
+		&i.Approved,
+		&i.ApprovedBy,
+		&i.Tier,
+		&i.Measurement,
+		&i.Expected,
+		&i.ExpectedPlatform,
+		&i.ResetCount,
+		&i.RestartCount,
+		&i.Clock,
+		&i.Safe,
+		&i.Releases,
+		&i.LastRelease,
+		&i.LastRefusal,
+	)
+	return i, err
 }
 
 const listMachines = `-- name: ListMachines :many
@@ -282,20 +321,59 @@ func (q *Queries) ListMachinesByStatusAndGroup(ctx context.Context, arg ListMach
 }
 
 const loadMachine = `-- name: LoadMachine :one
-SELECT whole_machines.num, whole_machines.id, whole_machines.name, whole_machines.proposed, whole_machines.in_group, whole_machines.status, whole_machines.committed, whole_machines.ek, whole_machines.ek_cert, whole_machines.ak, whole_machines.ak_name, whole_machines.trust, whole_machines.created, whole_machines.approved, whole_machines.approved_by, whole_machines.tier, whole_machines.measurement, whole_machines.expected, whole_machines.expected_platform, whole_machines.reset_count, whole_machines.restart_count, whole_machines.clock, whole_machines.safe, whole_machines.releases, whole_machines.last_release, whole_machines.last_refusal,
-  (SELECT count(*) FROM platforms WHERE platforms.machine = whole_machines.id) AS platforms,
-  (SELECT count(*) FROM measurements WHERE measurements.machine = whole_machines.id AND measurements.status = 'seen') AS seen
-FROM whole_machines WHERE whole_machines.id = ?
+SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.last_release, m.last_refusal,
+  (SELECT count(*) FROM platforms WHERE platforms.machine = m.id) AS platforms,
+  (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
+  (SELECT count(*) FROM redemptions WHERE redemptions.challenge = ?1) AS redeemed,
+  x.num IS NOT NULL AS has_measurement, coalesce(x.in_group, '') AS x_group, x.claims AS x_claims,
+  coalesce(x.status, '') AS x_status, coalesce(x.source, '') AS x_source, coalesce(x.machine, '') AS x_machine,
+  coalesce(x.created, 0) AS x_created, coalesce(x.approved, 0) AS x_approved, coalesce(x.approved_by, '') AS x_approved_by,
+  p.num IS NOT NULL AS has_platform, p.claims AS p_claims, coalesce(p.approved, 0) AS p_approved,
+  coalesce(p.created, 0) AS p_created
+FROM whole_machines AS m
+LEFT JOIN measurements AS x ON x.digest = ?2 AND x.in_group = coalesce(?3, m.in_group)
+LEFT JOIN platforms AS p ON p.machine = m.id AND p.digest = ?4
+WHERE m.id = ?5
 `
 
-type LoadMachineRow struct {
-	WholeMachine WholeMachine
-	Platforms    int64
-	Seen         int64
+type LoadMachineParams struct {
+	Challenge   []byte
+	Measurement []byte
+	InGroup     sql.NullString
+	Platform    []byte
+	ID          string
 }
 
-func (q *Queries) LoadMachine(ctx context.Context, id string) (LoadMachineRow, error) {
-	row := q.queryRow(ctx, q.loadMachineStmt, loadMachine, id)
+type LoadMachineRow struct {
+	WholeMachine   WholeMachine
+	Platforms      int64
+	Seen           int64
+	Redeemed       int64
+	HasMeasurement bool
+	XGroup         string
+	XClaims        []byte
+	XStatus        string
+	XSource        string
+	XMachine       string
+	XCreated       int64
+	XApproved      int64
+	XApprovedBy    string
+	HasPlatform    bool
+	PClaims        []byte
+	PApproved      bool
+	PCreated       int64
+}
+
+// All that a boot's decision reads of single rows, in one statement: of the
+// measurement and the platform set, empty columns where there is none.
+func (q *Queries) LoadMachine(ctx context.Context, arg LoadMachineParams) (LoadMachineRow, error) {
+	row := q.queryRow(ctx, q.loadMachineStmt, loadMachine,
+		arg.Challenge,
+		arg.Measurement,
+		arg.InGroup,
+		arg.Platform,
+		arg.ID,
+	)
 	var i LoadMachineRow
 	err := row.Scan(
 		&i.WholeMachine.Num,
@@ -326,6 +404,20 @@ func (q *Queries) LoadMachine(ctx context.Context, id string) (LoadMachineRow, e
 		&i.WholeMachine.LastRefusal,
 		&i.Platforms,
 		&i.Seen,
+		&i.Redeemed,
+		&i.HasMeasurement,
+		&i.XGroup,
+		&i.XClaims,
+		&i.XStatus,
+		&i.XSource,
+		&i.XMachine,
+		&i.XCreated,
+		&i.XApproved,
+		&i.XApprovedBy,
+		&i.HasPlatform,
+		&i.PClaims,
+		&i.PApproved,
+		&i.PCreated,
 	)
 	return i, err
 }

@@ -81,29 +81,6 @@ func (q *Queries) GetMeasurement(ctx context.Context, arg GetMeasurementParams) 
 	return i, err
 }
 
-const getPlatform = `-- name: GetPlatform :one
-SELECT num, machine, digest, claims, approved, created FROM platforms WHERE machine = ? AND digest = ?
-`
-
-type GetPlatformParams struct {
-	Machine string
-	Digest  []byte
-}
-
-func (q *Queries) GetPlatform(ctx context.Context, arg GetPlatformParams) (Platform, error) {
-	row := q.queryRow(ctx, q.getPlatformStmt, getPlatform, arg.Machine, arg.Digest)
-	var i Platform
-	err := row.Scan(
-		&i.Num,
-		&i.Machine,
-		&i.Digest,
-		&i.Claims,
-		&i.Approved,
-		&i.Created,
-	)
-	return i, err
-}
-
 const listMeasurements = `-- name: ListMeasurements :many
 SELECT num, digest, in_group, claims, status, source, machine, created, approved, approved_by FROM measurements
 WHERE measurements.digest > ?1 AND measurements.digest <= coalesce(

@@ -67,9 +67,8 @@ type ServiceKey struct {
 }
 
 type Volume struct {
-	Num             int64
-	ID              string
 	Machine         string
+	ID              string
 	UUID            string
 	Status          string
 	Identity        []byte

@@ -19,7 +19,7 @@ func (q *Queries) DropVolume(ctx context.Context, id string) error {
 }
 
 const listVolumes = `-- name: ListVolumes :many
-SELECT num, id, machine, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created FROM volumes WHERE id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created FROM volumes WHERE id > ? ORDER BY id LIMIT ?
 `
 
 type ListVolumesParams struct {
@@ -37,9 +37,8 @@ func (q *Queries) ListVolumes(ctx context.Context, arg ListVolumesParams) ([]Vol
 	for rows.Next() {
 		var i Volume
 		if err := rows.Scan(
-			&i.Num,
-			&i.ID,
 			&i.Machine,
+			&i.ID,
 			&i.UUID,
 			&i.Status,
 			&i.Identity,
@@ -63,7 +62,7 @@ func (q *Queries) ListVolumes(ctx context.Context, arg ListVolumesParams) ([]Vol
 }
 
 const listVolumesOfMachine = `-- name: ListVolumesOfMachine :many
-SELECT num, id, machine, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListVolumesOfMachineParams struct {
@@ -82,9 +81,8 @@ func (q *Queries) ListVolumesOfMachine(ctx context.Context, arg ListVolumesOfMac
 	for rows.Next() {
 		var i Volume
 		if err := rows.Scan(
-			&i.Num,
-			&i.ID,
 			&i.Machine,
+			&i.ID,
 			&i.UUID,
 			&i.Status,
 			&i.Identity,
@@ -177,43 +175,6 @@ func (q *Queries) PutVolume(ctx context.Context, arg PutVolumeParams) error {
 	return err
 }
 
-const secretsOfMachine = `-- name: SecretsOfMachine :many
-SELECT secrets.volume, secrets.version, secrets.purpose, secrets.status, secrets.keyring, secrets.keyring_version, secrets.wrapped, secrets.created FROM volumes JOIN secrets ON secrets.volume = volumes.id
-WHERE volumes.machine = ? ORDER BY secrets.volume, secrets.version
-`
-
-func (q *Queries) SecretsOfMachine(ctx context.Context, machine string) ([]Secret, error) {
-	rows, err := q.query(ctx, q.secretsOfMachineStmt, secretsOfMachine, machine)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Secret
-	for rows.Next() {
-		var i Secret
-		if err := rows.Scan(
-			&i.Volume,
-			&i.Version,
-			&i.Purpose,
-			&i.Status,
-			&i.Keyring,
-			&i.KeyringVersion,
-			&i.Wrapped,
-			&i.Created,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const secretsOfVolume = `-- name: SecretsOfVolume :many
 SELECT volume, version, purpose, status, keyring, keyring_version, wrapped, created FROM secrets WHERE volume = ? ORDER BY version
 `
@@ -250,30 +211,52 @@ func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret,
 	return items, nil
 }
 
-const volumesOfMachine = `-- name: VolumesOfMachine :many
-SELECT num, id, machine, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created FROM volumes WHERE machine = ? ORDER BY id
+const volumesAndSecrets = `-- name: VolumesAndSecrets :many
+SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.resume, volumes.keyring, volumes.created, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
+  coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
+  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created
+FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id
+WHERE volumes.machine = ? ORDER BY volumes.id, s.version
 `
 
-func (q *Queries) VolumesOfMachine(ctx context.Context, machine string) ([]Volume, error) {
-	rows, err := q.query(ctx, q.volumesOfMachineStmt, volumesOfMachine, machine)
+type VolumesAndSecretsRow struct {
+	Volume         Volume
+	Version        int64
+	Purpose        string
+	Status         string
+	Keyring        string
+	KeyringVersion int64
+	Wrapped        string
+	Created        int64
+}
+
+// A row for each secret, or one with version 0 for a volume without.
+func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]VolumesAndSecretsRow, error) {
+	rows, err := q.query(ctx, q.volumesAndSecretsStmt, volumesAndSecrets, machine)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []Volume
+	var items []VolumesAndSecretsRow
 	for rows.Next() {
-		var i Volume
+		var i VolumesAndSecretsRow
 		if err := rows.Scan(
-			&i.Num,
-			&i.ID,
-			&i.Machine,
-			&i.UUID,
+			&i.Volume.Machine,
+			&i.Volume.ID,
+			&i.Volume.UUID,
+			&i.Volume.Status,
+			&i.Volume.Identity,
+			&i.Volume.VolumeKeyDigest,
+			&i.Volume.Inventory,
+			&i.Volume.Resume,
+			&i.Volume.Keyring,
+			&i.Volume.Created,
+			&i.Version,
+			&i.Purpose,
 			&i.Status,
-			&i.Identity,
-			&i.VolumeKeyDigest,
-			&i.Inventory,
-			&i.Resume,
 			&i.Keyring,
+			&i.KeyringVersion,
+			&i.Wrapped,
 			&i.Created,
 		); err != nil {
 			return nil, err
