@@ -236,6 +236,8 @@ func TestManyLogsThroughASmallMemory(t *testing.T) {
 			boot, err := appraiser.Appraise(quoted(t, replay(t, log)), log)
 			require.NoError(t, err)
 			assert.True(t, boot.Measurement.Equal(appraise(t, log).Measurement))
+			assert.LessOrEqual(t, appraiser.Remembered(), 2)
 		}
 	}
+	assert.Equal(t, 2, appraiser.Remembered())
 }

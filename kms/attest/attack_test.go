@@ -3,6 +3,7 @@ package attest_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -215,11 +216,41 @@ func TestAttack27UnknownComponentIsPartOfTheMeasurement(t *testing.T) {
 	}
 }
 
+// Attack 7: a second value of a variable that has one already.
+func TestAttack07SecondSecureBootStateIsUnexplained(t *testing.T) {
+	second := digested(7, evVariableConfig, efiVariable(globalVendor, "SecureBoot", "\x01"))
+	boot := appraise(t, inserted(t, "ovmf-uki", 7, second))
+	assert.Equal(t, []string{claims.Disabled}, boot.Measurement.Values(claims.SecureBoot))
+	assert.Len(t, boot.Measurement.Values(claims.Unexplained), 1)
+}
+
+// Attack 7: data that the digest covers and that is no variable.
+func TestAttack07MalformedVariableIsUnexplained(t *testing.T) {
+	good := efiVariable(securityVendor, "dbx", "x")
+	for name, data := range map[string]string{
+		"nothing":              "",
+		"cut off":              good[:len(good)-1],
+		"bytes follow":         good + "x",
+		"no name":              efiVariable(securityVendor, "", "x"),
+		"space in the name":    efiVariable(securityVendor, "d b", "x"),
+		"other than ASCII":     efiVariable(securityVendor, "däb", "x"),
+		"half a surrogate":     strings.Replace(good, "d\x00", "\x00\xd8", 1),
+		"name longer than all": good[:16] + "\xff\xff\xff\xff\xff\xff\xff\xff" + good[24:],
+	} {
+		boot := appraise(t, appended(t, "ovmf-uki", digested(7, evAuthority, data)))
+		assert.Len(t, boot.Measurement.Values(claims.Unexplained), 1, name)
+	}
+	boot := appraise(t, appended(t, "ovmf-uki", digested(7, evAuthority, good)))
+	assert.Len(t, boot.Measurement.Values(claims.SecureBootAuthority), 1)
+}
+
 // Attack 27: what is unknown in the PCRs of the platform moves the platform.
 func TestAttack27UnknownPlatformEventIsPartOfThePlatform(t *testing.T) {
 	approved := appraise(t, readLog(t, "ovmf-uki"))
-	for _, pcr := range []uint32{1, 5} {
-		boot := appraise(t, appended(t, "ovmf-uki", digested(pcr, 0x99, "unknown")))
+	uncovered := digested(5, 0x80000006, "a partition table")
+	uncovered.data = []byte("another")
+	for _, event := range []logEvent{digested(1, 0x99, "unknown"), digested(5, 0x99, "unknown"), uncovered} {
+		boot := appraise(t, appended(t, "ovmf-uki", event))
 		assert.True(t, boot.Measurement.Equal(approved.Measurement))
 		assert.Equal(t, []string{claims.Unexplained}, namesOf(claims.Diff(approved.Platform, boot.Platform)))
 		assert.Len(t, boot.Findings(), 1)

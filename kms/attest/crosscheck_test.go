@@ -27,7 +27,7 @@ func TestReplayAgreesWithGoEventlog(t *testing.T) {
 			events, err := parsed.Verify(bank)
 			require.NoError(t, err)
 			_, mine := splitLog(t, log)
-			assert.Equal(t, countBelow(mine, 10), len(events))
+			assert.Len(t, events, countBelow(mine, 10))
 		})
 	}
 }

@@ -20,6 +20,9 @@ func ReadLog(log []byte) (pcrs exchange.PCRValues, measurement, platform []claim
 	return pcrs, measurement, platform, nil
 }
 
+// Remembered returns how many logs are remembered.
+func (a *Appraiser) Remembered() int { return max(a.cache.recent.Len(), len(a.cache.byHash)) }
+
 // Remarshal parses a TPMS_ATTEST and writes it again from what was understood.
 func Remarshal(data []byte) ([]byte, error) {
 	a, err := parseAttested(data)

@@ -64,7 +64,8 @@ func TestAppraiseRefusesLogs(t *testing.T) {
 		"event cut off":               {whole[:len(whole)-1], attest.LogMalformed},
 		"bytes follow":                {append(bytes.Clone(whole), 0), attest.LogMalformed},
 		"fewer digests than declared": {append(specID(algSHA1, 20, algSHA256, 32), whole[len(header):]...), attest.LogMalformed},
-		"digest undeclared":           {append(specID(algSHA384, 48, algSHA256, 32)[:0:0], undeclared(header, events)...), attest.LogMalformed},
+		"digest undeclared":           {undeclared(header, events), attest.LogMalformed},
+		"digest twice":                {digestTwice(events), attest.LogMalformed},
 		"PCR that does not exist":     {joinLog(header, append(events, far)), attest.LogMalformed},
 		"too long":                    {make([]byte, attest.MaxLog+1), attest.LogSize},
 		"too many events":             {joinLog(header, make([]logEvent, 4097)), attest.LogSize},
@@ -88,6 +89,20 @@ func undeclared(header []byte, events []logEvent) []byte {
 	log := joinLog(header, events[:1])
 	binary.LittleEndian.PutUint16(log[len(header)+12:], algSHA384)
 	return log
+}
+
+// digestTwice writes an event with two SHA-256 digests where one of SHA-1 and
+// one of SHA-256 are declared.
+func digestTwice(events []logEvent) []byte {
+	le, e := binary.LittleEndian, events[0]
+	log := specID(algSHA1, 20, algSHA256, 32)
+	for _, v := range []uint32{e.pcr, e.kind, 2} {
+		log = le.AppendUint32(log, v)
+	}
+	for range 2 {
+		log = append(le.AppendUint16(log, algSHA256), e.digest[:]...)
+	}
+	return le.AppendUint32(log, 0)
 }
 
 func TestAppraiseRefusesMissingSeparators(t *testing.T) {

@@ -78,6 +78,6 @@ func FuzzDiff(f *testing.F) {
 		}
 		require.Empty(t, claims.Diff(was, was))
 		require.Equal(t, was.Digest() == is.Digest(), len(claims.Diff(was, is)) == 0)
-		require.Equal(t, len(claims.Diff(was, is)), len(claims.Diff(is, was)))
+		require.Len(t, claims.Diff(is, was), len(claims.Diff(was, is)))
 	})
 }

@@ -95,16 +95,19 @@ func predictUKI(t *testing.T, image []byte) claims.Set {
 	return set
 }
 
+// linearDigest is the Authenticode digest of an image whose sections follow one
+// another: all but the checksum and the signature's directory entry.
+func linearDigest(image []byte) string {
+	const optional = 0x80 + 24
+	return sum(string(image[:optional+64]) + string(image[optional+68:optional+144]) + string(image[optional+152:]))
+}
+
 func TestUKI(t *testing.T) {
 	image := writePE(someUKI()...)
 	got := predictUKI(t, image)
-	// By the format: without the checksum and the signature's directory entry.
-	digest := func(image []byte) string {
-		return sum(string(image[:0x80+24+64]) + string(image[0x80+24+68:0x80+24+144]) + string(image[0x80+24+152:]))
-	}
 	want, err := claims.New(claims.Files, []claims.Claim{
-		{Name: claims.BootApplication, Value: digest(image)},
-		{Name: claims.KernelImage, Value: digest([]byte(kernel()))},
+		{Name: claims.BootApplication, Value: linearDigest(image)},
+		{Name: claims.KernelImage, Value: linearDigest([]byte(kernel()))},
 		{Name: claims.ImageSignature, Value: claims.Absent},
 		{Name: "uki.linux", Value: sum(kernel())},
 		{Name: "uki.osrel", Value: sum("ID=x\n")},
@@ -124,6 +127,16 @@ func TestSignatureAndChecksumMoveNoDigest(t *testing.T) {
 	binary.LittleEndian.PutUint32(image[0x80+24+64:], 7)
 	assert.Equal(t, []claims.Difference{{Name: claims.ImageSignature, Was: claims.Absent, Is: claims.Present}},
 		claims.Diff(plain, predictUKI(t, image)))
+}
+
+func TestSectionsAreHashedInTheOrderOfTheFile(t *testing.T) {
+	image := writePE(someUKI()...)
+	table := image[0x80+24+240:]
+	first, second := bytes.Clone(table[:40]), bytes.Clone(table[40:80])
+	copy(table, second)
+	copy(table[40:], first)
+	application, _ := predictUKI(t, image).One(claims.BootApplication)
+	assert.Equal(t, linearDigest(image), application)
 }
 
 func TestBytesBehindTheSectionsCount(t *testing.T) {
