@@ -155,28 +155,46 @@ func TestAttack09LittleMeasuredIsIdentityOnly(t *testing.T) {
 	assert.False(t, boot.Measurement.Has(claims.SecureBoot))
 }
 
-// Attacks 14 and 15: counters of a TPM that was reset, cloned or rolled back.
-func TestAttack14And15CountersOrder(t *testing.T) {
+// ordersAfter checks how counters follow one last seen.
+func ordersAfter(t *testing.T, cases map[string]struct {
+	now  attest.Counters
+	want attest.Order
+}) {
+	t.Helper()
 	last := attest.Counters{ResetCount: 7, RestartCount: 3, Clock: 1000, Safe: true}
-	for name, c := range map[string]struct {
+	for name, c := range cases {
+		assert.Equal(t, c.want, c.now.Since(last), name)
+	}
+}
+
+// Attack 14: a TPM that was reset, to extend its PCRs again, has counted that.
+func TestAttack14ResetIsCounted(t *testing.T) {
+	ordersAfter(t, map[string]struct {
 		now  attest.Counters
 		want attest.Order
 	}{
-		"the same moment":                 {attest.Counters{ResetCount: 7, RestartCount: 3, Clock: 1000}, attest.SameBoot},
-		"later in the same boot":          {attest.Counters{ResetCount: 7, RestartCount: 3, Clock: 1001}, attest.SameBoot},
+		"the same moment":               {attest.Counters{ResetCount: 7, RestartCount: 3, Clock: 1000}, attest.SameBoot},
+		"later in the same boot":        {attest.Counters{ResetCount: 7, RestartCount: 3, Clock: 1001}, attest.SameBoot},
+		"next boot":                     {attest.Counters{ResetCount: 8, RestartCount: 0, Clock: 1500}, attest.Advance},
+		"next boot after loss of power": {attest.Counters{ResetCount: 8, RestartCount: 0, Clock: 900}, attest.Advance},
+		"resumed":                       {attest.Counters{ResetCount: 7, RestartCount: 4, Clock: 1200}, attest.Advance},
+		"highest reset count":           {attest.Counters{ResetCount: 1<<32 - 1}, attest.Advance},
+	})
+}
+
+// Attack 15: the state of a TPM was cloned or rolled back.
+func TestAttack15RolledBackStateIsARegression(t *testing.T) {
+	ordersAfter(t, map[string]struct {
+		now  attest.Counters
+		want attest.Order
+	}{
+		"snapshot of an earlier boot":     {attest.Counters{ResetCount: 6, RestartCount: 9, Clock: 9000, Safe: true}, attest.Regression},
+		"restart taken back":              {attest.Counters{ResetCount: 7, RestartCount: 2, Clock: 5000, Safe: true}, attest.Regression},
 		"clock set back":                  {attest.Counters{ResetCount: 7, RestartCount: 3, Clock: 999, Safe: true}, attest.Regression},
 		"clock set back and unsafe":       {attest.Counters{ResetCount: 7, RestartCount: 3, Clock: 999}, attest.Regression},
-		"next boot":                       {attest.Counters{ResetCount: 8, RestartCount: 0, Clock: 1500}, attest.Advance},
-		"next boot after loss of power":   {attest.Counters{ResetCount: 8, RestartCount: 0, Clock: 900}, attest.Advance},
-		"resumed":                         {attest.Counters{ResetCount: 7, RestartCount: 4, Clock: 1200}, attest.Advance},
-		"restart taken back":              {attest.Counters{ResetCount: 7, RestartCount: 2, Clock: 5000, Safe: true}, attest.Regression},
-		"snapshot of an earlier boot":     {attest.Counters{ResetCount: 6, RestartCount: 9, Clock: 9000, Safe: true}, attest.Regression},
 		"cleared":                         {attest.Counters{Safe: true}, attest.Regression},
-		"highest reset count":             {attest.Counters{ResetCount: 1<<32 - 1}, attest.Advance},
 		"reset count that wrapped around": {attest.Counters{ResetCount: 0, RestartCount: 9, Clock: 9000}, attest.Regression},
-	} {
-		assert.Equal(t, c.want, c.now.Since(last), name)
-	}
+	})
 }
 
 // Attack 27: a component that nothing names moves the measurement, and its
