@@ -10,6 +10,7 @@ import (
 
 	"keywright.dev/kms/attest"
 	"keywright.dev/kms/claims"
+	"keywright.dev/kms/exchange"
 )
 
 // Whatever a log holds, it is refused with a code or its claims determine its
@@ -25,13 +26,20 @@ func FuzzLog(f *testing.F) {
 			require.ErrorAs(t, err, &refused)
 			return
 		}
-		var boot attest.Boot
-		boot.Measurement, err = claims.New(claims.Measurement, measurement)
-		require.NoError(t, err)
-		boot.Platform, err = claims.New(claims.Platform, platform)
-		require.NoError(t, err)
-		require.Equal(t, pcrs, pcrsOf(t, boot))
+		requireDetermined(t, pcrs, measurement, platform)
 	})
+}
+
+// requireDetermined demands that claims are sound and say all of the PCRs.
+func requireDetermined(t *testing.T, pcrs exchange.PCRValues, measurement, platform []claims.Claim) {
+	t.Helper()
+	var boot attest.Boot
+	var err error
+	boot.Measurement, err = claims.New(claims.Measurement, measurement)
+	require.NoError(t, err)
+	boot.Platform, err = claims.New(claims.Platform, platform)
+	require.NoError(t, err)
+	require.Equal(t, pcrs, pcrsOf(t, boot))
 }
 
 // What parses as a quote is understood to the last byte.
@@ -77,12 +85,7 @@ func FuzzEvents(f *testing.F) {
 			requireCode(t, attest.LogLocality, err)
 			return
 		}
-		var boot attest.Boot
-		boot.Measurement, err = claims.New(claims.Measurement, measurement)
-		require.NoError(t, err)
-		boot.Platform, err = claims.New(claims.Platform, platform)
-		require.NoError(t, err)
-		require.Equal(t, pcrs, pcrsOf(t, boot))
+		requireDetermined(t, pcrs, measurement, platform)
 	})
 }
 
