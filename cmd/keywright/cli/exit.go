@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strings"
+	"syscall"
+
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/audit"
+)
+
+// errUnreachable means that no service answers at the socket.
+type errUnreachable struct {
+	address string
+	cause   error
+}
+
+func (e *errUnreachable) Error() string {
+	switch {
+	case errors.Is(e.cause, fs.ErrNotExist):
+		return fmt.Sprintf("no service at %s: start one with keywright server, or name its socket in KEYWRIGHT_ADDR", e.address)
+	case errors.Is(e.cause, fs.ErrPermission):
+		return fmt.Sprintf("%s: permission denied: run this as the service's user or as root", e.address)
+	case errors.Is(e.cause, syscall.ECONNREFUSED):
+		return fmt.Sprintf("no service at %s: the one that made this socket is gone; start it again", e.address)
+	default:
+		return fmt.Sprintf("the service at %s does not answer: %v", e.address, e.cause)
+	}
+}
+
+func (e *errUnreachable) Unwrap() error { return e.cause }
+
+// about says which reference an error is about.
+type about struct {
+	ref string
+	error
+}
+
+func (a *about) Unwrap() error { return a.error }
+
+// explain puts an error into one line for people.
+func explain(err error) string {
+	var (
+		known *api.Error
+		on    *about
+	)
+	text := err.Error()
+	if errors.As(err, &known) {
+		text = strings.TrimSuffix(known.Message, ".")
+		if known.Code == api.CodeNotFound {
+			text = "not found"
+		}
+		if known.Code == api.CodeInternal {
+			text += fmt.Sprintf(" (request %s)", known.Request)
+		}
+	}
+	if errors.As(err, &on) {
+		text = on.ref + ": " + text + hint(on.ref, known)
+	}
+	if isUsage(err) {
+		text += "; see keywright --help"
+	}
+	return text
+}
+
+// hint says where to look for what was not found.
+func hint(ref string, e *api.Error) string {
+	if e == nil || e.Code != api.CodeNotFound {
+		return ""
+	}
+	kind, _, _ := strings.Cut(ref, "/")
+	return fmt.Sprintf("; keywright %s list shows what there is", kind)
+}
+
+// exitCode is the code that an error ends with.
+func exitCode(err error) int {
+	var (
+		known *api.Error
+		gone  *errUnreachable
+	)
+	switch {
+	case isUsage(err):
+		return ExitUsage
+	case errors.As(err, &known):
+		return exitOf(known.Code)
+	case errors.As(err, &gone):
+		return ExitUnavailable
+	case errors.Is(err, audit.ErrTampered):
+		return ExitRefused
+	default:
+		return ExitFailed
+	}
+}
+
+func exitOf(code api.Code) int {
+	number := code.Number()
+	switch {
+	case code == api.CodeMalformed:
+		return ExitUsage
+	case code == api.CodeUnavailable, number/100 == 11:
+		return ExitUnavailable
+	case code == api.CodeForbidden, number/100 == 12:
+		return ExitRefused
+	default:
+		return ExitFailed
+	}
+}
+
+// reached turns a failure to connect into one that says what to do.
+func reached(address string, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return &errUnreachable{address, op.Err}
+	}
+	return err
+}

@@ -1,0 +1,178 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"keywright.dev/kms/api"
+)
+
+func (p *Program) machineCommand() *cobra.Command {
+	c := &cobra.Command{Use: "machine", Short: "Machines that enrolled"}
+	c.AddCommand(p.machineList(), p.machineShow(), p.machineApprove(), p.machineRename())
+	return c
+}
+
+func (p *Program) machineList() *cobra.Command {
+	var query api.ListQuery
+	c := &cobra.Command{
+		Use: "list", Short: "List machines", Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			machines := everything(c.Context(), p, query, (*api.OperatorClient).Machines)
+			return printList(p, machines, "NAME STATUS GROUP TIER ID LAST-RELEASE", func(m api.Machine) []string {
+				return []string{nameOf(m), m.Status, m.Group, m.Tier, short(m.ID), dash(when(m.LastRelease))}
+			})
+		},
+	}
+	c.Flags().StringVar(&query.Status, "status", "", "only machines with this status: pending, active or revoked")
+	c.Flags().StringVar(&query.Group, "group", "", "only machines of this group")
+	return c
+}
+
+func (p *Program) machineShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show MACHINE", Short: "Show a machine, its volumes and its measurements", Args: exactly("MACHINE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			m, err := p.machine(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return p.print(m, func(w io.Writer) { writeMachine(w, m) })
+		},
+	}
+}
+
+// machine returns the machine that an argument names.
+func (p *Program) machine(ctx context.Context, argument string) (api.MachineDetails, error) {
+	ref, err := reference("machine", argument)
+	if err != nil {
+		return api.MachineDetails{}, err
+	}
+	m, err := call(ctx, p, func(ctx context.Context, o *api.OperatorClient) (api.MachineDetails, error) {
+		return o.Machine(ctx, ref)
+	})
+	return on("machine/"+ref, m, err)
+}
+
+func writeMachine(w io.Writer, m api.MachineDetails) {
+	fields(w,
+		"name", m.Name, "proposed name", m.Proposed, "status", m.Status, "group", m.Group, "tier", m.Tier,
+		"id and EK hash", m.ID, "EK vouched for by", m.EKTrust, "resets seen", fmt.Sprint(m.ResetCount),
+		"enrolled", clock(m.Created), "enrolment finished", map[bool]string{true: "yes", false: "no"}[m.Committed],
+		"approved", when(m.Approved), "approved by", m.ApprovedBy,
+		"last release", when(m.LastRelease), "last refusal", when(m.LastRefusal),
+		"attested last", m.Attested, "expected next", m.Expected, "platform expected", m.ExpectedPlatform,
+	)
+	for _, v := range m.Volumes {
+		fmt.Fprintf(w, "volume/%s  %s  LUKS %s\n", short(v.ID), v.Status, v.UUID)
+	}
+	for _, x := range m.Measurements {
+		fmt.Fprintf(w, "measurement/%s  %s in group %s, %s\n", short(x.ID), x.Status, x.Group, x.Source)
+	}
+}
+
+func (p *Program) machineApprove() *cobra.Command {
+	var (
+		body   api.ApproveMachine
+		dryRun bool
+	)
+	c := &cobra.Command{
+		Use: "approve MACHINE", Short: "Approve a machine and the boot announced for it",
+		Long: `Approve a pending machine: from then on it gets its keys at each boot that
+shows the approved measurement on the approved platform.
+
+Read the EK hash from the hypervisor, not from here, and give it with --ek-hash:
+it shows that this is the machine you mean. It is required unless a pinned CA or
+the inventory vouches for the TPM.
+
+On an active machine it approves the measurement and the platform you name.`,
+		Args: exactly("MACHINE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			before, err := p.machine(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				return p.print(before, func(w io.Writer) { writeApproval(w, before, body) })
+			}
+			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Machine, error) {
+				return o.ApproveMachine(ctx, before.ID, body)
+			})
+			if m, err = on(refOf(before.Machine), m, err); err != nil {
+				return err
+			}
+			return p.print(m, func(w io.Writer) {
+				fmt.Fprintf(w, "machine/%s is %s in group %s\n", m.Name, m.Status, m.Group)
+			})
+		},
+	}
+	c.Flags().StringVar(&body.EKHash, "ek-hash", "", "the EK hash that the hypervisor shows for this machine's TPM")
+	c.Flags().StringVar(&body.Name, "name", "", "its name (default: the proposed one)")
+	c.Flags().StringVar(&body.Group, "group", "", "its group (default: its own, or default)")
+	c.Flags().StringVar(&body.Measurement, "measurement", "", "digest of the boot to approve (default: the one announced)")
+	c.Flags().StringVar(&body.Platform, "platform", "", "digest of the platform to approve (default: the one of the enrolment)")
+	addDryRun(c, &dryRun)
+	return c
+}
+
+func addDryRun(c *cobra.Command, dryRun *bool) {
+	c.Flags().BoolVar(dryRun, "dry-run", false, "show what would be changed and change nothing")
+}
+
+// refOf is how a machine is spoken of.
+func refOf(m api.Machine) string {
+	switch {
+	case m.Name != "":
+		return "machine/" + m.Name
+	default:
+		return "machine/" + short(m.ID)
+	}
+}
+
+func or(texts ...string) string {
+	for _, text := range texts {
+		if text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+func writeApproval(w io.Writer, m api.MachineDetails, a api.ApproveMachine) {
+	fmt.Fprintf(w, "would approve %s:\n", refOf(m.Machine))
+	fields(w,
+		"name", or(a.Name, m.Name, m.Proposed), "group", or(a.Group, m.Group), "status", m.Status+" -> active",
+		"EK hash", m.EKHash, "EK vouched for by", m.EKTrust,
+		"measurement", or(a.Measurement, m.Expected), "platform", or(a.Platform, m.ExpectedPlatform),
+	)
+}
+
+func (p *Program) machineRename() *cobra.Command {
+	var dryRun bool
+	c := &cobra.Command{
+		Use: "rename MACHINE NAME", Short: "Give a machine another name", Args: exactly("MACHINE", "NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			before, err := p.machine(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				return p.print(before, func(w io.Writer) {
+					fmt.Fprintf(w, "would rename %s to machine/%s\n", refOf(before.Machine), args[1])
+				})
+			}
+			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Machine, error) {
+				return o.RenameMachine(ctx, before.ID, args[1])
+			})
+			if m, err = on(refOf(before.Machine), m, err); err != nil {
+				return err
+			}
+			return p.print(m, func(w io.Writer) { fmt.Fprintf(w, "%s is machine/%s now\n", refOf(before.Machine), m.Name) })
+		},
+	}
+	addDryRun(c, &dryRun)
+	return c
+}

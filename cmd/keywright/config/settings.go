@@ -1,0 +1,111 @@
+package config
+
+// Config is the whole file. A file that is missing or empty means the defaults;
+// keys not named keep theirs.
+type Config struct {
+	Server      Server      `toml:"server"`
+	Limits      Limits      `toml:"limits"`
+	Attestation Attestation `toml:"attestation"`
+	Policy      Policy      `toml:"policy"`
+	Audit       Audit       `toml:"audit"`
+	Log         Log         `toml:"log"`
+}
+
+// Server says where the service keeps its things and what it listens to.
+type Server struct {
+	// The folder of everything that is kept: store, root key, operator socket.
+	// It is made with mode 0700; a folder that others can enter is refused.
+	Data string `toml:"data"`
+	// The key file that everything is wrapped under. Empty: root.key among the
+	// credentials that systemd passes (LoadCredential), else root.key in the data
+	// folder, which the first start makes. Keep a copy of it apart from the
+	// backups: a backup opens with it, and with nothing else.
+	RootKey string `toml:"root_key"`
+	// The address that guests connect to: TLS 1.3 only.
+	GuestListen string `toml:"guest_listen"`
+	// The URL that guests are told to use. Empty: https://, the first of names,
+	// and the port of guest_listen.
+	GuestURL string `toml:"guest_url"`
+	// The DNS names and addresses in the guest listener's certificate. Empty: the
+	// host's name and its addresses. Guests do not rely on it: they verify the
+	// service key's signature over each answer.
+	Names []string `toml:"names"`
+	// The unix socket that operators use. Empty: operator.sock in the data folder.
+	// Only the service's own user and root are let in.
+	OperatorSocket string `toml:"operator_socket"`
+	// The address of /metrics, /healthz and /readyz. They tell nothing about
+	// machines or keys, but keep them to your monitoring.
+	MetricsListen string `toml:"metrics_listen"`
+}
+
+// Limits bound what guests can make the service hold. With the defaults it stays
+// below 512 MiB whatever arrives.
+type Limits struct {
+	// Open guest connections. When there are too many, the one that has waited
+	// longest without a request makes room.
+	Connections int `toml:"connections"`
+	// Open connections of one source: an IPv4 address, or the /64 of an IPv6 one.
+	ConnectionsPerSource int `toml:"connections_per_source"`
+	// Requests a second of one source, in the long run.
+	RequestsPerSecond float64 `toml:"requests_per_second"`
+	// Requests of one source at once. A boot takes two, an enrolment four.
+	RequestsBurst int `toml:"requests_burst"`
+	// Releases that are worked on at once. Boots have this lane to themselves.
+	Releases int `toml:"releases"`
+	// Enrolments that are worked on at once.
+	Enrolments int `toml:"enrolments"`
+	// Memory for the bodies of requests.
+	BodyMemory Size `toml:"body_memory"`
+	// Addresses, or ranges such as "10.0.0.0/29", of balancers and gateways that
+	// many machines share: the limits of one source do not apply to them.
+	Balancers []string `toml:"balancers"`
+}
+
+// Attestation says what vouches for a TPM beside a person. With neither key, each
+// machine's EK hash is compared by the operator who approves it.
+type Attestation struct {
+	// PEM files with certificates of the CAs whose EK certificates are trusted.
+	// Whoever pins a software TPM's CA trusts everybody who can use that CA.
+	EKRoots []string `toml:"ek_roots"`
+	// A file with EK hashes, one in a line, as the hypervisor's administrator
+	// lists them; # begins a comment.
+	EKInventory string `toml:"ek_inventory"`
+}
+
+// Policy says which Cedar policies decide. No policy, no key.
+type Policy struct {
+	// Whether the policies that come with Keywright apply.
+	Shipped bool `toml:"shipped"`
+	// Files with further policies. A forbid in them overrules every permit.
+	Files []string `toml:"files"`
+}
+
+// Audit names the audit log.
+type Audit struct {
+	// The log's origin: a name that no other log has, such as
+	// keywright.example.org/audit. Empty: the first of the server's names and
+	// /keywright/audit. It is part of every head and must not change afterwards.
+	Origin string `toml:"origin"`
+}
+
+// Log says what the service writes about its work, to standard error as JSON.
+// Neither secrets nor bodies of requests are in it.
+type Log struct {
+	// The least level that is written: debug, info, warn or error.
+	Level string `toml:"level"`
+}
+
+// Default returns the configuration without a file.
+func Default() Config {
+	return Config{
+		Server: Server{
+			Data: "./keywright-data", GuestListen: "0.0.0.0:8443", MetricsListen: "127.0.0.1:9443",
+		},
+		Limits: Limits{
+			Connections: 1024, ConnectionsPerSource: 256, RequestsPerSecond: 50, RequestsBurst: 200,
+			Releases: 128, Enrolments: 32, BodyMemory: 96 << 20,
+		},
+		Policy: Policy{Shipped: true},
+		Log:    Log{Level: "info"},
+	}
+}

@@ -1,0 +1,102 @@
+package serve
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"keywright.dev/kms"
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/pki"
+	"keywright.dev/kms/secret"
+)
+
+// openCA loads the certificate authority, or makes it.
+func openCA(ctx context.Context, keys *kms.Keys, clock func() time.Time) (*pki.CA, error) {
+	row, private, err := keys.ServiceKey(ctx, kms.ServiceKeyCA, func() (string, []byte, secret.Bytes, error) {
+		ca, err := pki.NewCA(clock())
+		if err != nil {
+			return "", nil, secret.Bytes{}, err
+		}
+		private, err := ca.Marshal()
+		return "ca", ca.Certificate(), private, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer private.Wipe()
+	return pki.OpenCA(row.Public, private)
+}
+
+// openIdentity loads the service identity key, or makes it.
+func openIdentity(ctx context.Context, keys *kms.Keys) (*pki.Identity, error) {
+	_, private, err := keys.ServiceKey(ctx, kms.ServiceKeyIdentity, func() (string, []byte, secret.Bytes, error) {
+		identity, err := pki.NewIdentity()
+		if err != nil {
+			return "", nil, secret.Bytes{}, err
+		}
+		private, err := identity.Marshal()
+		return identity.Fingerprint().String(), identity.SPKI(), private, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer private.Wipe()
+	return pki.OpenIdentity(private)
+}
+
+// openLog loads the audit log's key, or makes it. The log's origin is the key's
+// id, and so stays what it was at the first start.
+func openLog(ctx context.Context, keys *kms.Keys, origin, fallback string) (*audit.Signer, error) {
+	row, private, err := keys.ServiceKey(ctx, kms.ServiceKeyLog, func() (string, []byte, secret.Bytes, error) {
+		name := origin
+		if name == "" {
+			name = fallback
+		}
+		return newLogKey(name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer private.Wipe()
+	if origin != "" && origin != row.ID {
+		return nil, fmt.Errorf("opening the audit log: its origin is %q and the configuration says %q: "+
+			"an origin does not change; take audit.origin out of the configuration", row.ID, origin)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(private.Expose())
+	if err != nil {
+		return nil, errors.New("opening the audit log: its key is not in PKCS#8")
+	}
+	key, ok := parsed.(ed25519.PrivateKey)
+	if !ok {
+		return nil, errors.New("opening the audit log: its key is not an Ed25519 one")
+	}
+	return audit.NewSigner(row.ID, key)
+}
+
+func newLogKey(origin string) (string, []byte, secret.Bytes, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return "", nil, secret.Bytes{}, fmt.Errorf("generating an Ed25519 key: %w", err)
+	}
+	defer clear(private)
+	encodedPublic, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "", nil, secret.Bytes{}, fmt.Errorf("encoding an Ed25519 key: %w", err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return "", nil, secret.Bytes{}, fmt.Errorf("encoding an Ed25519 key: %w", err)
+	}
+	return origin, encodedPublic, secret.New(encoded), nil
+}
+
+// originOf is the log's origin where the configuration names none.
+func originOf(host string) string {
+	return strings.NewReplacer(" ", "-", "+", "-", "[", "", "]", "").Replace(host) + "/keywright/audit"
+}

@@ -1,0 +1,190 @@
+package serve
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/kms"
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/pki"
+	"keywright.dev/kms/policy"
+	"keywright.dev/kms/root"
+	"keywright.dev/kms/server"
+	"keywright.dev/kms/store/sqlite"
+)
+
+// Options are what a service is made of beside its data folder.
+type Options struct {
+	Config  config.Config
+	Version string
+	// Credentials is the folder of systemd's credentials; empty without.
+	Credentials string
+	Logger      *slog.Logger
+	Clock       func() time.Time
+}
+
+// Service is an opened installation: it listens, and serves once it runs.
+type Service struct {
+	// GuestURL and Fingerprint are what guests are told.
+	GuestURL    string
+	Fingerprint string
+	// Socket is the operators'; Metrics the address of the metrics listener.
+	Socket  string
+	Metrics string
+	// RootPath is the root key's file, where it is one; empty for a credential.
+	RootPath string
+	// Server holds the routes.
+	Server *server.Server
+
+	store     *sqlite.Store
+	keys      *kms.Keys
+	listeners server.Listeners
+}
+
+// parts are what the domain is made of.
+type parts struct {
+	store      *sqlite.Store
+	keys       *kms.Keys
+	challenges *kms.Challenges
+	ca         *pki.CA
+	identity   *pki.Identity
+	log        *audit.Signer
+	engine     *policy.Engine
+	roots      []string
+}
+
+// Open opens the data folder and the listeners. What it returned must be run,
+// or closed.
+func Open(ctx context.Context, o Options) (s *Service, err error) {
+	c := &o.Config
+	if c.Server.OperatorSocket == "" {
+		c.Server.OperatorSocket = SocketPath(c.Server.Data)
+	}
+	if err := prepareFolder(c.Server.Data); err != nil {
+		return nil, err
+	}
+	s = &Service{Socket: c.Server.OperatorSocket}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	chosen, err := openRoot(c.Server, o.Credentials)
+	if err != nil {
+		return s, err
+	}
+	if !chosen.credential {
+		s.RootPath = chosen.path
+	}
+	// The store refuses a second service before that could take the socket.
+	metrics := server.NewMetrics()
+	if s.store, err = sqlite.Open(ctx, sqlite.Config{Path: StorePath(c.Server.Data), Clock: o.Clock, Logger: o.Logger}); err != nil {
+		return s, err
+	}
+	if s.listeners, err = listen(ctx, c.Server); err != nil {
+		return s, err
+	}
+	return s, s.wire(ctx, o, chosen.root, metrics)
+}
+
+// wire makes the domain and the server over the store.
+func (s *Service) wire(ctx context.Context, o Options, chosen root.Root, metrics *server.Metrics) error {
+	p, err := s.openParts(ctx, o, chosen)
+	if err != nil {
+		return err
+	}
+	trust, err := openTrust(o.Config.Attestation)
+	if err != nil {
+		return err
+	}
+	domain, err := kms.New(kms.Config{
+		Store: p.store, Keys: p.keys, Challenges: p.challenges, Identity: p.identity, Log: p.log,
+		Trust: trustOf(trust), Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
+	})
+	if err != nil {
+		return err
+	}
+	bound := addrPort(s.listeners.Guest)
+	names, err := pki.ParseNames(namesOf(o.Config.Server, bound))
+	if err != nil {
+		return fmt.Errorf("reading server.names: %w", err)
+	}
+	certificates, err := pki.NewSource(p.ca, names, o.Clock)
+	if err != nil {
+		return err
+	}
+	limits, err := limitsOf(o.Config.Limits)
+	if err != nil {
+		return err
+	}
+	s.GuestURL, s.Fingerprint = guestURL(o.Config.Server, bound), p.identity.Fingerprint().String()
+	s.Metrics = s.listeners.Metrics.Addr().String()
+	s.Server, err = server.New(server.Config{
+		Version: o.Version, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
+		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine },
+		TLS: pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL, Fingerprint: s.Fingerprint,
+		Roots: p.roots, Owner: os.Geteuid(), Limits: limits, Upkeep: p.challenges.RotateIfDue,
+		Metrics: metrics, Logger: o.Logger, Clock: o.Clock, Random: rand.Reader,
+	})
+	return err
+}
+
+// openParts opens the service's own keys, and makes them in a new store.
+func (s *Service) openParts(ctx context.Context, o Options, chosen root.Root) (p parts, err error) {
+	p.store, p.roots = s.store, []string{chosen.URI()}
+	if p.engine, err = openPolicy(o.Config.Policy); err != nil {
+		return p, err
+	}
+	if s.keys, err = kms.OpenKeys(ctx, p.store, []root.Root{chosen}, o.Clock, rand.Reader); err != nil {
+		return p, err
+	}
+	p.keys = s.keys
+	if p.ca, err = openCA(ctx, p.keys, o.Clock); err != nil {
+		return p, err
+	}
+	if p.identity, err = openIdentity(ctx, p.keys); err != nil {
+		return p, err
+	}
+	host := namesOf(o.Config.Server, addrPort(s.listeners.Guest))[0]
+	if p.log, err = openLog(ctx, p.keys, o.Config.Audit.Origin, originOf(host)); err != nil {
+		return p, err
+	}
+	p.challenges, err = kms.OpenChallenges(ctx, p.keys, o.Clock, rand.Reader)
+	return p, err
+}
+
+func limitsOf(c config.Limits) (server.Limits, error) {
+	limits := server.DefaultLimits()
+	balancers, err := c.Prefixes()
+	limits.Connections, limits.PerSource = c.Connections, c.ConnectionsPerSource
+	limits.Rate, limits.Burst = c.RequestsPerSecond, c.RequestsBurst
+	limits.Releases, limits.Enrolments = c.Releases, c.Enrolments
+	limits.BodyMemory, limits.Balancers = int64(c.BodyMemory), balancers
+	return limits, err
+}
+
+// Run serves until ctx ends, and then stops in order; see [server.Server.Run].
+// It closes the service.
+func (s *Service) Run(ctx context.Context) error {
+	err := s.Server.Run(ctx, s.listeners)
+	s.listeners = server.Listeners{}
+	return errors.Join(err, s.Close())
+}
+
+// Close closes what Open opened and wipes the keys.
+func (s *Service) Close() error {
+	closeListeners(s.listeners)
+	if s.keys != nil {
+		s.keys.Wipe()
+	}
+	if s.store == nil {
+		return nil
+	}
+	return s.store.Close()
+}

@@ -1,0 +1,131 @@
+package serve
+
+import (
+	"bufio"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/kms"
+	"keywright.dev/kms/attest"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/pki"
+	"keywright.dev/kms/policy"
+)
+
+// openTrust reads what vouches for endorsement keys.
+func openTrust(a config.Attestation) (attest.EKTrust, error) {
+	var trust attest.EKTrust
+	for _, path := range a.EKRoots {
+		roots, err := readCertificates(path)
+		if err != nil {
+			return trust, fmt.Errorf("reading attestation.ek_roots: %w", err)
+		}
+		trust.Roots = append(trust.Roots, roots...)
+	}
+	if a.EKInventory == "" {
+		return trust, nil
+	}
+	inventory, err := readInventory(a.EKInventory)
+	if err != nil {
+		return trust, fmt.Errorf("reading attestation.ek_inventory: %w", err)
+	}
+	trust.Inventory = inventory
+	return trust, nil
+}
+
+func readCertificates(path string) ([]*x509.Certificate, error) {
+	rest, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var certificates []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil || block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("%s: block %d is not a certificate", path, len(certificates)+1)
+		}
+		certificates = append(certificates, certificate)
+	}
+	if len(certificates) == 0 {
+		return nil, fmt.Errorf("%s: it holds no PEM block with a certificate", path)
+	}
+	return certificates, nil
+}
+
+func readInventory(path string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var hashes []string
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		text = strings.TrimPrefix(strings.ToLower(strings.TrimSpace(text)), "sha256:")
+		if text == "" {
+			continue
+		}
+		if raw, err := hex.DecodeString(text); err != nil || len(raw) != 32 {
+			return nil, fmt.Errorf("%s:%d: want an EK hash of 64 hexadecimal digits", path, n)
+		}
+		hashes = append(hashes, text)
+	}
+	return hashes, lines.Err()
+}
+
+// trustOf puts the judgement into the domain's words.
+func trustOf(trust attest.EKTrust) func(exchange.EK, []byte, time.Time) (string, error) {
+	return func(ek exchange.EK, certificate []byte, now time.Time) (string, error) {
+		decision, err := trust.Check(ek, certificate, now)
+		if err != nil {
+			return "", err
+		}
+		if decision.Basis == attest.ByPerson {
+			return kms.TrustByPerson, nil
+		}
+		return string(decision.Basis), nil
+	}
+}
+
+// openPolicy reads the policies that decide.
+func openPolicy(p config.Policy) (*policy.Engine, error) {
+	var documents []policy.Document
+	if p.Shipped {
+		shipped, err := policy.Shipped()
+		if err != nil {
+			return nil, err
+		}
+		documents = shipped
+	}
+	for _, path := range p.Files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading policy.files: %w", err)
+		}
+		documents = append(documents, policy.Document{Name: path, Text: text})
+	}
+	return policy.New(documents...)
+}
+
+// CheckFiles reads the files that a configuration names, as a start would.
+func CheckFiles(c config.Config) error {
+	_, trustErr := openTrust(c.Attestation)
+	_, policyErr := openPolicy(c.Policy)
+	var namesErr error
+	if len(c.Server.Names) > 0 {
+		_, namesErr = pki.ParseNames(c.Server.Names)
+	}
+	return errors.Join(trustErr, policyErr, namesErr)
+}
