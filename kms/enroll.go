@@ -61,6 +61,9 @@ func checkKeys(keys TPMKeys) (exchange.EK, exchange.AK, *Refusal) {
 // volume. A machine that is pending already gets the same secrets again where
 // it shows their resume ids, and may start anew before its commit.
 func (s *Service) CompleteEnrollment(ctx context.Context, a Attested, keys TPMKeys, proof []byte) (Sealed, error) {
+	if err := s.roomForPending(ctx); err != nil {
+		return Sealed{}, s.unproven(err, a.Source)
+	}
 	e, err := s.beginComplete(a, keys, proof)
 	if err != nil {
 		return Sealed{}, s.unproven(err, a.Source)
@@ -71,6 +74,21 @@ func (s *Service) CompleteEnrollment(ctx context.Context, a Attested, keys TPMKe
 		return Sealed{}, err
 	}
 	return s.seal(e.verified, &e.release)
+}
+
+// maxPending bounds the machines that wait for approval: anybody with a TPM, or
+// the likeness of one, can ask.
+const maxPending = 10_000
+
+func (s *Service) roomForPending(ctx context.Context) error {
+	counts, err := s.Store.Counts(ctx)
+	if err != nil {
+		return fmt.Errorf("counting machines: %w", err)
+	}
+	if counts.Machines[MachinePending] >= maxPending {
+		return refuse(ReasonRate, "%d machines wait for approval already: approve or revoke some", maxPending)
+	}
+	return nil
 }
 
 // enrolling is one enrolment at its second step.

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -20,21 +21,24 @@ type loader struct {
 }
 
 func (l *loader) load(key kms.Key) error {
-	if key.Machine != "" {
-		if err := l.loadMachine(key.Machine); err != nil {
+	if err := l.loadMachine(key); err != nil {
+		return err
+	}
+	if l.machine == nil {
+		if err := errors.Join(l.loadRedeemed(key), l.loadMeasurements(key.Group, key.Measurements)); err != nil {
 			return err
 		}
 	}
-	return errors.Join(
-		l.loadHolders(key),
-		l.loadRedeemed(key),
-		l.loadMeasurements(key),
-		l.loadPlatform(key),
-	)
+	return l.loadHolders(key)
 }
 
-func (l *loader) loadMachine(id string) error {
-	row, err := l.rows.LoadMachine(l.ctx, id)
+// loadMachine loads what there is if the machine exists: most of it, and all
+// that a boot asks for, in two statements.
+func (l *loader) loadMachine(key kms.Key) error {
+	if key.Machine == "" {
+		return nil
+	}
+	row, err := l.rows.LoadMachine(l.ctx, loadParams(key))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	} else if err != nil {
@@ -44,18 +48,66 @@ func (l *loader) loadMachine(id string) error {
 	if err != nil {
 		return err
 	}
-	volumes, err := l.rows.VolumesOfMachine(l.ctx, id)
-	if err != nil {
-		return err
-	}
-	secrets, err := l.rows.SecretsOfMachine(l.ctx, id)
-	if err != nil {
-		return err
-	}
 	l.machine = &row.WholeMachine
 	l.state.Machine = &machine
 	l.state.Platforms, l.state.SeenMeasurements = int(row.Platforms), int(row.Seen)
-	l.state.Volumes, l.state.Secrets = each(volumes, toVolume), each(secrets, toSecret)
+	l.state.Redeemed = row.Redeemed > 0
+	if row.HasPlatform {
+		l.state.Platform = &kms.Platform{
+			Machine: machine.ID, Digest: *key.Platform, Claims: row.PClaims, Approved: row.PApproved, Created: toTime(row.PCreated),
+		}
+	}
+	if row.HasMeasurement {
+		l.state.Measurements = append(l.state.Measurements, joinedMeasurement(key.Measurements[0], row))
+	}
+	if len(key.Measurements) > 1 {
+		if err := l.loadMeasurements(cmp.Or(key.Group, machine.Group), key.Measurements[1:]); err != nil {
+			return err
+		}
+	}
+	return l.loadVolumes(machine.ID)
+}
+
+// loadParams joins to the machine's row what a boot names: one of each.
+func loadParams(key kms.Key) sqlitedb.LoadMachineParams {
+	p := sqlitedb.LoadMachineParams{ID: key.Machine, InGroup: sql.NullString{String: key.Group, Valid: key.Group != ""}}
+	if key.Challenge != nil {
+		p.Challenge = key.Challenge[:]
+	}
+	if key.Platform != nil {
+		p.Platform = key.Platform[:]
+	}
+	if len(key.Measurements) > 0 {
+		p.Measurement = key.Measurements[0][:]
+	}
+	return p
+}
+
+func joinedMeasurement(digest [32]byte, row sqlitedb.LoadMachineRow) kms.Measurement {
+	return toMeasurement(sqlitedb.Measurement{
+		Digest: digest[:], InGroup: row.XGroup, Claims: row.XClaims,
+		Status: row.XStatus, Source: row.XSource, Machine: row.XMachine,
+		Created: row.XCreated, Approved: row.XApproved, ApprovedBy: row.XApprovedBy,
+	})
+}
+
+// loadVolumes loads the volumes with their secrets.
+func (l *loader) loadVolumes(machine string) error {
+	rows, err := l.rows.VolumesAndSecrets(l.ctx, machine)
+	if err != nil {
+		return err
+	}
+	for i, r := range rows {
+		if i == 0 || rows[i-1].Volume.ID != r.Volume.ID {
+			l.state.Volumes = append(l.state.Volumes, toVolume(r.Volume))
+		}
+		if r.Version > 0 {
+			l.state.Secrets = append(l.state.Secrets, toSecret(sqlitedb.Secret{
+				Volume: r.Volume.ID, Version: r.Version, Purpose: r.Purpose, Status: r.Status,
+				Keyring: r.Keyring, KeyringVersion: r.KeyringVersion, Wrapped: r.Wrapped, Created: r.Created,
+			}))
+		}
+	}
 	return nil
 }
 
@@ -84,12 +136,8 @@ func (l *loader) loadRedeemed(key kms.Key) error {
 	return err
 }
 
-func (l *loader) loadMeasurements(key kms.Key) error {
-	group := key.Group
-	if group == "" && l.state.Machine != nil {
-		group = l.state.Machine.Group
-	}
-	for _, digest := range key.Measurements {
+func (l *loader) loadMeasurements(group string, digests [][32]byte) error {
+	for _, digest := range digests {
 		row, err := l.rows.GetMeasurement(l.ctx, sqlitedb.GetMeasurementParams{Digest: digest[:], InGroup: group})
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
@@ -98,20 +146,5 @@ func (l *loader) loadMeasurements(key kms.Key) error {
 		}
 		l.state.Measurements = append(l.state.Measurements, toMeasurement(row))
 	}
-	return nil
-}
-
-func (l *loader) loadPlatform(key kms.Key) error {
-	if key.Platform == nil || key.Machine == "" {
-		return nil
-	}
-	row, err := l.rows.GetPlatform(l.ctx, sqlitedb.GetPlatformParams{Machine: key.Machine, Digest: key.Platform[:]})
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	platform := toPlatform(row)
-	l.state.Platform = &platform
 	return nil
 }

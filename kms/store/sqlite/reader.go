@@ -29,13 +29,13 @@ func most(limit int) int64 { return int64(max(limit, 0)) }
 
 // Machine implements [kms.Reader].
 func (s *Store) Machine(ctx context.Context, id string) (*kms.Machine, error) {
-	row, err := s.rows.LoadMachine(ctx, id)
+	row, err := s.rows.GetMachine(ctx, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("machine %.64s: %w", id, kms.ErrNotFound)
 	} else if err != nil {
 		return nil, fmt.Errorf("reading a machine: %w", err)
 	}
-	m, err := toMachine(row.WholeMachine)
+	m, err := toMachine(row)
 	return &m, err
 }
 
