@@ -256,29 +256,27 @@ func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) {
 		out.Volumes = r.reported(state)
 	} else {
 		m.LastRefusal = now
-		r.remember(out, state, refusal)
+	}
+	if r.refusal == nil && m.Status == MachineActive {
+		r.remember(out, state)
 	}
 	out.Machine = &m
 }
 
-// remember keeps what was refused for an operator to look at.
-func (r *releasing) remember(out *Outcome, state *State, refusal *Refusal) {
-	now := r.service.Clock()
-	switch refusal.Reason {
-	case ReasonMeasurement:
-		if len(state.Measurements) == 0 && state.SeenMeasurements < maxSeen {
-			out.Measurements = []Measurement{{
-				Digest: r.boot.Measurement.Digest(), Group: state.Machine.Group, Claims: r.boot.Measurement.Marshal(),
-				Status: MeasurementSeen, Source: SourceAttested, Machine: state.Machine.ID, Created: now,
-			}}
-		}
-	case ReasonPlatform:
-		if state.Platform == nil && state.Platforms < maxSeen {
-			out.Platforms = []Platform{{
-				Machine: state.Machine.ID, Digest: r.boot.Platform.Digest(), Claims: r.boot.Platform.Marshal(), Created: now,
-			}}
-		}
-	default:
+// remember keeps what is not known yet of an attested boot, so that an operator
+// can look at it and approve it.
+func (r *releasing) remember(out *Outcome, state *State) {
+	m, now := state.Machine, r.service.Clock()
+	if len(state.Measurements) == 0 && state.SeenMeasurements < maxSeen {
+		out.Measurements = []Measurement{{
+			Digest: r.boot.Measurement.Digest(), Group: m.Group, Claims: r.boot.Measurement.Marshal(),
+			Status: MeasurementSeen, Source: SourceAttested, Machine: m.ID, Created: now,
+		}}
+	}
+	if state.Platform == nil && state.Platforms < maxSeen {
+		out.Platforms = []Platform{{
+			Machine: m.ID, Digest: r.boot.Platform.Digest(), Claims: r.boot.Platform.Marshal(), Created: now,
+		}}
 	}
 }
 

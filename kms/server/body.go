@@ -92,7 +92,7 @@ func (c *charge) read(w http.ResponseWriter, r *http.Request, limit int, now tim
 		return nil, fail(api.CodeTooLarge)
 	}
 	// An error means that the connection has no deadline; the server's own holds.
-	_ = http.NewResponseController(w).SetReadDeadline(now.Add(bodyTimeout))
+	_ = http.NewResponseController(w).SetReadDeadline(now.Add(c.bodies.limits.BodyTimeout))
 	var body []byte
 	for size := min(firstBody, limit+1); ; size = min(2*size, limit+1) {
 		if err := c.grow(size); err != nil {

@@ -21,6 +21,8 @@ type Limits struct {
 	Releases, Enrolments, Challenges int
 	// BodyMemory bounds the bytes that request bodies take, received and decoded.
 	BodyMemory int64
+	// BodyTimeout bounds how long a body may take to arrive.
+	BodyTimeout time.Duration
 	// Balancers are addresses that many machines share: the limits of one
 	// source do not apply to them.
 	Balancers []netip.Prefix
@@ -32,14 +34,13 @@ func DefaultLimits() Limits {
 		Connections: 1024, PerSource: 256,
 		Rate: 50, Burst: 200, Sources: 16384,
 		Releases: 128, Enrolments: 32, Challenges: 64,
-		BodyMemory: 96 << 20,
+		BodyMemory: 96 << 20, BodyTimeout: 10 * time.Second,
 	}
 }
 
 // Times that bound how long a caller can take.
 const (
 	headerTimeout = 5 * time.Second
-	bodyTimeout   = 10 * time.Second
 	writeTimeout  = 60 * time.Second
 	idleTimeout   = 15 * time.Second
 	// laneTimeout bounds how long a request waits for its turn.

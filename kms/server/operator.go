@@ -217,7 +217,7 @@ func register[Input, Target, Answer any](o *operators, op operation[Input, Targe
 func (o *operators) describe(r Route) huma.Operation {
 	return huma.Operation{
 		OperationID: operationID(r), Method: r.Method, Path: r.Path, Summary: r.Summary,
-		Tags: []string{string(r.Listener)}, MaxBodyBytes: maxOperatorBody, BodyReadTimeout: bodyTimeout,
+		Tags: []string{string(r.Listener)}, MaxBodyBytes: maxOperatorBody, BodyReadTimeout: o.server.Limits.BodyTimeout,
 		Extensions: map[string]any{extensionAction: r.Action},
 		Responses:  errorResponses(o.api.OpenAPI().Components.Schemas),
 	}

@@ -87,7 +87,7 @@ func (s *Server) metricsServer(ctx context.Context) *http.Server {
 func (s *Server) httpServer(ctx context.Context, handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
-		ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout + bodyTimeout,
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout + s.Limits.BodyTimeout,
 		WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(quiet{s.Logger.Handler()}, slog.LevelDebug),
