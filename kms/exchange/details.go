@@ -14,7 +14,10 @@ type EnrollDetails struct {
 
 // CommitDetails is the JSON in a statement with [PurposeCommit].
 type CommitDetails struct {
-	Volumes []VolumeReport `json:"volumes"`
+	// CommandLine is the kernel's, as /proc/cmdline shows it. The service
+	// believes it only where the measured digest is that of this text.
+	CommandLine string         `json:"command_line,omitempty"`
+	Volumes     []VolumeReport `json:"volumes"`
 	// NextBoot is what the files of the next boot lead to: the canonical form of
 	// a set of claims of kind files; empty where nothing could be predicted.
 	NextBoot []byte `json:"next_boot"`
@@ -22,7 +25,8 @@ type CommitDetails struct {
 
 // BootDetails is the JSON in a statement with [PurposeBoot].
 type BootDetails struct {
-	Volumes []VolumeReport `json:"volumes"`
+	CommandLine string         `json:"command_line,omitempty"` // see [CommitDetails]
+	Volumes     []VolumeReport `json:"volumes"`
 }
 
 // VolumeReport is what a guest reports of a LUKS header beside its identity.
