@@ -53,9 +53,10 @@ type committing struct {
 	redemption Redemption
 	details    exchange.CommitDetails
 	// expected is the measurement of the next boot, and source how it is known.
-	expected claims.Set
-	source   MeasurementSource
-	result   Committed
+	expected    claims.Set
+	source      MeasurementSource
+	commandLine string // of expected
+	result      Committed
 }
 
 func (s *Service) beginCommit(ctx context.Context, a Attested) (*committing, error) {
@@ -83,6 +84,7 @@ func (c *committing) readDetails() *Refusal {
 	c.details = details
 	if len(details.NextBoot) == 0 {
 		c.expected, c.source = c.boot.Measurement, SourceAttested
+		c.commandLine = commandLineOf(c.expected, details.CommandLine)
 		return nil
 	}
 	files, err := claims.Parse(details.NextBoot)
@@ -93,7 +95,7 @@ func (c *committing) readDetails() *Refusal {
 	if err != nil {
 		return refuse(ReasonMeasurement, "the next boot cannot be predicted: %v", err)
 	}
-	c.source = SourcePredicted
+	c.source, c.commandLine = SourcePredicted, commandLineOfFiles(c.expected, files)
 	return nil
 }
 
@@ -170,17 +172,17 @@ func (c *committing) expect(out *Outcome, state *State) {
 	m.Committed, m.Counters, m.Tier = true, c.boot.Counters, string(claims.TierOf(c.expected))
 	m.Measurement, m.Expected, m.ExpectedPlatform = c.boot.Measurement.Digest(), c.expected.Digest(), c.boot.Platform.Digest()
 	out.Machine = &m
-	add := func(set claims.Set, source MeasurementSource) {
+	add := func(set claims.Set, source MeasurementSource, commandLine string) {
 		row := Measurement{
-			Digest: set.Digest(), Group: m.Group, Claims: set.Marshal(), Status: MeasurementSeen,
-			Source: source, Machine: m.ID, Created: now,
+			Digest: set.Digest(), Group: m.Group, Claims: set.Marshal(), CommandLine: commandLine,
+			Status: MeasurementSeen, Source: source, Machine: m.ID, Created: now,
 		}
 		if !hasMeasurement(state.Measurements, row.Digest) && !hasMeasurement(out.Measurements, row.Digest) {
 			out.Measurements = append(out.Measurements, row)
 		}
 	}
-	add(c.expected, c.source)
-	add(c.boot.Measurement, SourceAttested)
+	add(c.expected, c.source, c.commandLine)
+	add(c.boot.Measurement, SourceAttested, commandLineOf(c.boot.Measurement, c.details.CommandLine))
 	if state.Platform == nil {
 		out.Platforms = []Platform{{Machine: m.ID, Digest: m.ExpectedPlatform, Claims: c.boot.Platform.Marshal(), Created: now}}
 	}

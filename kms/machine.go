@@ -146,8 +146,11 @@ type Measurement struct {
 	Digest [32]byte // of Claims
 	Group  string
 	Claims []byte // canonical form, package claims
-	Status MeasurementStatus
-	Source MeasurementSource
+	// CommandLine is the kernel command line whose digest the claims hold; empty
+	// where nobody told it.
+	CommandLine string
+	Status      MeasurementStatus
+	Source      MeasurementSource
 	// Machine is the id of the machine it was first seen on or predicted for.
 	Machine    string
 	Created    time.Time

@@ -19,35 +19,39 @@ func (r *releasing) loadNearest(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("explaining a refusal: %w", err)
 	}
-	digest, differences, err := r.service.nearest(ctx, machine.Group, r.boot.Measurement)
+	nearest, differences, err := r.service.nearest(ctx, machine.Group, r.boot.Measurement)
 	if err != nil {
 		return fmt.Errorf("explaining a refusal: %w", err)
 	}
-	r.nearestOf, r.nearest, r.looked = digest, differences, true
+	r.looked = true
+	if nearest != nil {
+		r.nearestOf = hexDigest(nearest.Digest)
+		r.nearest = readable(differences, nearest.CommandLine, r.commandLine())
+	}
 	return nil
 }
 
-// nearest returns the digest of the approved measurement that differs least
-// from set, and the differences; nothing where the group has none.
-func (s *Service) nearest(ctx context.Context, group string, set claims.Set) (string, []claims.Difference, error) {
+// nearest returns the approved measurement that differs least from set, and the
+// differences; nil where the group has none.
+func (s *Service) nearest(ctx context.Context, group string, set claims.Set) (*Measurement, []claims.Difference, error) {
 	rows, err := s.Store.Measurements(ctx, group, "", maxNearest)
 	if err != nil {
-		return "", nil, err
+		return nil, nil, err
 	}
-	var digest string
+	var nearest *Measurement
 	var best []claims.Difference
-	for _, row := range rows {
+	for i, row := range rows {
 		if row.Status != MeasurementApproved {
 			continue
 		}
 		approved, err := claims.Parse(row.Claims)
 		if err != nil {
-			return "", nil, fmt.Errorf("reading measurement/%s: %w", hexDigest(row.Digest), err)
+			return nil, nil, fmt.Errorf("reading measurement/%s: %w", hexDigest(row.Digest), err)
 		}
 		differences := claims.Diff(approved, set)
-		if digest == "" || len(differences) < len(best) {
-			digest, best = hexDigest(row.Digest), differences
+		if nearest == nil || len(differences) < len(best) {
+			nearest, best = &rows[i], differences
 		}
 	}
-	return digest, best, nil
+	return nearest, best, nil
 }

@@ -129,8 +129,8 @@ func (s *Service) SubmitMeasurement(ctx context.Context, actor audit.Actor, base
 		return nil, usage("%v", err)
 	}
 	row := Measurement{
-		Digest: next.Digest(), Group: from.Group, Claims: next.Marshal(), Status: MeasurementSeen,
-		Source: SourceOperator, Machine: from.Machine, Created: s.Clock(),
+		Digest: next.Digest(), Group: from.Group, Claims: next.Marshal(),
+		CommandLine: commandLineOfFiles(next, fileSet), Status: MeasurementSeen, Source: SourceOperator, Machine: from.Machine, Created: s.Clock(),
 	}
 	return s.enterMeasurement(ctx, actor, ActionSubmitMeasurement, row)
 }

@@ -270,7 +270,8 @@ func (r *releasing) remember(out *Outcome, state *State) {
 	if len(state.Measurements) == 0 && state.SeenMeasurements < maxSeen {
 		out.Measurements = []Measurement{{
 			Digest: r.boot.Measurement.Digest(), Group: m.Group, Claims: r.boot.Measurement.Marshal(),
-			Status: MeasurementSeen, Source: SourceAttested, Machine: m.ID, Created: now,
+			CommandLine: r.commandLine(),
+			Status:      MeasurementSeen, Source: SourceAttested, Machine: m.ID, Created: now,
 		}}
 	}
 	if state.Platform == nil && state.Platforms < maxSeen {
@@ -278,6 +279,11 @@ func (r *releasing) remember(out *Outcome, state *State) {
 			Machine: m.ID, Digest: r.boot.Platform.Digest(), Claims: r.boot.Platform.Marshal(), Created: now,
 		}}
 	}
+}
+
+// commandLine returns the command line of this boot where the guest told it.
+func (r *releasing) commandLine() string {
+	return commandLineOf(r.boot.Measurement, r.details.CommandLine)
 }
 
 // releasesInWindow returns the clock values of recent releases of this reset.

@@ -9,45 +9,49 @@ import (
 	"keywright.dev/kms/policy"
 )
 
-// Inputs. The bounds are wider than any name's, so that what is wrong with one
-// is said by the domain.
+// RefInput is an input whose path names one object. The bound is wider than any
+// name's: what is wrong with a name is for the domain to say. It is exported for
+// huma, which fills no embedded type that is not.
+type RefInput struct {
+	Ref string `path:"ref" maxLength:"256" doc:"A name, an id, or the beginning of an id that no other one has."`
+}
+
+// PageInput is an input that asks for a page of a list.
+type PageInput struct {
+	After string `query:"after" maxLength:"256" doc:"The value of next in the page before."`
+	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"The most items to return."`
+}
+
 type (
-	refInput struct {
-		Ref string `path:"ref" maxLength:"256" doc:"A name, an id, or the beginning of an id that no other one has."`
-	}
-	pageInput struct {
-		After string `query:"after" maxLength:"256" doc:"The value of next in the page before."`
-		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"The most items to return."`
-	}
 	listMachinesInput struct {
-		pageInput
+		PageInput
 		Status string `query:"status" enum:"pending,active,revoked" doc:"Only machines with this status."`
 		Group  string `query:"group" maxLength:"64" doc:"Only machines of this group."`
 	}
 	approveMachineInput struct {
-		refInput
+		RefInput
 		Body api.ApproveMachine
 	}
 	renameMachineInput struct {
-		refInput
+		RefInput
 		Body api.RenameMachine
 	}
 	revokeMachineInput struct {
-		refInput
+		RefInput
 		Body api.Revoke
 	}
 )
 
-func (r *refInput) reference() string { return r.Ref }
+func (r *RefInput) reference() string { return r.Ref }
 
 func (o *operators) addMachines() {
 	register(o, operation[listMachinesInput, struct{}, api.Page[api.Machine]]{
 		Route: Route{Method: http.MethodGet, Path: api.PathMachines, Action: "machine.list", Summary: "List machines."},
 		find:  nothing[listMachinesInput], act: o.listMachines,
 	})
-	register(o, operation[refInput, *kms.Machine, api.MachineDetails]{
+	register(o, operation[RefInput, *kms.Machine, api.MachineDetails]{
 		Route: Route{Method: http.MethodGet, Path: api.PathMachine, Action: "machine.show", Summary: "Show a machine."},
-		find:  findMachine[*refInput](o), act: o.showMachine,
+		find:  findMachine[*RefInput](o), act: o.showMachine,
 	})
 	register(o, operation[approveMachineInput, *kms.Machine, api.Machine]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMachineApprove, Action: kms.ActionApprove, Summary: "Approve a machine and the boot announced for it."},
@@ -61,9 +65,9 @@ func (o *operators) addMachines() {
 		Route: Route{Method: http.MethodPost, Path: api.PathMachineRevoke, Action: kms.ActionRevoke, Summary: "Deny a machine every key from now on."},
 		find:  findMachine[*revokeMachineInput](o), act: o.revokeMachine,
 	})
-	register(o, operation[refInput, *kms.Machine, api.Explanation]{
+	register(o, operation[RefInput, *kms.Machine, api.Explanation]{
 		Route: Route{Method: http.MethodGet, Path: api.PathMachineExplain, Action: "machine.explain", Summary: "Say why a machine's last request ended as it did."},
-		find:  findMachine[*refInput](o), act: o.explainMachine,
+		find:  findMachine[*RefInput](o), act: o.explainMachine,
 	})
 }
 
@@ -91,7 +95,7 @@ func (o *operators) listMachines(ctx context.Context, _ struct{}, in *listMachin
 	return pageOf(list, in.Limit, machineOf, func(m *kms.Machine) string { return m.ID }), err
 }
 
-func (o *operators) showMachine(ctx context.Context, m *kms.Machine, _ *refInput) (api.MachineDetails, error) {
+func (o *operators) showMachine(ctx context.Context, m *kms.Machine, _ *RefInput) (api.MachineDetails, error) {
 	volumes, err := o.server.Store.Volumes(ctx, m.ID, "", api.MaxPage)
 	if err != nil {
 		return api.MachineDetails{}, err
@@ -156,7 +160,7 @@ func (o *operators) revokeMachine(ctx context.Context, m *kms.Machine, in *revok
 	return answer, nil
 }
 
-func (o *operators) explainMachine(ctx context.Context, m *kms.Machine, _ *refInput) (api.Explanation, error) {
+func (o *operators) explainMachine(ctx context.Context, m *kms.Machine, _ *RefInput) (api.Explanation, error) {
 	x, err := o.server.Service.Explain(ctx, m.ID)
 	if err != nil {
 		return api.Explanation{}, err

@@ -11,15 +11,15 @@ import (
 
 type (
 	listMeasurementsInput struct {
-		pageInput
+		PageInput
 		Group string `query:"group" maxLength:"64" doc:"Only measurements of this group."`
 	}
 	showMeasurementInput struct {
-		refInput
+		RefInput
 		Group string `query:"group" maxLength:"64" doc:"The group, where several have it."`
 	}
 	approveMeasurementInput struct {
-		refInput
+		RefInput
 		Body api.ApproveMeasurement
 	}
 	submitMeasurementInput struct {

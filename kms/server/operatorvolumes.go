@@ -11,7 +11,7 @@ import (
 )
 
 type listVolumesInput struct {
-	pageInput
+	PageInput
 	Machine string `query:"machine" maxLength:"256" doc:"Only volumes of this machine."`
 }
 
@@ -20,7 +20,7 @@ func (o *operators) addVolumes() {
 		Route: Route{Method: http.MethodGet, Path: api.PathVolumes, Action: "volume.list", Summary: "List volumes."},
 		find:  nothing[listVolumesInput], act: o.listVolumes,
 	})
-	register(o, operation[refInput, *kms.Volume, api.Volume]{
+	register(o, operation[RefInput, *kms.Volume, api.Volume]{
 		Route: Route{Method: http.MethodGet, Path: api.PathVolume, Action: "volume.show", Summary: "Show a volume with the versions of its secret."},
 		find:  o.findVolume, act: o.showVolume,
 	})
@@ -41,7 +41,7 @@ func (o *operators) listVolumes(ctx context.Context, _ struct{}, in *listVolumes
 
 // findVolume finds a volume by its id, the beginning of its id, or the UUID in
 // its header.
-func (o *operators) findVolume(ctx context.Context, in *refInput) (*kms.Volume, object, error) {
+func (o *operators) findVolume(ctx context.Context, in *RefInput) (*kms.Volume, object, error) {
 	v, err := o.searchVolume(ctx, strings.TrimPrefix(in.Ref, "volume/"))
 	if err != nil {
 		return nil, object{}, err
@@ -87,7 +87,7 @@ func (o *operators) searchVolume(ctx context.Context, ref string) (*kms.Volume, 
 	return found, nil
 }
 
-func (o *operators) showVolume(ctx context.Context, v *kms.Volume, _ *refInput) (api.Volume, error) {
+func (o *operators) showVolume(ctx context.Context, v *kms.Volume, _ *RefInput) (api.Volume, error) {
 	secrets, err := o.server.Store.Secrets(ctx, v.ID)
 	if err != nil {
 		return api.Volume{}, err
