@@ -15,7 +15,7 @@ func pageOf[Row, Item any](rows []Row, limit int, item func(*Row) Item, key func
 	for i := range rows {
 		page.Items = append(page.Items, item(&rows[i]))
 	}
-	if len(rows) >= limit {
+	if len(rows) > 0 && len(rows) >= limit {
 		page.Next = key(&rows[len(rows)-1])
 	}
 	return page
