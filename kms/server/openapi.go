@@ -11,6 +11,8 @@ import (
 	"keywright.dev/kms/api"
 )
 
+const schemaPrefix = "#/components/schemas/"
+
 // extensionAction names a route's action in the API description.
 const extensionAction = "x-keywright-action"
 
@@ -27,11 +29,50 @@ func (s *Server) OpenAPI() ([]byte, error) {
 	for _, r := range s.guests.routes {
 		description.AddOperation(describeGuest(r, description.Components.Schemas))
 	}
+	correctSchemas(description)
 	out, err := json.MarshalIndent(description, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("describing the API: %w", err)
 	}
 	return append(out, '\n'), nil
+}
+
+// correctSchemas takes out what huma says and the service does not do: its form
+// of errors, and null for an empty list. Members that are not described are
+// refused in requests alone; an answer may have them.
+func correctSchemas(description *huma.OpenAPI) {
+	schemas := description.Components.Schemas.Map()
+	delete(schemas, "ErrorModel")
+	delete(schemas, "ErrorDetail")
+	strict := make(map[string]bool)
+	for _, path := range description.Paths {
+		if path.Post != nil && path.Post.RequestBody != nil {
+			markReferred(schemas, path.Post.RequestBody.Content["application/json"].Schema, strict)
+		}
+	}
+	for name, schema := range schemas {
+		if !strict[name] && schema.AdditionalProperties == false {
+			schema.AdditionalProperties = nil
+		}
+		for _, property := range schema.Properties {
+			property.Nullable = property.Nullable && property.Type != huma.TypeArray
+		}
+	}
+}
+
+// markReferred marks the schemas that a schema leads to.
+func markReferred(schemas map[string]*huma.Schema, s *huma.Schema, marked map[string]bool) {
+	name := strings.TrimPrefix(s.Ref, schemaPrefix)
+	if s.Ref != "" && !marked[name] {
+		marked[name] = true
+		markReferred(schemas, schemas[name], marked)
+	}
+	for _, property := range s.Properties {
+		markReferred(schemas, property, marked)
+	}
+	if s.Items != nil {
+		markReferred(schemas, s.Items, marked)
+	}
 }
 
 func describeGuest(r guestRoute, schemas huma.Registry) *huma.Operation {

@@ -133,8 +133,26 @@ func (o *operators) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	setHeaders(w.Header(), state.id)
 	defer o.recover(w, state)
-	o.mux.ServeHTTP(w, r)
+	o.mux.ServeHTTP(&tableWriter{w, state}, r)
 }
+
+// tableWriter gives a failure the status of the one table, where huma would
+// have its own.
+type tableWriter struct {
+	http.ResponseWriter
+	state *callState
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *tableWriter) WriteHeader(status int) {
+	if w.state.failed != nil {
+		status = w.state.failed.status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *tableWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // admit refuses who and what huma is not to see.
 func (o *operators) admit(r *http.Request, state *callState) error {

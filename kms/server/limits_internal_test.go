@@ -1,0 +1,143 @@
+package server
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms"
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/policy"
+)
+
+func TestEveryCodeHasOneMeaning(t *testing.T) {
+	seen := make(map[api.Code]bool)
+	for _, m := range Meanings() {
+		assert.False(t, seen[m.Code], m.Code)
+		seen[m.Code] = true
+		assert.GreaterOrEqual(t, m.Status, 400, m.Code)
+		assert.Regexp(t, `^[A-Z].*\.$`, m.Text)
+	}
+	assert.Len(t, api.Codes(), len(seen))
+	for _, code := range api.Codes() {
+		assert.True(t, seen[code], code)
+	}
+	for _, reason := range kms.Reasons() {
+		assert.True(t, seen[api.Code(reason)], "the domain refuses with a reason that has no answer: %s", reason)
+	}
+}
+
+func TestRefusalsTellTheReasonAlone(t *testing.T) {
+	f := failureOf(&kms.Refusal{Reason: kms.ReasonMeasurement, Detail: "uki.cmdline was quiet, is init=/bin/sh"})
+	assert.Equal(t, 403, f.status)
+	assert.NotContains(t, f.body.Message, "init=")
+	assert.Equal(t, "KW-1203 measurement: "+f.body.Message, f.Error())
+	for _, err := range []error{kms.ErrUnavailable, context.DeadlineExceeded} {
+		assert.Positive(t, failureOf(err).body.RetryAfter)
+	}
+	assert.Equal(t, api.CodeInternal, failureOf(assert.AnError).body.Code)
+	assert.NotContains(t, failureOf(assert.AnError).body.Message, assert.AnError.Error())
+}
+
+func TestRouteWithoutActionDoesNotStart(t *testing.T) {
+	documents, err := policy.Shipped()
+	require.NoError(t, err)
+	engine, err := policy.New(documents...)
+	require.NoError(t, err)
+	known := Route{Listener: OperatorListener, Method: "GET", Path: "/a", Action: "machine.list"}
+	require.NoError(t, checkActions([]Route{known}, engine))
+	for _, bad := range []Route{
+		{Listener: GuestListener, Method: "POST", Path: "/b"},
+		{Listener: MetricsListener, Method: "GET", Path: "/c"},
+		{Listener: OperatorListener, Method: "GET", Path: "/d", Action: "machine.lst"},
+	} {
+		assert.ErrorContains(t, checkActions([]Route{known, bad}, engine), bad.Path)
+	}
+}
+
+func TestSources(t *testing.T) {
+	for address, source := range map[string]string{
+		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32",
+		"2001:db8:1:2:3::4": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64",
+	} {
+		assert.Equal(t, source, sourceOf(netip.MustParseAddr(address)).String())
+	}
+}
+
+func TestRatesForgetTheOldestSource(t *testing.T) {
+	limits := DefaultLimits()
+	limits.Rate, limits.Burst, limits.Sources = 1, 1, 2
+	limits.Balancers = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/29")}
+	s, now := newSourceRates(&limits), time.Unix(1e9, 0)
+	a, b, c := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")
+	admitted := func(address netip.Addr) bool { _, ok := s.admit(address, now); return ok }
+	assert.True(t, admitted(a))
+	retry, ok := s.admit(a, now)
+	assert.False(t, ok)
+	assert.Equal(t, time.Second, retry)
+	assert.True(t, admitted(b))
+	assert.True(t, admitted(c), "which makes a forgotten")
+	assert.Len(t, s.buckets, 2)
+	assert.False(t, admitted(b), "b was not")
+	now = now.Add(time.Second)
+	assert.True(t, admitted(b))
+	for range 10 {
+		assert.True(t, admitted(netip.MustParseAddr("10.0.0.3")), "a balancer")
+	}
+}
+
+func TestLaneAnswersBusyAfterAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLane("release", 1)
+		leave, err := l.enter(t.Context())
+		require.NoError(t, err)
+		began := time.Now()
+		_, err = l.enter(t.Context())
+		assert.Equal(t, api.CodeBusy, failureOf(err).body.Code)
+		assert.Positive(t, failureOf(err).body.RetryAfter)
+		assert.Equal(t, laneTimeout, time.Since(began))
+		go func() { time.Sleep(time.Second); leave() }()
+		next, err := l.enter(t.Context())
+		require.NoError(t, err, "who waits gets the slot that is given back")
+		next()
+		assert.Zero(t, l.inUse())
+	})
+}
+
+func TestBodyMemoryIsGivenBack(t *testing.T) {
+	limits := DefaultLimits()
+	limits.BodyMemory = 100
+	b := newBodies(&limits)
+	one := b.open(netip.MustParseAddr("192.0.2.1"))
+	require.NoError(t, one.grow(10))
+	require.Error(t, one.grow(13), "a quarter of all is one source's share")
+	require.NoError(t, one.grow(12))
+	var held []*charge
+	for i := range 3 {
+		c := b.open(netip.AddrFrom4([4]byte{192, 0, 2, byte(2 + i)}))
+		require.NoError(t, c.grow(12))
+		held = append(held, c)
+	}
+	require.Error(t, b.open(netip.MustParseAddr("192.0.2.9")).grow(3), "all is held")
+	one.close()
+	require.NoError(t, b.open(netip.MustParseAddr("192.0.2.9")).grow(3))
+	for _, c := range held {
+		c.close()
+		c.close()
+	}
+	assert.Equal(t, int64(6), b.inUse())
+}
+
+func TestPeers(t *testing.T) {
+	assert.NoError(t, CheckPeer(Peer{UID: 0}, 1000))
+	assert.NoError(t, CheckPeer(Peer{UID: 1000}, 1000))
+	for _, uid := range []int{1, 1001, 65534, -1} {
+		assert.Error(t, CheckPeer(Peer{UID: uid}, 1000), uid)
+	}
+	assert.Error(t, CheckPeer(peerFrom(t.Context()), 1000), "without credentials nobody is anybody")
+}

@@ -1,0 +1,152 @@
+package server_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/kms/api"
+)
+
+// TestOperatorRoutesAreStrict holds that what a request says twice, or otherwise
+// than the API reference, is refused, and that no answer repeats it.
+func TestOperatorRoutesAreStrict(t *testing.T) {
+	r := newRig(t, nil)
+	r.active("web-17")
+	const private = "cHJpdmF0ZS1pbnB1dA"
+	revoke := concrete(api.PathMachineRevoke)
+	for name, request := range map[string][3]string{
+		"duplicate member":  {http.MethodPost, revoke, `{"reason":"` + private + `","reason":"` + private + `"}`},
+		"letter case":       {http.MethodPost, revoke, `{"Reason":"` + private + `"}`},
+		"unknown member":    {http.MethodPost, revoke, `{"` + private + `":"` + private + `"}`},
+		"schema member":     {http.MethodPost, revoke, `{"$schema":"` + private + `"}`},
+		"another type":      {http.MethodPost, revoke, `{"reason":{"` + private + `":1}}`},
+		"trailing value":    {http.MethodPost, revoke, `{"reason":"a"}"` + private + `"`},
+		"deep":              {http.MethodPost, revoke, strings.Repeat(`{"reason":`, 100) + `"` + private},
+		"no body":           {http.MethodPost, revoke, " "},
+		"unknown parameter": {http.MethodGet, api.PathMachines + "?" + private + "=" + private, ""},
+		"bad number":        {http.MethodGet, api.PathMachines + "?limit=" + private, ""},
+		"out of range":      {http.MethodGet, api.PathMachines + "?limit=100000", ""},
+		"bad enum":          {http.MethodGet, api.PathMachines + "?status=" + private, ""},
+		"long reference":    {http.MethodGet, api.PathMachines + "/" + strings.Repeat(private, 100), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			response, body := r.send("operator", request[0], request[1], request[2])
+			assert.Equal(t, http.StatusBadRequest, response.StatusCode, body)
+			assert.Equal(t, "application/json", response.Header.Get("Content-Type"))
+			assert.Equal(t, api.CodeMalformed, codeOf(t, body))
+			assert.NotContains(t, body, private)
+		})
+	}
+	assert.NotContains(t, r.log.String(), private)
+	m, err := r.operator().Machine(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Equal(t, "active", m.Status, "nothing of it took effect")
+}
+
+func TestOperatorErrorsHaveOneForm(t *testing.T) {
+	r := newRig(t, nil)
+	for name, request := range map[string]struct {
+		method, path, body string
+		status             int
+		code               api.Code
+		headers            []string
+	}{
+		"no path":        {http.MethodGet, "/v1/nothing", "", 404, api.CodeNotFound, nil},
+		"no method":      {http.MethodDelete, api.PathMachines, "", 405, api.CodeMethod, nil},
+		"wrong method":   {http.MethodGet, concrete(api.PathMachineRevoke), "", 405, api.CodeMethod, nil},
+		"no machine":     {http.MethodGet, concrete(api.PathMachine), "", 404, api.CodeNotFound, nil},
+		"no measurement": {http.MethodGet, "/v1/measurements/0123456789ab", "", 404, api.CodeNotFound, nil},
+		"no volume":      {http.MethodGet, "/v1/volumes/0123456789ab", "", 404, api.CodeNotFound, nil},
+		"media type":     {http.MethodPost, concrete(api.PathMachineRevoke), "{}", 415, api.CodeMediaType, []string{"Content-Type", "text/plain"}},
+		"too large":      {http.MethodPost, concrete(api.PathMachineRevoke), strings.Repeat(" ", 300<<10) + "{}", 413, api.CodeTooLarge, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			response, body := r.send("operator", request.method, request.path, request.body, request.headers...)
+			assert.Equal(t, request.status, response.StatusCode, body)
+			assert.Equal(t, request.code, codeOf(t, body))
+		})
+	}
+}
+
+// TestPolicyIsAskedForEveryOperatorRoute forbids everything: no route acts, and
+// the log has each attempt.
+func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
+	data := t.TempDir()
+	open := openRig(t, data, nil)
+	m := open.active("web-17")
+	details, err := open.operator().Machine(t.Context(), "web-17")
+	require.NoError(t, err)
+	open.close()
+
+	deny := filepath.Join(data, "deny.cedar")
+	require.NoError(t, os.WriteFile(deny, []byte(`@id("freeze") forbid (principal is Operator, action, resource);`), 0o600))
+	r := openRig(t, data, func(c *config.Config) { c.Policy.Files = []string{deny} })
+	refs := map[string]string{
+		api.PathMeasurement: details.Measurements[0].ID, api.PathMeasurementApprove: details.Measurements[0].ID,
+		api.PathVolume: details.Volumes[0].ID,
+	}
+	bodies := map[string]string{
+		api.PathMachineRename: `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
+	}
+	tried := 0
+	for _, route := range r.service.Server.Routes() {
+		if route.Listener != "operator" {
+			continue
+		}
+		path, body := concrete(route.Path), ""
+		if ref := refs[route.Path]; ref != "" {
+			path = strings.ReplaceAll(route.Path, "{ref}", ref)
+		}
+		if route.Method == http.MethodPost {
+			if body = bodies[route.Path]; body == "" {
+				body = "{}"
+			}
+		}
+		response, text := r.send("operator", route.Method, path, body)
+		assert.Equal(t, http.StatusForbidden, response.StatusCode, "%s %s: %s", route.Method, path, text)
+		tried++
+	}
+	r.close()
+
+	again := openRig(t, data, nil)
+	entries, err := again.operator().AuditEntries(t.Context(), api.ListQuery{Limit: 100})
+	require.NoError(t, err)
+	denied := 0
+	for _, e := range entries.Items {
+		if e.Outcome == "refused" && e.Code == "policy" {
+			denied++
+			assert.Equal(t, []string{"freeze"}, e.Policies)
+			assert.Equal(t, fmt.Sprintf("operator/uid/%d", os.Geteuid()), e.Actor)
+		}
+	}
+	assert.Equal(t, tried, denied)
+	_, err = m.Unlock(t.Context(), again.guest("127.0.0.1"))
+	require.NoError(t, err, "nothing took effect")
+}
+
+// TestNothingSecretIsLogged goes through a boot and looks for its key.
+func TestNothingSecretIsLogged(t *testing.T) {
+	r := newRig(t, nil)
+	m := r.active("web-17")
+	release, err := m.Unlock(t.Context(), r.guest("127.0.0.1"))
+	require.NoError(t, err)
+	log := r.log.String()
+	assert.Contains(t, log, "boot.release")
+	for _, s := range release.Secrets {
+		assert.NotContains(t, log, fmt.Sprintf("%x", s.Key.Expose()))
+		assert.NotContains(t, log, string(s.Key.Expose()))
+	}
+	_, metrics := r.send("metrics", http.MethodGet, api.PathMetrics, "")
+	assert.Contains(t, metrics, "keywright_releases_total 1\n")
+	assert.Contains(t, metrics, `keywright_machines{status="active"} 1`)
+	assert.NotContains(t, metrics, m.TPM.Machine())
+	assert.NotContains(t, metrics, "web-17")
+}
