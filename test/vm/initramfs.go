@@ -15,6 +15,9 @@ import (
 //go:embed guest/init
 var guestInit []byte
 
+//go:embed guest/devices
+var guestDevices []byte
+
 //go:embed guest/give
 var guestGive []byte
 
@@ -33,9 +36,10 @@ type Initramfs struct {
 	Files    []File
 	// Script is what the guest does: a shell script, run on the console once
 	// devices, mounts and network are there; the guest powers off after it.
-	// See guest/init for what it may rely on.
+	// See guest/devices for what it may rely on.
 	Script string
-	// Init replaces the whole of guest/init when it is not empty.
+	// Init replaces guest/init when it is not empty; it may begin as that does,
+	// with ". /lib/devices".
 	Init []byte
 }
 
@@ -75,6 +79,7 @@ func (i Initramfs) files() ([]File, error) {
 	}
 	return append(files,
 		File{Path: "/init", Mode: 0o755, Content: init},
+		File{Path: "/lib/devices", Mode: 0o644, Content: guestDevices},
 		File{Path: "/bin/give", Mode: 0o755, Content: guestGive},
 		File{Path: "/script", Mode: 0o755, Content: []byte(i.Script)},
 	), nil

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/secret"
 	"keywright.dev/test/swtpm"
 	"keywright.dev/test/vm"
@@ -93,17 +94,15 @@ func TestUKISections(t *testing.T) {
 
 func TestTPMHasCertifiedEK(t *testing.T) {
 	tpm := vmtest.NewTPM(t, "certified")
-	public, err := tpm.EKPublic()
+	ek, err := tpm.EK()
 	require.NoError(t, err)
-	name, err := tpm.EKName()
-	require.NoError(t, err)
+	assert.Equal(t, exchange.EKP384, ek.Template, "what a guest prefers of a TPM with both certificates")
 	device := vmtest.PowerOn(t, tpm)
-	ek, err := tpm2.CreatePrimary{
-		PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(tpm2.RSAEKTemplate),
-	}.Execute(device)
+	template, err := ek.Template.Template()
 	require.NoError(t, err)
-	assert.Equal(t, ek.OutPublic.Bytes(), public)
-	assert.Equal(t, ek.Name.Buffer, name)
+	made, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(template)}.Execute(device)
+	require.NoError(t, err)
+	assert.Equal(t, made.OutPublic.Bytes(), ek.Public)
 
 	certs := tpm.CACertificates()
 	issuer, root := readCertificate(t, certs[0]), readCertificate(t, certs[1])
@@ -134,7 +133,7 @@ func TestTPMCounters(t *testing.T) {
 	cloned := vmtest.PowerOn(t, clone)
 	assert.Less(t, resetCount(t, cloned), resetCount(t, device))
 	for _, which := range []*vm.TPM{tpm, clone} {
-		_, err := which.EKName()
+		_, err := which.EK()
 		require.NoError(t, err)
 	}
 }

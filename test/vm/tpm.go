@@ -1,13 +1,12 @@
 package vm
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
 
-	"github.com/google/go-tpm/tpm2"
-
+	"keywright.dev/hsm/tpm"
+	"keywright.dev/kms/exchange"
 	"keywright.dev/test/swtpm"
 )
 
@@ -91,41 +90,40 @@ func (t *TPM) Clone(dir, name string) (*TPM, error) {
 // stateFile is the permanent state in swtpm's folder.
 const stateFile = "tpm2-00.permall"
 
-// EKPublic returns the RSA-2048 EK as a TPMT_PUBLIC (TPM 2.0 Part 2 §12.2.4),
-// made by the default template of the TCG EK Credential Profile. It is read
-// from a copy: the TPM may be powered on, and its counters do not move.
-func (t *TPM) EKPublic() ([]byte, error) {
+// EK returns the endorsement key that a guest enrols with, as who administers
+// the hypervisor reads it: of the template that tpm.Device.ChooseTemplate
+// chooses. It is read from a copy, so that the TPM may be powered on and its
+// counters do not move.
+func (t *TPM) EK() (exchange.EK, error) {
 	dir, err := os.MkdirTemp("", "keywright-ek-")
 	if err != nil {
-		return nil, fmt.Errorf("reading the EK of %s: %w", t.name, err)
+		return exchange.EK{}, fmt.Errorf("reading the EK of %s: %w", t.name, err)
 	}
 	defer os.RemoveAll(dir)
 	copied, err := t.Clone(dir, t.name)
 	if err != nil {
-		return nil, err
+		return exchange.EK{}, err
 	}
-	device, err := copied.PowerOn()
+	powered, err := copied.PowerOn()
 	if err != nil {
-		return nil, err
+		return exchange.EK{}, err
 	}
-	defer device.Close()
-	ek, err := tpm2.CreatePrimary{
-		PrimaryHandle: tpm2.TPMRHEndorsement,
-		InPublic:      tpm2.New2B(tpm2.RSAEKTemplate),
-	}.Execute(device)
+	defer powered.Close()
+	ek, err := chosenEK(tpm.New(powered))
 	if err != nil {
-		return nil, fmt.Errorf("reading the EK of %s: %w", t.name, err)
+		return exchange.EK{}, fmt.Errorf("reading the EK of %s: %w", t.name, err)
 	}
-	return ek.OutPublic.Bytes(), nil
+	return ek, nil
 }
 
-// EKName returns the TPM Name of [TPM.EKPublic]: the algorithm id of SHA-256
-// (00 0b) and the hash, 34 bytes (TPM 2.0 Part 1 §16).
-func (t *TPM) EKName() ([]byte, error) {
-	public, err := t.EKPublic()
+func chosenEK(device *tpm.Device) (exchange.EK, error) {
+	template, err := device.ChooseTemplate()
 	if err != nil {
-		return nil, err
+		return exchange.EK{}, err
 	}
-	hash := sha256.Sum256(public)
-	return append([]byte{0x00, 0x0b}, hash[:]...), nil
+	identity, err := device.Identity(template, "")
+	if err != nil {
+		return exchange.EK{}, err
+	}
+	return identity.EK(), identity.Close()
 }
