@@ -1,0 +1,284 @@
+package unlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/secret"
+	"keywright.dev/unlock/luks"
+)
+
+// BootTPM is the machine's TPM as a boot uses it; [*tpm.Identity] is one.
+type BootTPM interface {
+	Attester
+	ReleasePCR
+}
+
+// Opener opens volumes and closes them again; [Disks] does.
+type Opener interface {
+	// Open opens a volume and proves that the mapping is what was validated.
+	Open(ctx context.Context, v Volume, key secret.Bytes) (*luks.Mapping, error)
+	Close(ctx context.Context, name string) error
+}
+
+// Clock is time as a boot uses it: spans, never dates.
+type Clock interface {
+	Now() time.Time
+	Sleep(ctx context.Context, d time.Duration) error
+}
+
+// Boot is one boot of an enrolled machine. All fields are required but Deadline.
+type Boot struct {
+	TPM      BootTPM
+	EventLog string // path
+	Servers  []Server
+	// Pins are the fingerprints of the service identity key, current first.
+	Pins    [][32]byte
+	Volumes []Volume
+	Opener  Opener
+	Clock   Clock
+	// Deadline ends the trying; the zero time never does.
+	Deadline time.Time
+	// Random is in [0, 1).
+	Random func() float64
+	// Announce shows one line on the consoles.
+	Announce func(line string)
+	// Keep keeps what this boot must remember: the receipt and the mappings.
+	Keep Keeper
+	// Reboot resets the machine, and does not return if it can.
+	Reboot func() error
+
+	pin   int    // of Pins, which the next statement names
+	avoid string // host that took a request and did not answer it
+}
+
+// Keeper keeps what a boot leaves to its hand-over and to the running system;
+// [RunDir] does.
+type Keeper interface {
+	Receipt(entry []byte) error
+	Opened(mappings []Opened) error
+}
+
+// Run asks for the machine's keys until the deadline and opens its volumes.
+// Its error is a [*Failure].
+func (b *Boot) Run(ctx context.Context) error {
+	release, err := b.fetch(ctx)
+	if err != nil {
+		return err
+	}
+	defer release.Wipe()
+	if err := b.TPM.ExtendPCR15(exchange.ReleaseEvent(release.ID[:])); err != nil {
+		release.Wipe()
+		return b.reset(fmt.Errorf("closing the exchange of this boot: %w", err))
+	}
+	if err := b.Keep.Receipt(release.Entry); err != nil {
+		// Worth a line, not worth a machine that does not boot.
+		b.Announce(printable("keywright: keeping the receipt: " + err.Error()))
+	}
+	if err := b.openAll(ctx, release); err != nil {
+		failure := fail(CodeOpen, err)
+		b.Announce(failure.Line(b.machine(), -1) + "; this boot cannot ask again")
+		return failure
+	}
+	return nil
+}
+
+func (b *Boot) machine() string { return b.TPM.EK().MachineID() }
+
+// reset ends a boot whose PCR 15 cannot be extended: whatever ran next could
+// ask for the keys again.
+func (b *Boot) reset(err error) error {
+	failure := fail(CodeTPM, err)
+	b.Announce(failure.Line(b.machine(), -1) + "; resetting the machine")
+	failure.err = errors.Join(err, b.Reboot())
+	return failure
+}
+
+// fetch tries until it has a release, PCR 15 is extended, or the deadline is
+// reached. A lost answer costs nothing: the next try has a fresh challenge.
+func (b *Boot) fetch(ctx context.Context) (*exchange.Release, error) {
+	pace := newPace(b.Random)
+	for {
+		release, err := b.try(ctx)
+		if err == nil {
+			return release, nil
+		}
+		failure := asFailure(err)
+		wait := pace.next(failure)
+		if b.expect(failure) {
+			wait = 0
+		}
+		if failure.Code == CodeSpent || ctx.Err() != nil || b.late(wait) {
+			b.Announce(failure.Line(b.machine(), -1))
+			return nil, failure
+		}
+		b.Announce(failure.Line(b.machine(), wait))
+		if err := b.Clock.Sleep(ctx, wait); err != nil {
+			return nil, failure
+		}
+	}
+}
+
+func asFailure(err error) *Failure {
+	var failure *Failure
+	if !errors.As(err, &failure) {
+		failure = fail(api.CodeInternal, err)
+	}
+	return failure
+}
+
+func (b *Boot) late(wait time.Duration) bool {
+	return !b.Deadline.IsZero() && b.Clock.Now().Add(wait).After(b.Deadline)
+}
+
+// unspent refuses to ask where PCR 15 was extended before.
+func (b *Boot) unspent() error {
+	value, err := b.TPM.PCR15()
+	switch {
+	case err != nil:
+		return fail(CodeTPM, err)
+	case value != [32]byte{}:
+		return fail(CodeSpent, errors.New("PCR 15 is extended: this boot had its keys or gave them up, and a restart alone brings them back"))
+	default:
+		return nil
+	}
+}
+
+// expect turns to the next pinned service key where a server has another one
+// than the statement named, and tells whether that is worth trying at once.
+func (b *Boot) expect(f *Failure) bool {
+	if f.Code != api.CodeServiceKey || len(b.Pins) < 2 {
+		return false
+	}
+	b.pin = (b.pin + 1) % len(b.Pins)
+	return b.pin != 0
+}
+
+// try is one exchange: challenge, quote, release.
+func (b *Boot) try(ctx context.Context) (*exchange.Release, error) {
+	if err := b.unspent(); err != nil {
+		return nil, err
+	}
+	server, challenge, err := race(ctx, without(b.Servers, b.avoid))
+	b.avoid = ""
+	if err != nil {
+		return nil, err
+	}
+	recipient, err := exchange.NewRecipient()
+	if err != nil {
+		return nil, err
+	}
+	statement, err := b.statement(recipient)
+	if err != nil {
+		return nil, err
+	}
+	attested, err := attest(b.TPM, b.EventLog, challenge, statement)
+	if err != nil {
+		return nil, err
+	}
+	return b.ask(ctx, server, recipient, attested)
+}
+
+func (b *Boot) ask(ctx context.Context, server Server, recipient *exchange.Recipient, attested api.Attested) (*exchange.Release, error) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	response, err := server.Release(ctx, api.ReleaseRequest{Attested: attested})
+	if err != nil {
+		failure := answered(server.Host, err)
+		if !failure.Refused {
+			b.avoid = server.Host
+		}
+		return nil, failure
+	}
+	release, err := open(b.Pins[b.pin], recipient, attested.Statement, response.Sealed)
+	if err != nil {
+		b.avoid = server.Host
+		failure := fail(CodeUntrusted, err)
+		failure.Server = server.Host
+		return nil, failure
+	}
+	return release, nil
+}
+
+func (b *Boot) statement(recipient *exchange.Recipient) (exchange.Statement, error) {
+	s := exchange.Statement{Purpose: exchange.PurposeBoot, ServiceKey: b.Pins[b.pin], Recipient: recipient.PublicKey()}
+	var details exchange.BootDetails
+	for _, v := range b.Volumes {
+		s.Volumes = append(s.Volumes, exchange.Volume{ID: v.ID, UUID: v.LUKS.Header().UUID, Identity: v.Identity})
+		about, err := report(v.ID, v.LUKS)
+		if err != nil {
+			return s, err
+		}
+		details.Volumes = append(details.Volumes, about)
+	}
+	var err error
+	s.Details, err = exchange.MarshalDetails(details)
+	return s, err
+}
+
+// openAll opens every volume or none, and keeps which mappings are this boot's.
+func (b *Boot) openAll(ctx context.Context, release *exchange.Release) (err error) {
+	keys, err := b.match(release)
+	if err != nil {
+		return err
+	}
+	opened := make([]Opened, 0, len(b.Volumes))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.closeAll(ctx, opened))
+		}
+	}()
+	for i, v := range b.Volumes {
+		mapping, err := b.Opener.Open(ctx, v, keys[i])
+		if err != nil {
+			return fmt.Errorf("opening %s: %w", v.Config.Device, err)
+		}
+		opened = append(opened, Opened{Volume: v.ID, UUID: v.LUKS.Header().UUID, Root: v.Config.Root, Table: mapping.Table})
+	}
+	return b.Keep.Opened(opened)
+}
+
+// closeAll closes mappings in the reverse order, whatever ended ctx.
+func (b *Boot) closeAll(ctx context.Context, opened []Opened) error {
+	var errs []error
+	for i := range opened {
+		name := opened[len(opened)-1-i].Table.Name
+		if err := b.Opener.Close(context.WithoutCancel(ctx), name); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// match returns the key of each volume. A release must answer for exactly the
+// volumes that were asked for, and for the very headers that were validated.
+func (b *Boot) match(release *exchange.Release) ([]secret.Bytes, error) {
+	if len(release.Secrets) != len(b.Volumes) {
+		return nil, fmt.Errorf("the service answered for %d volumes, %d were asked for", len(release.Secrets), len(b.Volumes))
+	}
+	keys := make([]secret.Bytes, len(b.Volumes))
+	for i, v := range b.Volumes {
+		s := find(release.Secrets, v.ID)
+		switch {
+		case s == nil || s.UUID != v.LUKS.Header().UUID:
+			return nil, fmt.Errorf("the service did not answer for volume/%s on %s", v.ID, v.Config.Device)
+		case s.Identity != v.Identity:
+			return nil, fmt.Errorf("the header of %s is not the one that was enrolled", v.Config.Device)
+		}
+		keys[i] = s.Key
+	}
+	return keys, nil
+}
+
+func find(secrets []exchange.ReleasedSecret, volume string) *exchange.ReleasedSecret {
+	for i := range secrets {
+		if secrets[i].Volume == volume {
+			return &secrets[i]
+		}
+	}
+	return nil
+}

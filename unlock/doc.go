@@ -1,0 +1,23 @@
+// Package unlock owns what a guest does: it attests to the service and opens
+// the machine's LUKS volumes at boot ([Boot]), gives up the right to ask before
+// control leaves the initramfs ([Closing]), and binds volumes to the service in
+// the first place ([Enrollment]).
+//
+// Invariants:
+//   - What the service answers is believed only under the signature of the
+//     pinned service identity key, which is verified before anything is
+//     decrypted. TLS is transport, and no clock is believed.
+//   - PCR 15 is extended right after a release was decrypted and before any
+//     device is opened. Once it is extended no request is made. If it cannot be
+//     extended, keys are wiped and the machine is reset.
+//   - The header that is validated is the header that is opened, and it has the
+//     identity that the service enrolled.
+//   - All or nothing: where one volume cannot be opened, none stays open.
+//   - An enrolment can be cut at any point and run again. It never changes a
+//     keyslot or token that is not ours, and the passphrase goes on to open.
+//   - Keys are wiped at every exit.
+//
+// It refuses to open what package luks does not validate, to ask for anything
+// after a release, and to hand over a root that is not a mapping of its own.
+// docs/guest.md is for operators, docs/protocol.md the specification.
+package unlock

@@ -1,0 +1,342 @@
+package unlock
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/secret"
+	"keywright.dev/unlock/luks"
+)
+
+// EnrollTPM is the machine's TPM as an enrolment uses it; [*tpm.Identity] is one.
+type EnrollTPM interface {
+	Attester
+	AK() exchange.AK
+	Certificate() ([]byte, error)
+	ActivateCredential(blob, encrypted []byte) (secret.Bytes, error)
+}
+
+// Enroller is the first half of an enrolment at the service.
+type Enroller interface {
+	Begin(ctx context.Context, r api.BeginRequest) (api.BeginResponse, error)
+	Complete(ctx context.Context, r api.CompleteRequest) (api.CompleteResponse, error)
+}
+
+// Committer is its second half. [*api.GuestClient] is both.
+type Committer interface {
+	CommitChallenge(ctx context.Context) (api.Challenge, error)
+	Commit(ctx context.Context, r api.CommitRequest) (api.CommitResponse, error)
+}
+
+// Enrollment binds the volumes of the running system to the service. All
+// fields are required but Config.
+type Enrollment struct {
+	TPM       EnrollTPM
+	EventLog  string // path
+	Host      string // of the server, for people
+	Enroller  Enroller
+	Committer Committer
+	// Pin is the fingerprint of the service identity key.
+	Pin [32]byte
+	// Name is what the machine proposes to be called.
+	Name    string
+	Devices []Device
+	// Passphrase returns a passphrase that a device's volume may open with. It
+	// is asked again only where none it gave before does.
+	Passphrase func(ctx context.Context, device string) (secret.Bytes, error)
+	Cryptsetup luks.Cryptsetup
+	NextBoot   NextBoot
+	// Config is completed by the volumes and written to ConfigPath.
+	Config     Config
+	ConfigPath string
+	RunDir     RunDir
+	// Out receives a line "step: NAME" before each step.
+	Out io.Writer
+
+	targets   []*target
+	challenge api.BeginResponse
+	result    Enrolled
+}
+
+// Device is a device to enrol.
+type Device struct {
+	Path string
+	Name string // of its mapping
+	Root bool
+}
+
+// Enrolled is what an enrolment came to.
+type Enrolled struct {
+	Machine string // id, which is the EK hash
+	Name    string // proposed
+	Status  string
+	Volumes []EnrolledVolume
+	// NextBoot tells what the next boot's measurement was predicted from.
+	NextBoot string
+	// Measurement and Platform are digests in hex.
+	Measurement, Platform string
+}
+
+// EnrolledVolume is one volume of an [Enrolled].
+type EnrolledVolume struct {
+	ID, UUID, Device string
+	Slot             int
+}
+
+// Step names a step of an enrolment.
+type Step string
+
+// The steps, in their order. What an interrupted step leaves behind, the next
+// run finishes or removes.
+const (
+	// StepRead reads and validates every header.
+	StepRead Step = "read-volumes"
+	// StepPassphrase finds a passphrase for every volume. Nothing was changed
+	// before.
+	StepPassphrase Step = "check-passphrase"
+	// StepBegin proves to the service that EK and AK share a TPM.
+	StepBegin Step = "begin"
+	// StepComplete gets a secret for every volume.
+	StepComplete Step = "complete"
+	// StepClean removes what an earlier enrolment left.
+	StepClean Step = "clean"
+	// StepToken writes tokens that name no keyslot yet, on all volumes before
+	// any keyslot is added: so every keyslot of ours has a token from which the
+	// enrolment can be taken up again.
+	StepToken Step = "write-token"
+	// StepKeyslot adds keyslots.
+	StepKeyslot Step = "add-keyslot"
+	// StepTest opens each keyslot, with cryptsetup and as a boot will.
+	StepTest Step = "test-keyslot"
+	// StepAssign has the tokens name their keyslots.
+	StepAssign Step = "assign-token"
+	// StepConfig writes the configuration.
+	StepConfig Step = "write-config"
+	// StepCommit tells the service that the keyslots are in place.
+	StepCommit Step = "commit"
+)
+
+// step is done once, or for each volume.
+type step struct {
+	name Step
+	once func(context.Context) error
+	each func(context.Context, *target) error
+}
+
+func (e *Enrollment) steps() []step {
+	return []step{
+		{name: StepRead, once: e.readVolumes},
+		{name: StepPassphrase, each: e.findPassphrase},
+		{name: StepBegin, once: e.begin},
+		{name: StepComplete, once: e.complete},
+		{name: StepClean, each: e.clean},
+		{name: StepToken, each: e.writeToken},
+		{name: StepKeyslot, each: e.addKeyslot},
+		{name: StepTest, each: e.testKeyslot},
+		{name: StepAssign, each: e.assignToken},
+		{name: StepConfig, once: e.writeConfig},
+		{name: StepCommit, once: e.commit},
+	}
+}
+
+// Steps returns the names of all steps in their order.
+func Steps() []Step {
+	var names []Step
+	for _, s := range new(Enrollment).steps() {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// Run enrols the machine, or takes up an enrolment that was interrupted. It
+// returns what an operator needs for the approval.
+func (e *Enrollment) Run(ctx context.Context) (Enrolled, error) {
+	unlock, err := e.lock()
+	if err != nil {
+		return Enrolled{}, err
+	}
+	defer unlock()
+	defer e.wipe()
+	for _, s := range e.steps() {
+		if err := e.perform(ctx, s); err != nil {
+			return Enrolled{}, fmt.Errorf("enrolling (step %s): %w", s.name, err)
+		}
+	}
+	return e.result, nil
+}
+
+func (e *Enrollment) perform(ctx context.Context, s step) error {
+	if s.once != nil {
+		e.say("step: %s", s.name)
+		return s.once(ctx)
+	}
+	for _, t := range e.targets {
+		e.say("step: %s %s", s.name, t.path)
+		if err := s.each(ctx, t); err != nil {
+			return fmt.Errorf("%s: %w", t.path, err)
+		}
+	}
+	return ctx.Err()
+}
+
+func (e *Enrollment) say(format string, args ...any) {
+	// A reader that went away does not stop an enrolment.
+	_, _ = fmt.Fprintf(e.Out, format+"\n", args...)
+}
+
+// lock keeps two enrolments from running at once. The kernel lets go of it when
+// the process ends, however it does.
+func (e *Enrollment) lock() (unlock func(), err error) {
+	if err := os.MkdirAll(string(e.RunDir), 0o700); err != nil {
+		return nil, fmt.Errorf("locking the enrolment: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(string(e.RunDir), lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the enrolment: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, errors.New("another keywright-unlock enroll is running")
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// wipe wipes every secret and closes the devices.
+func (e *Enrollment) wipe() {
+	for _, t := range e.targets {
+		t.passphrase.Wipe()
+		t.secret.Key.Wipe()
+		_ = t.device.Close()
+	}
+}
+
+// target is one volume of the enrolment.
+type target struct {
+	Device
+	path   string
+	device *os.File
+	// volume is the header as last read; identity what it must go on to have.
+	volume     *luks.Volume
+	identity   [32]byte
+	passphrase secret.Bytes
+	secret     exchange.ReleasedSecret
+}
+
+func (t *target) uuid() string { return t.volume.Header().UUID }
+
+// readVolumes opens the devices in the order of their UUIDs, as the service
+// wants them.
+func (e *Enrollment) readVolumes(context.Context) error {
+	if len(e.Devices) == 0 {
+		return fail(CodeDevice, errors.New("there is no LUKS volume to enrol: name its device with --device"))
+	}
+	for _, d := range e.Devices {
+		device, err := os.Open(d.Path)
+		if err != nil {
+			return fail(CodeDevice, err)
+		}
+		t := &target{Device: d, path: d.Path, device: device}
+		e.targets = append(e.targets, t)
+		if err := t.read(); err != nil {
+			return fail(CodeDevice, err)
+		}
+		if t.identity, err = t.volume.Identity().Digest(); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(e.targets, func(a, b *target) int { return cmp.Compare(a.uuid(), b.uuid()) })
+	for i := 1; i < len(e.targets); i++ {
+		if a, b := e.targets[i-1], e.targets[i]; a.uuid() == b.uuid() {
+			return fail(CodeDevice, fmt.Errorf("%s and %s have the same LUKS UUID: one is a copy of the other", a.path, b.path))
+		}
+	}
+	return nil
+}
+
+// read reads and validates the header.
+func (t *target) read() error {
+	header, err := luks.ReadDevice(t.device)
+	if err != nil {
+		return fmt.Errorf("reading the header of %s: %w", t.path, err)
+	}
+	if t.volume, err = header.Validate(); err != nil {
+		return fmt.Errorf("reading the header of %s: %w", t.path, err)
+	}
+	for _, token := range t.volume.Inventory().Tokens {
+		if token.Unreadable {
+			return fmt.Errorf("token %d of %s has our type but another form: remove it with cryptsetup token remove --token-id %d %s", token.ID, t.path, token.ID, t.path)
+		}
+	}
+	return nil
+}
+
+// reread reads the header after a change, and demands that it is still the same
+// volume's.
+func (t *target) reread() error {
+	if err := t.read(); err != nil {
+		return err
+	}
+	identity, err := t.volume.Identity().Digest()
+	if err != nil {
+		return err
+	}
+	if identity != t.identity {
+		return fmt.Errorf("the header of %s changed under this enrolment", t.path)
+	}
+	return nil
+}
+
+// findPassphrase finds a passphrase among those that were given, or asks for
+// one more.
+func (e *Enrollment) findPassphrase(ctx context.Context, t *target) error {
+	for _, other := range e.targets {
+		if other == t {
+			break
+		}
+		err := e.opens(ctx, t, other.passphrase)
+		if err == nil {
+			t.passphrase = other.passphrase
+			return nil
+		}
+		if !errors.Is(err, luks.ErrWrongKey) {
+			return err
+		}
+	}
+	passphrase, err := e.Passphrase(ctx, t.path)
+	if err != nil {
+		return err
+	}
+	t.passphrase = passphrase
+	return e.opens(ctx, t, passphrase)
+}
+
+// opens tries the keyslots that are not ours: the passphrase has to go on to
+// open when ours are gone.
+func (e *Enrollment) opens(ctx context.Context, t *target, passphrase secret.Bytes) error {
+	ours := make(map[int]bool)
+	for _, token := range t.volume.OwnTokens() {
+		for _, slot := range token.Keyslots {
+			ours[slot] = true
+		}
+	}
+	for _, slot := range t.volume.Inventory().Keyslots {
+		if ours[slot.ID] || !slot.Bound {
+			continue
+		}
+		err := e.Cryptsetup.TestKey(ctx, t.path, slot.ID, passphrase)
+		if !errors.Is(err, luks.ErrWrongKey) {
+			return err
+		}
+	}
+	return fmt.Errorf("the passphrase opens no keyslot: %w", luks.ErrWrongKey)
+}

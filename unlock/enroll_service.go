@@ -1,0 +1,215 @@
+package unlock
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
+)
+
+// begin sends the TPM's keys and gets a credential for them.
+func (e *Enrollment) begin(ctx context.Context) error {
+	keys, err := e.keys()
+	if err != nil {
+		return err
+	}
+	e.challenge, err = e.Enroller.Begin(ctx, api.BeginRequest{Keys: keys})
+	if err != nil {
+		return answered(e.Host, err)
+	}
+	return nil
+}
+
+func (e *Enrollment) keys() (api.TPMKeys, error) {
+	certificate, err := e.TPM.Certificate()
+	if err != nil {
+		return api.TPMKeys{}, fail(CodeTPM, err)
+	}
+	return api.TPMKeys{EK: e.TPM.EK().Public, EKCertificate: certificate, AK: e.TPM.AK().Public}, nil
+}
+
+// complete proves the credential over the quoted statement and keeps the secrets
+// that come back.
+func (e *Enrollment) complete(ctx context.Context) error {
+	recipient, err := exchange.NewRecipient()
+	if err != nil {
+		return err
+	}
+	request, err := e.completeRequest(recipient)
+	if err != nil {
+		return err
+	}
+	response, err := e.Enroller.Complete(ctx, request)
+	if err != nil {
+		return answered(e.Host, err)
+	}
+	release, err := open(e.Pin, recipient, request.Statement, response.Sealed)
+	if err != nil {
+		return fail(CodeUntrusted, err)
+	}
+	if err := e.keep(release); err != nil {
+		release.Wipe()
+		return err
+	}
+	return nil
+}
+
+func (e *Enrollment) completeRequest(recipient *exchange.Recipient) (api.CompleteRequest, error) {
+	keys, err := e.keys()
+	if err != nil {
+		return api.CompleteRequest{}, err
+	}
+	details, err := exchange.MarshalDetails(exchange.EnrollDetails{Name: e.Name})
+	if err != nil {
+		return api.CompleteRequest{}, err
+	}
+	statement := exchange.Statement{
+		Purpose: exchange.PurposeEnroll, ServiceKey: e.Pin, Recipient: recipient.PublicKey(), Details: details,
+	}
+	for _, t := range e.targets {
+		statement.Volumes = append(statement.Volumes, t.asked())
+	}
+	attested, err := attest(e.TPM, e.EventLog, e.challenge.Challenge, statement)
+	if err != nil {
+		return api.CompleteRequest{}, err
+	}
+	credential, err := e.TPM.ActivateCredential(e.challenge.Credential, e.challenge.EncryptedSecret)
+	if err != nil {
+		return api.CompleteRequest{}, fail(CodeTPM, err)
+	}
+	defer credential.Wipe()
+	proof := exchange.EnrollProof(credential, attested.Statement)
+	return api.CompleteRequest{Attested: attested, Keys: keys, Proof: proof[:]}, nil
+}
+
+// asked names the volume, with the ids that an interrupted enrolment left in a
+// token.
+func (t *target) asked() exchange.Volume {
+	v := exchange.Volume{UUID: t.uuid(), Identity: t.identity}
+	for _, token := range t.volume.OwnTokens() {
+		resume, err := hex.DecodeString(token.Resume)
+		if err == nil && len(resume) == len(v.Resume) {
+			v.ID, v.Resume = token.Volume, [16]byte(resume)
+		}
+	}
+	return v
+}
+
+// keep hands every volume its secret.
+func (e *Enrollment) keep(release *exchange.Release) error {
+	if len(release.Secrets) != len(e.targets) {
+		return fail(CodeUntrusted, fmt.Errorf("the service answered for %d volumes, %d were asked for", len(release.Secrets), len(e.targets)))
+	}
+	for i, s := range release.Secrets {
+		t := e.targets[i]
+		if s.UUID != t.uuid() || s.Volume == "" || s.Resume == [16]byte{} {
+			return fail(CodeUntrusted, fmt.Errorf("the service did not answer for %s", t.path))
+		}
+	}
+	for i, s := range release.Secrets {
+		e.targets[i].secret = s
+	}
+	return nil
+}
+
+// commit reports the headers as they are now and what the next boot will be.
+func (e *Enrollment) commit(ctx context.Context) error {
+	next, err := e.NextBoot.predict()
+	if err != nil {
+		return err
+	}
+	response, err := e.sendCommit(ctx, next)
+	var refused *Failure
+	if errors.As(err, &refused) && refused.Code == api.CodeMeasurement && next.found {
+		e.say("note: the service cannot lay %s over this boot: the next boot is expected to measure as this one did", next.from)
+		next = forecast{from: asThisBoot}
+		response, err = e.sendCommit(ctx, next)
+	}
+	if err != nil {
+		return err
+	}
+	e.result = Enrolled{
+		Machine: e.TPM.EK().MachineID(), Name: e.Name, Status: response.Status, NextBoot: next.from,
+		Measurement: response.Measurement, Platform: response.Platform,
+	}
+	for _, t := range e.targets {
+		_, slot, err := t.slot()
+		if err != nil {
+			return err
+		}
+		e.result.Volumes = append(e.result.Volumes, EnrolledVolume{ID: t.secret.Volume, UUID: t.uuid(), Device: t.path, Slot: slot})
+	}
+	return nil
+}
+
+func (e *Enrollment) sendCommit(ctx context.Context, next forecast) (api.CommitResponse, error) {
+	statement, err := e.commitStatement(next)
+	if err != nil {
+		return api.CommitResponse{}, err
+	}
+	challenge, err := e.Committer.CommitChallenge(ctx)
+	if err != nil {
+		return api.CommitResponse{}, answered(e.Host, err)
+	}
+	attested, err := attest(e.TPM, e.EventLog, challenge, statement)
+	if err != nil {
+		return api.CommitResponse{}, err
+	}
+	response, err := e.Committer.Commit(ctx, api.CommitRequest{Attested: attested})
+	if err != nil {
+		return api.CommitResponse{}, answered(e.Host, err)
+	}
+	return response, nil
+}
+
+func (e *Enrollment) commitStatement(next forecast) (exchange.Statement, error) {
+	details := exchange.CommitDetails{NextBoot: next.claims}
+	s := exchange.Statement{Purpose: exchange.PurposeCommit, ServiceKey: e.Pin}
+	for _, t := range e.targets {
+		s.Volumes = append(s.Volumes, exchange.Volume{ID: t.secret.Volume, UUID: t.uuid(), Identity: t.identity})
+		about, err := report(t.secret.Volume, t.volume)
+		if err != nil {
+			return s, err
+		}
+		details.Volumes = append(details.Volumes, about)
+	}
+	var err error
+	s.Details, err = exchange.MarshalDetails(details)
+	return s, err
+}
+
+// writeConfig writes which volumes a boot opens, and keeps what an earlier
+// configuration says of them.
+func (e *Enrollment) writeConfig(context.Context) error {
+	c := e.Config
+	old := c.Volumes
+	c.Volumes = nil
+	for _, t := range e.targets {
+		c.Volumes = append(c.Volumes, configFor(t, old))
+	}
+	if err := checkVolumes(c.Volumes); err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	err := c.Write(e.ConfigPath)
+	if errors.Is(err, ErrForeignConfig) {
+		e.say("note: %s stays as it is: %v", e.ConfigPath, ErrForeignConfig)
+		return nil
+	}
+	return err
+}
+
+func configFor(t *target, old []VolumeConfig) VolumeConfig {
+	for _, v := range old {
+		if v.Device == t.path || v.Device == "UUID="+t.uuid() {
+			return v
+		}
+	}
+	name := t.Name
+	if name == "" {
+		name = "luks-" + t.uuid()
+	}
+	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: name, Root: t.Root}
+}

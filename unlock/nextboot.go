@@ -1,0 +1,140 @@
+package unlock
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"keywright.dev/unlock/predict"
+)
+
+// NextBoot tells where the files of the next boot are.
+type NextBoot struct {
+	// UKI is the unified kernel image of the next boot; empty: the only one
+	// below Folders.
+	UKI string
+	// Folders are where the EFI system partition may be mounted.
+	Folders []string
+}
+
+// ESPFolders returns where systems mount their EFI system partition.
+func ESPFolders() []string { return []string{"/efi", "/boot/efi", "/boot"} }
+
+// asThisBoot stands for a prediction that there is none of.
+const asThisBoot = "this boot's measurement"
+
+// forecast is what the files of the next boot lead to.
+type forecast struct {
+	claims []byte // canonical, of kind files
+	from   string // for people
+	// found tells that nobody named the file: it may be another boot's.
+	found bool
+}
+
+// predict computes the claims of the next boot. Only an image that was named
+// must have some.
+func (n NextBoot) predict() (forecast, error) {
+	if n.UKI != "" {
+		claims, err := predictUKI(n.UKI)
+		return forecast{claims: claims, from: n.UKI}, err
+	}
+	images, err := n.find()
+	if err != nil || len(images) != 1 {
+		return forecast{from: asThisBoot}, err
+	}
+	claims, err := predictUKI(images[0])
+	if err != nil {
+		return forecast{from: asThisBoot}, nil //nolint:nilerr // some EFI program, not a kernel image
+	}
+	return forecast{claims: claims, from: images[0], found: true}, nil
+}
+
+func predictUKI(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("predicting the next boot: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("predicting the next boot: %w", err)
+	}
+	set, err := predict.UKI(f, info.Size())
+	if err != nil {
+		return nil, fmt.Errorf("predicting the next boot from %s: %w", path, err)
+	}
+	return set.Marshal(), nil
+}
+
+// find returns the images that firmware or systemd-boot would start: those in
+// EFI/Linux, else the one in the fallback place (UEFI, section 3.5.1.1).
+func (n NextBoot) find() ([]string, error) {
+	for _, folder := range n.Folders {
+		for _, place := range []string{"EFI/Linux/*.efi", "EFI/BOOT/BOOTX64.EFI"} {
+			images, err := filepath.Glob(filepath.Join(folder, place))
+			if err != nil || len(images) > 0 {
+				return images, err
+			}
+		}
+	}
+	return nil, nil
+}
+
+// CryptDevices returns the devices below the LUKS2 mappings of the running
+// system.
+func CryptDevices() ([]Device, error) {
+	const mapper = blockClass + "/dm-*/dm/uuid"
+	files, err := filepath.Glob(mapper)
+	if err != nil {
+		return nil, err
+	}
+	root, err := deviceNumber("/")
+	if err != nil {
+		return nil, err
+	}
+	var devices []Device
+	for _, file := range files {
+		uuid, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // closed meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing the open volumes: %w", err)
+		}
+		if !strings.HasPrefix(string(uuid), "CRYPT-LUKS2-") {
+			continue
+		}
+		d, err := cryptDevice(filepath.Dir(filepath.Dir(file)), root)
+		if err != nil {
+			return nil, fmt.Errorf("listing the open volumes: %w", err)
+		}
+		devices = append(devices, d)
+	}
+	return devices, nil
+}
+
+// cryptDevice reads one mapping's folder in sysfs.
+func cryptDevice(folder, root string) (Device, error) {
+	name, err := os.ReadFile(filepath.Join(folder, "dm", "name"))
+	if err != nil {
+		return Device{}, err
+	}
+	number, err := os.ReadFile(filepath.Join(folder, "dev"))
+	if err != nil {
+		return Device{}, err
+	}
+	slaves, err := os.ReadDir(filepath.Join(folder, "slaves"))
+	if err != nil {
+		return Device{}, err
+	}
+	if len(slaves) != 1 {
+		return Device{}, fmt.Errorf("mapping %s stands on %d devices, want one", strings.TrimSpace(string(name)), len(slaves))
+	}
+	return Device{
+		Path: filepath.Join("/dev", slaves[0].Name()), Name: strings.TrimSpace(string(name)),
+		Root: strings.TrimSpace(string(number)) == root,
+	}, nil
+}

@@ -1,0 +1,210 @@
+package unlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"keywright.dev/kms/secret"
+	"keywright.dev/unlock/luks"
+)
+
+// Volume is a volume of an enrolled machine: its header was read once and
+// validated.
+type Volume struct {
+	Config VolumeConfig
+	ID     string // the service's
+	// Slots are the keyslots that our tokens are assigned to.
+	Slots []int
+	// Identity is the identity digest of LUKS.
+	Identity [32]byte
+	LUKS     *luks.Volume
+	// Device is the open file that the header was read from.
+	Device *os.File
+}
+
+// Volumes are the volumes of one boot.
+type Volumes []Volume
+
+// Close closes the devices. The mappings stay.
+func (vs Volumes) Close() error {
+	var errs []error
+	for _, v := range vs {
+		errs = append(errs, v.Device.Close())
+	}
+	return errors.Join(errs...)
+}
+
+const devicePoll = 100 * time.Millisecond
+
+// FindVolumes waits for the devices of a configuration and reads their headers.
+// Devices that are not there at the deadline, headers that are refused, and a
+// machine that is not enrolled are a [*Failure].
+func FindVolumes(ctx context.Context, configs []VolumeConfig, clock Clock, deadline time.Time) (Volumes, error) {
+	if len(configs) == 0 {
+		return nil, fail(CodeDevice, errors.New("the configuration names no volume"))
+	}
+	var found Volumes
+	for _, c := range configs {
+		v, err := awaitVolume(ctx, c, clock, deadline)
+		if err != nil {
+			return nil, errors.Join(err, found.Close())
+		}
+		found = append(found, v)
+	}
+	if err := found.enrolled(); err != nil {
+		return nil, errors.Join(err, found.Close())
+	}
+	return found, nil
+}
+
+// enrolled demands a token of ours on every volume.
+func (vs Volumes) enrolled() error {
+	with := 0
+	for _, v := range vs {
+		if v.ID != "" {
+			with++
+		}
+	}
+	for _, v := range vs {
+		switch {
+		case v.ID != "":
+		case with == 0:
+			return fail(CodeNotEnrolled, errors.New("no volume is enrolled: open them by passphrase and run keywright-unlock enroll"))
+		default:
+			return fail(CodeNotEnrolled, fmt.Errorf("%s is not enrolled, but others are: run keywright-unlock enroll with all volumes", v.Config.Device))
+		}
+	}
+	return nil
+}
+
+// awaitVolume waits until the kernel has found the device.
+func awaitVolume(ctx context.Context, c VolumeConfig, clock Clock, deadline time.Time) (Volume, error) {
+	for {
+		v, err := findVolume(c)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return v, err
+		}
+		if !deadline.IsZero() && clock.Now().After(deadline) {
+			return Volume{}, fail(CodeDevice, err)
+		}
+		if stopped := clock.Sleep(ctx, devicePoll); stopped != nil {
+			return Volume{}, fail(CodeDevice, err)
+		}
+	}
+}
+
+func findVolume(c VolumeConfig) (Volume, error) {
+	path := c.Device
+	if uuid, ok := c.UUID(); ok {
+		var err error
+		if path, err = deviceByUUID(uuid); err != nil {
+			return Volume{}, err
+		}
+	}
+	device, err := os.Open(path)
+	if err != nil {
+		return Volume{}, fmt.Errorf("opening a volume's device: %w", err)
+	}
+	v, err := readVolume(device)
+	if err != nil {
+		return Volume{}, fail(CodeDevice, errors.Join(err, device.Close()))
+	}
+	v.Config = c
+	return v, nil
+}
+
+// readVolume reads and validates the header and looks for our tokens.
+func readVolume(device *os.File) (Volume, error) {
+	header, err := luks.ReadDevice(device)
+	if err != nil {
+		return Volume{}, fmt.Errorf("reading the header of %s: %w", device.Name(), err)
+	}
+	validated, err := header.Validate()
+	if err != nil {
+		return Volume{}, fmt.Errorf("reading the header of %s: %w", device.Name(), err)
+	}
+	v := Volume{LUKS: validated, Device: device}
+	if v.Identity, err = validated.Identity().Digest(); err != nil {
+		return Volume{}, err
+	}
+	for _, token := range validated.OwnTokens() {
+		switch {
+		case len(token.Keyslots) == 0: // an enrolment that was interrupted
+		case v.ID == "":
+			v.ID = token.Volume
+		case v.ID != token.Volume:
+			return Volume{}, fmt.Errorf("%s is enrolled twice, as volume/%s and volume/%s: run keywright-unlock enroll again", device.Name(), v.ID, token.Volume)
+		}
+	}
+	v.Slots = validated.OwnSlots(v.ID)
+	return v, nil
+}
+
+const blockClass = "/sys/class/block"
+
+// deviceByUUID returns the one block device with a LUKS header of that UUID.
+func deviceByUUID(uuid string) (string, error) {
+	entries, err := os.ReadDir(blockClass)
+	if err != nil {
+		return "", fmt.Errorf("listing block devices: %w", err)
+	}
+	var found []string
+	for _, e := range entries {
+		path := filepath.Join("/dev", e.Name())
+		if hasUUID(path, uuid) {
+			found = append(found, path)
+		}
+	}
+	slices.Sort(found)
+	switch len(found) {
+	case 0:
+		return "", fmt.Errorf("no block device has the LUKS UUID %s: %w", uuid, fs.ErrNotExist)
+	case 1:
+		return found[0], nil
+	default:
+		return "", fail(CodeDevice, fmt.Errorf("the LUKS UUID %s is on %q: remove all but one, or name the device by its path", uuid, found))
+	}
+}
+
+func hasUUID(path, uuid string) bool {
+	device, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer device.Close()
+	header, err := luks.ReadDevice(device)
+	return err == nil && header.UUID == uuid
+}
+
+// Disks opens volumes through device-mapper.
+type Disks struct{}
+
+// Open opens the volume's validated header over its device, and looks at the
+// finished mapping through its node, as what mounts it will.
+func (Disks) Open(ctx context.Context, v Volume, key secret.Bytes) (*luks.Mapping, error) {
+	options := luks.Options{
+		Discards: slices.Contains(v.Config.Options, optionDiscard),
+		ReadOnly: slices.Contains(v.Config.Options, optionReadOnly),
+	}
+	mapping, err := v.LUKS.Open(ctx, v.Slots, key, v.Config.Name, options)
+	if err != nil {
+		return nil, err
+	}
+	table, err := luks.ReadTableOf(mapping.Path)
+	if err == nil {
+		err = v.LUKS.Check(table)
+	}
+	if err != nil {
+		return nil, errors.Join(err, luks.Close(context.WithoutCancel(ctx), v.Config.Name))
+	}
+	return mapping, nil
+}
+
+// Close closes a mapping.
+func (Disks) Close(ctx context.Context, name string) error { return luks.Close(ctx, name) }
