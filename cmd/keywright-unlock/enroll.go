@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/unlock"
+)
+
+// enrollFlags are what a command line says.
+type enrollFlags struct {
+	config, server, key, name, uki, template string
+	devices                                  list
+	fd                                       int
+}
+
+// list is a flag that may be given several times.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, " ") }
+
+func (l *list) Set(value string) error {
+	*l = append(*l, value)
+	return nil
+}
+
+const noFD = -1
+
+func parseEnroll(h host, args []string) (*enrollFlags, error) {
+	var f enrollFlags
+	set := flags(h, "enroll")
+	set.StringVar(&f.config, "config", unlock.DefaultConfig, "`FILE` of the configuration, which is read if it exists and written")
+	set.StringVar(&f.server, "server", "", "`URL` of the service, such as https://keywright.example:8443 (default: the configuration's)")
+	set.StringVar(&f.key, "service-key", "", "`FINGERPRINT` of the service identity key as the service prints it, sha256:… (default: the configuration's)")
+	set.StringVar(&f.name, "name", "", "`NAME` to propose for the machine (default: its host name)")
+	set.Var(&f.devices, "device", "`DEVICE` of a LUKS2 volume; may be given several times (default: all that are open)")
+	set.IntVar(&f.fd, "passphrase-fd", noFD, "file `DESCRIPTOR` to read the existing passphrase from, without one line feed at its end (default: ask)")
+	set.StringVar(&f.uki, "uki", "", "unified kernel image `FILE` of the next boot (default: the only one on the EFI system partition)")
+	set.StringVar(&f.template, "ek-template", "", fmt.Sprintf("endorsement key `TEMPLATE`, one of %q (default: the one that the TPM prefers)", exchange.EKTemplates()))
+	if err := parse(set, args); err != nil {
+		return nil, err
+	}
+	return &f, nil
+}
+
+func enroll(ctx context.Context, h host, args []string) error {
+	f, err := parseEnroll(h, args)
+	if err != nil {
+		return err
+	}
+	c, err := f.configuration()
+	if err != nil {
+		return err
+	}
+	pins, err := c.Pins()
+	if err != nil {
+		return err
+	}
+	h.protect()
+	client, err := api.NewGuestClient(c.Servers[0], nil)
+	if err != nil {
+		return err
+	}
+	devices, err := f.volumes()
+	if err != nil {
+		return err
+	}
+	identity, closeTPM, err := h.identity(ctx, c, 0)
+	if err != nil {
+		return err
+	}
+	defer closeTPM()
+	c.EKTemplate = string(identity.EK().Template)
+	e := &unlock.Enrollment{
+		TPM: identity, EventLog: c.EventLogPath(), Host: hostOf(c.Servers[0]), Enroller: client, Committer: client,
+		Pin: pins[0], Name: f.machineName(identity.EK().MachineID()), Devices: devices, Passphrase: f.passphrase(h),
+		NextBoot: unlock.NextBoot{UKI: f.uki, Folders: unlock.ESPFolders()},
+		Config:   *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
+	}
+	enrolled, err := e.Run(ctx)
+	if err != nil {
+		return err
+	}
+	printEnrolled(h.stdout, enrolled)
+	return nil
+}
+
+// configuration reads the configuration, if there is one, and lays the flags
+// over it.
+func (f *enrollFlags) configuration() (*unlock.Config, error) {
+	c, err := unlock.LoadConfig(f.config)
+	if errors.Is(err, fs.ErrNotExist) {
+		c, err = &unlock.Config{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if f.server != "" {
+		c.Servers = []string{f.server}
+	}
+	if f.key != "" {
+		c.ServiceKeys = []string{f.key}
+	}
+	if f.template != "" {
+		c.EKTemplate = f.template
+	}
+	if len(c.Servers) == 0 || len(c.ServiceKeys) == 0 {
+		return nil, fmt.Errorf("%w: --server and --service-key are needed: the service prints both when it starts", errUsage)
+	}
+	if err := c.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return c, nil
+}
+
+func (f *enrollFlags) volumes() ([]unlock.Device, error) {
+	open, err := unlock.CryptDevices()
+	if err != nil {
+		return nil, err
+	}
+	if len(f.devices) == 0 {
+		return open, nil
+	}
+	devices := make([]unlock.Device, 0, len(f.devices))
+	for _, path := range f.devices {
+		devices = append(devices, named(path, open))
+	}
+	return devices, nil
+}
+
+// named returns what is known of a device that is open.
+func named(path string, open []unlock.Device) unlock.Device {
+	given, err := os.Stat(path) //nolint:gosec // the operator names the device
+	for _, d := range open {
+		if info, statErr := os.Stat(d.Path); err == nil && statErr == nil && os.SameFile(given, info) {
+			return unlock.Device{Path: path, Name: d.Name, Root: d.Root}
+		}
+	}
+	return unlock.Device{Path: path}
+}
+
+// machineName returns a name that the service takes as it is.
+func (f *enrollFlags) machineName(machine string) string {
+	name := f.name
+	if name == "" {
+		name, _ = os.Hostname() // none is as good as one that is no name
+		name = strings.ToLower(name)
+	}
+	if name == "" || name == "localhost" || name == "(none)" {
+		name = "machine-" + exchange.ShortID(machine)
+	}
+	return name
+}
+
+// isSet tells whether a flag was given.
+func isSet(set *flag.FlagSet, name string) bool {
+	given := false
+	set.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	return given
+}
+
+func printEnrolled(w io.Writer, e unlock.Enrolled) {
+	fmt.Fprintf(w, "\nThis machine waits for approval (status %s).\n\n", e.Status)
+	fmt.Fprintf(w, "  machine      %s (EK hash: compare it with the hypervisor's)\n", e.Machine)
+	fmt.Fprintf(w, "  name         %s (proposed)\n", e.Name)
+	for _, v := range e.Volumes {
+		fmt.Fprintf(w, "  volume       %s on %s, keyslot %d\n", v.ID, v.Device, v.Slot)
+	}
+	fmt.Fprintf(w, "  measurement  %s (from %s)\n", e.Measurement, e.NextBoot)
+	fmt.Fprintf(w, "  platform     %s\n\n", e.Platform)
+	fmt.Fprintf(w, "An operator approves it with\n\n  keywright machine approve %s --ek-hash %s\n", e.Name, e.Machine)
+}

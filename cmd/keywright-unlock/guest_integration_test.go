@@ -1,0 +1,300 @@
+//go:build integration
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/hsm/tpm"
+	"keywright.dev/kms/secret"
+	"keywright.dev/test/swtpm"
+	"keywright.dev/unlock"
+	"keywright.dev/unlock/luks"
+)
+
+// Environment variables of the child that a test starts of itself.
+const (
+	childTPM = "KEYWRIGHT_UNLOCK_TEST_TPM" // socket of the TPM
+	childRun = "KEYWRIGHT_UNLOCK_TEST_RUN" // instead of /run/keywright
+)
+
+// TestMain makes the test binary the program itself where a test starts it as a
+// child: with a software TPM and without device-mapper.
+func TestMain(m *testing.M) {
+	socket := os.Getenv(childTPM)
+	if socket == "" {
+		os.Exit(m.Run())
+	}
+	h := system()
+	h.openTPM = func(string) (*tpm.Device, error) { return dialTPM(socket) }
+	h.opener = new(recorder)
+	h.reboot = func() error { return errors.New("a test does not reboot") }
+	h.run = unlock.RunDir(os.Getenv(childRun))
+	os.Exit(run(context.Background(), h, os.Args[1:]))
+}
+
+const passphrase = "installer's passphrase"
+
+// guest is a machine with a software TPM that booted a recorded boot, and LUKS
+// volumes on plain files.
+type guest struct {
+	t       *testing.T
+	tpm     *swtpm.TPM
+	socket  string
+	dir     string
+	log     []byte
+	volumes []string
+}
+
+func newGuest(t *testing.T, volumes int) *guest {
+	t.Helper()
+	g := &guest{t: t, tpm: swtpm.New(t), dir: t.TempDir()}
+	g.socket = serveTPM(t, g.tpm)
+	g.boot("ovmf-uki")
+	for i := range volumes {
+		g.volumes = append(g.volumes, g.format("volume"+string(rune('0'+i))))
+	}
+	return g
+}
+
+// boot resets the machine and replays a recorded boot.
+func (g *guest) boot(name string) {
+	g.t.Helper()
+	var err error
+	g.log, err = os.ReadFile(filepath.Join("..", "..", "kms", "attest", "testdata", "eventlogs", name+".bin"))
+	require.NoError(g.t, err)
+	require.NoError(g.t, g.tpm.Reset())
+	require.NoError(g.t, g.tpm.Replay(g.log))
+	require.NoError(g.t, os.WriteFile(g.path("log"), g.log, 0o600))
+}
+
+func (g *guest) path(name string) string { return filepath.Join(g.dir, name) }
+
+func (g *guest) format(name string) string {
+	g.t.Helper()
+	path := g.path(name)
+	require.NoError(g.t, os.WriteFile(path, nil, 0o600))
+	require.NoError(g.t, os.Truncate(path, 32<<20))
+	cryptsetup(g.t, passphrase, "luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-", path)
+	return path
+}
+
+func cryptsetup(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("cryptsetup", args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%v: %s", args, out)
+	return string(out)
+}
+
+// child is the program as a process of its own.
+func (g *guest) child(args ...string) *exec.Cmd {
+	g.t.Helper()
+	self, err := os.Executable()
+	require.NoError(g.t, err)
+	cmd := exec.Command(self, args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), childTPM + "=" + g.socket, childRun + "=" + g.path("run")}
+	return cmd
+}
+
+// enrollArgs is an enrolment of all volumes, with the passphrase on descriptor 3.
+func (g *guest) enrollArgs(s *service) []string {
+	args := []string{"enroll", "--config", g.config(), "--server", s.url, "--service-key", s.pin(), "--name", "web-17", "--passphrase-fd", "3"}
+	for _, v := range g.volumes {
+		args = append(args, "--device", v)
+	}
+	return args
+}
+
+// config returns the path of enroll's configuration, whose first version says
+// where the recorded log is.
+func (g *guest) config() string {
+	path := g.path("unlock.toml")
+	if _, err := os.Stat(path); err != nil {
+		c := unlock.Config{Servers: []string{"https://replaced.example"}, ServiceKeys: []string{"sha256:" + strings.Repeat("00", 32)}, EventLog: g.path("log")}
+		require.NoError(g.t, c.Write(path))
+	}
+	return path
+}
+
+// bootConfig returns the path of a configuration with the volumes' paths, for
+// files have no UUID that could be looked up.
+func (g *guest) bootConfig(servers []string, pins ...string) string {
+	c := unlock.Config{Servers: servers, ServiceKeys: pins, EventLog: g.path("log")}
+	for _, v := range g.volumes {
+		c.Volumes = append(c.Volumes, unlock.VolumeConfig{Device: v, Name: filepath.Base(v)})
+	}
+	path := g.path("boot.toml")
+	require.NoError(g.t, c.Write(path))
+	return path
+}
+
+// enroll runs a whole enrolment and returns what it printed.
+func (g *guest) enroll(s *service) string {
+	g.t.Helper()
+	cmd := g.child(g.enrollArgs(s)...)
+	give(g.t, cmd, passphrase)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(g.t, cmd.Run(), out.String())
+	return out.String()
+}
+
+// give puts text behind descriptor 3 of a child.
+func give(t *testing.T, cmd *exec.Cmd, text string) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	_, err = w.WriteString(text)
+	require.NoError(t, errors.Join(err, w.Close()))
+	cmd.ExtraFiles = []*os.File{r}
+	t.Cleanup(func() { _ = r.Close() })
+}
+
+// machine returns the machine's id.
+func (g *guest) machine() string {
+	g.t.Helper()
+	device := tpm.New(g.tpm)
+	template, err := device.ChooseTemplate()
+	require.NoError(g.t, err)
+	identity, err := device.Identity(template, "")
+	require.NoError(g.t, err)
+	defer func() { assert.NoError(g.t, identity.Close()) }()
+	return identity.EK().MachineID()
+}
+
+// header returns a validated header.
+func header(t *testing.T, path string) *luks.Volume {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	h, err := luks.ReadDevice(f)
+	require.NoError(t, err)
+	v, err := h.Validate()
+	require.NoError(t, err)
+	return v
+}
+
+// recorder stands in for device-mapper, which needs a kernel of its own: it
+// proves that the key opens and remembers in which order.
+type recorder struct {
+	events []string
+	fail   string // mapping that does not open
+}
+
+func (r *recorder) Open(_ context.Context, v unlock.Volume, key secret.Bytes) (*luks.Mapping, error) {
+	if v.Config.Name == r.fail {
+		return nil, errors.New("no such luck")
+	}
+	volumeKey, err := v.LUKS.Unseal(v.Slots[0], key)
+	if err != nil {
+		return nil, err
+	}
+	volumeKey.Wipe()
+	r.events = append(r.events, "open "+v.Config.Name)
+	return &luks.Mapping{Path: "/dev/mapper/" + v.Config.Name, Slot: v.Slots[0], Table: luks.Table{Name: v.Config.Name}}, nil
+}
+
+func (r *recorder) Close(_ context.Context, name string) error {
+	r.events = append(r.events, "close "+name)
+	return nil
+}
+
+// serveTPM passes commands on to a TPM from a socket, and does as the kernel's
+// resource manager when a client is gone: it removes what that left.
+func serveTPM(t *testing.T, target *swtpm.TPM) string {
+	t.Helper()
+	socket := filepath.Join(shortDir(t), "tpm")
+	l := loopback(t, "unix", socket)
+	var clients sync.WaitGroup
+	clients.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			pass(conn, target)
+			flush(t, target)
+		}
+	})
+	t.Cleanup(func() { assert.NoError(t, l.Close()); clients.Wait() })
+	return socket
+}
+
+func pass(conn net.Conn, target *swtpm.TPM) {
+	defer conn.Close()
+	for {
+		command, err := readTPM(conn)
+		if err != nil {
+			return
+		}
+		response, err := target.Send(command)
+		if err != nil {
+			return
+		}
+		if _, err := conn.Write(response); err != nil {
+			return
+		}
+	}
+}
+
+// readTPM reads one command or response, whose length stands at byte 2.
+func readTPM(r io.Reader) ([]byte, error) {
+	head := make([]byte, 10)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return nil, err
+	}
+	rest := make([]byte, max(binary.BigEndian.Uint32(head[2:]), 10)-10)
+	_, err := io.ReadFull(r, rest)
+	return append(head, rest...), err
+}
+
+func flush(t *testing.T, target *swtpm.TPM) {
+	for _, first := range []uint32{0x80000000, 0x02000000} {
+		rsp, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: first, PropertyCount: 32}.Execute(target)
+		if err != nil {
+			return // the TPM is gone with the test
+		}
+		handles, err := rsp.CapabilityData.Data.Handles()
+		assert.NoError(t, err)
+		for _, h := range handles.Handle {
+			_, err := tpm2.FlushContext{FlushHandle: h}.Execute(target)
+			assert.NoError(t, err)
+		}
+	}
+}
+
+// socketTPM is a connection to serveTPM.
+type socketTPM struct{ net.Conn }
+
+func (s socketTPM) Send(command []byte) ([]byte, error) {
+	if _, err := s.Write(command); err != nil {
+		return nil, err
+	}
+	return readTPM(s)
+}
+
+func dialTPM(socket string) (*tpm.Device, error) {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	return tpm.New(socketTPM{conn}), nil
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"time"
+
+	"keywright.dev/hsm/tpm"
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/secret"
+	"keywright.dev/unlock"
+)
+
+// host is the machine that the program runs on: what a test stands in for.
+type host struct {
+	stdout, stderr io.Writer
+	openTPM        func(path string) (*tpm.Device, error)
+	opener         unlock.Opener
+	clock          unlock.Clock
+	announce       func(line string)
+	harden         func() error
+	reboot         func() error
+	run            unlock.RunDir
+	prompt         func(ctx context.Context, device string) (secret.Bytes, error)
+}
+
+// system returns the machine as it is.
+func system() host {
+	return host{
+		stdout: os.Stdout, stderr: os.Stderr,
+		openTPM: tpm.Open, opener: unlock.Disks{}, clock: unlock.SystemClock{},
+		announce: unlock.Consoles, harden: unlock.Harden, reboot: unlock.Reboot,
+		run: unlock.DefaultRunDir, prompt: prompt,
+	}
+}
+
+// protect hardens the process, or says why it is not hardened.
+func (h host) protect() {
+	if err := h.harden(); err != nil {
+		fmt.Fprintf(h.stderr, "keywright-unlock: warning: %v\n", err)
+	}
+}
+
+const tpmPoll = 100 * time.Millisecond
+
+// identity opens the machine's TPM, for which it waits while its driver is
+// loading, and makes its keys.
+func (h host) identity(ctx context.Context, c *unlock.Config, patience time.Duration) (*tpm.Identity, func(), error) {
+	device, err := h.awaitTPM(ctx, c.TPMPath(), patience)
+	if err != nil {
+		return nil, nil, err
+	}
+	identity, err := identityOf(device, c)
+	if err != nil {
+		return nil, nil, errors.Join(err, device.Close())
+	}
+	return identity, func() { _ = errors.Join(identity.Close(), device.Close()) }, nil
+}
+
+func (h host) awaitTPM(ctx context.Context, path string, patience time.Duration) (*tpm.Device, error) {
+	deadline := h.clock.Now().Add(patience)
+	for {
+		device, err := h.openTPM(path)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) || h.clock.Now().After(deadline) {
+			return device, err
+		}
+		if stopped := h.clock.Sleep(ctx, tpmPoll); stopped != nil {
+			return nil, err
+		}
+	}
+}
+
+func identityOf(device *tpm.Device, c *unlock.Config) (*tpm.Identity, error) {
+	template := exchange.EKTemplate(c.EKTemplate)
+	if template == "" {
+		var err error
+		if template, err = device.ChooseTemplate(); err != nil {
+			return nil, err
+		}
+	}
+	return device.Identity(template, "")
+}
+
+// servers returns clients for the servers of a configuration.
+func servers(urls []string) ([]unlock.Server, error) {
+	list := make([]unlock.Server, 0, len(urls))
+	for _, text := range urls {
+		client, err := api.NewGuestClient(text, nil)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, unlock.Server{Host: hostOf(text), Service: client})
+	}
+	return list, nil
+}
+
+// hostOf returns host and port of a URL that was checked before.
+func hostOf(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return text
+	}
+	return u.Host
+}

@@ -1,0 +1,134 @@
+// Command keywright-unlock opens a machine's LUKS volumes at boot with keys
+// that the Keywright service releases to attested machines, and enrols the
+// machine in the first place. It runs in the initramfs, so it is one static
+// file. docs/guest.md is its manual.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"keywright.dev/unlock"
+)
+
+// version is stamped by the linker.
+var version string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	code := run(ctx, system(), os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// command is one verb.
+type command struct {
+	name, arguments, summary string
+	run                      func(ctx context.Context, h host, args []string) error
+}
+
+func commands() []command {
+	return []command{
+		{"boot", "[--config FILE] [--deadline 90s]", "ask for the keys of this boot and open every volume", boot},
+		{"close", "[--config FILE] [--root DEVICE|DIRECTORY]", "give up this boot's keys and check the root, before control leaves the initramfs", closeBoot},
+		{"enroll", "--server URL --service-key sha256:… [--name NAME] [--device DEVICE]…", "bind this machine and its volumes to a service", enroll},
+		{"version", "", "print the version", printVersion},
+	}
+}
+
+// errUsage means that the arguments are wrong.
+var errUsage = errors.New("usage")
+
+// run carries out one command line and returns the exit code.
+func run(ctx context.Context, h host, args []string) int {
+	if len(args) == 0 {
+		printUsage(h.stderr)
+		return unlock.ExitUsage
+	}
+	if args[0] == "help" || args[0] == "--help" || args[0] == "-h" {
+		printUsage(h.stdout)
+		return unlock.ExitDone
+	}
+	for _, c := range commands() {
+		if c.name == args[0] {
+			return exit(h, c.run(ctx, h, args[1:]))
+		}
+	}
+	fmt.Fprintf(h.stderr, "keywright-unlock: there is no command %q\n", args[0])
+	printUsage(h.stderr)
+	return unlock.ExitUsage
+}
+
+func exit(h host, err error) int {
+	var shown *announced
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return unlock.ExitDone
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(h.stderr, "keywright-unlock: %v\n", err)
+		return unlock.ExitUsage
+	case err != nil && !errors.As(err, &shown):
+		fmt.Fprintf(h.stderr, "keywright-unlock: %v\n", err)
+	}
+	return unlock.ExitCode(err)
+}
+
+// announced is an error that the consoles have shown already.
+type announced struct{ error }
+
+func (a *announced) Unwrap() error { return a.error }
+
+func printUsage(w io.Writer) {
+	fmt.Fprint(w, "keywright-unlock opens this machine's LUKS volumes with keys from a Keywright service.\n\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  keywright-unlock %s %s\n        %s\n", c.name, c.arguments, c.summary)
+	}
+	fmt.Fprint(w, `
+  keywright-unlock COMMAND --help shows the flags of a command.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused (by the service, or a LUKS
+header that is not opened), 5 no service answers.
+`)
+}
+
+func printVersion(_ context.Context, h host, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%w: version takes no arguments", errUsage)
+	}
+	fmt.Fprintln(h.stdout, "keywright-unlock "+versionText())
+	return nil
+}
+
+func versionText() string {
+	if version == "" {
+		return "unknown"
+	}
+	return version
+}
+
+// flags returns the flag set of a command.
+func flags(h host, name string) *flag.FlagSet {
+	set := flag.NewFlagSet("keywright-unlock "+name, flag.ContinueOnError)
+	set.SetOutput(h.stderr)
+	return set
+}
+
+// parse parses flags, of which no arguments may be left.
+func parse(set *flag.FlagSet, args []string) error {
+	switch err := set.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w", errUsage, err)
+	case set.NArg() > 0:
+		return fmt.Errorf("%w: %q is not a flag", errUsage, set.Arg(0))
+	default:
+		return nil
+	}
+}

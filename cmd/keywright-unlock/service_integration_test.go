@@ -1,0 +1,134 @@
+//go:build integration
+
+package main
+
+import (
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"crypto/ed25519"
+
+	"context"
+
+	"keywright.dev/kms"
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/pki"
+	"keywright.dev/kms/policy"
+	"keywright.dev/kms/root"
+	"keywright.dev/kms/root/file"
+	"keywright.dev/kms/server"
+	"keywright.dev/kms/store/sqlite"
+)
+
+// service is a whole service on loopback: real store, real policies, real
+// listeners.
+type service struct {
+	*kms.Service
+	url      string
+	identity *pki.Identity
+	log      *audit.Signer
+	store    *sqlite.Store
+}
+
+func startService(t *testing.T) *service {
+	t.Helper()
+	identity, err := pki.NewIdentity()
+	require.NoError(t, err)
+	return startServiceAs(t, identity)
+}
+
+// startServiceAs starts a service with an identity key of the caller's.
+func startServiceAs(t *testing.T, identity *pki.Identity) *service {
+	t.Helper()
+	ctx, dir := t.Context(), t.TempDir()
+	store, err := sqlite.Open(ctx, sqlite.Config{Path: filepath.Join(dir, "store.db"), Clock: time.Now})
+	require.NoError(t, err)
+	rootPath := filepath.Join(dir, "root.key")
+	require.NoError(t, file.Create(rootPath, rand.Reader))
+	rootKey, err := file.Open(rootPath)
+	require.NoError(t, err)
+	keys, err := kms.OpenKeys(ctx, store, []root.Root{rootKey}, time.Now, rand.Reader)
+	require.NoError(t, err)
+	challenges, err := kms.OpenChallenges(ctx, keys, time.Now, rand.Reader)
+	require.NoError(t, err)
+	documents, err := policy.Shipped()
+	require.NoError(t, err)
+	engine, err := policy.New(documents...)
+	require.NoError(t, err)
+	_, logKey, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	signer, err := audit.NewSigner("keywright.test/log", logKey)
+	require.NoError(t, err)
+	domain, err := kms.New(kms.Config{
+		Store: store, Keys: keys, Challenges: challenges, Identity: identity, Log: signer,
+		Trust:  func(exchange.EK, []byte, time.Time) (string, error) { return kms.TrustByPerson, nil },
+		Policy: func() kms.Policy { return engine }, Clock: time.Now, Random: rand.Reader,
+	})
+	require.NoError(t, err)
+	s := &service{Service: domain, identity: identity, log: signer, store: store}
+	t.Cleanup(func() { assert.NoError(t, store.Close()) })
+	s.listen(t, engine)
+	return s
+}
+
+func (s *service) listen(t *testing.T, engine *policy.Engine) {
+	t.Helper()
+	ca, err := pki.NewCA(time.Now())
+	require.NoError(t, err)
+	certificates, err := pki.NewSource(ca, pki.Names{IPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}, time.Now)
+	require.NoError(t, err)
+	listeners := server.Listeners{
+		Guest: loopback(t, "tcp", "127.0.0.1:0"), Metrics: loopback(t, "tcp", "127.0.0.1:0"),
+		Operator: loopback(t, "unix", filepath.Join(shortDir(t), "operator")),
+	}
+	s.url = "https://" + listeners.Guest.Addr().String()
+	srv, err := server.New(server.Config{
+		Version: "test", Service: s.Service, Store: s.store, Log: s.log.Verifier(), Policy: func() *policy.Engine { return engine },
+		TLS: pki.TLSConfig(certificates.GetCertificate), GuestURL: s.url, Fingerprint: s.pin(),
+		Owner: os.Geteuid(), Limits: server.DefaultLimits(), Upkeep: func(context.Context) error { return nil },
+		Metrics: server.NewMetrics(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Clock: time.Now, Random: rand.Reader,
+	})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { assert.NoError(t, srv.Run(ctx, listeners)) })
+	t.Cleanup(func() { stop(); running.Wait() })
+}
+
+func loopback(t *testing.T, network, address string) net.Listener {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), network, address)
+	require.NoError(t, err)
+	return l
+}
+
+// shortDir returns a directory whose path leaves room for a socket's name.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kw") //nolint:usetesting // the test's own directory has a path too long for a socket
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+func (s *service) pin() string { return s.identity.Fingerprint().String() }
+
+func (s *service) approve(t *testing.T, machine string) {
+	t.Helper()
+	_, err := s.ApproveMachine(t.Context(), operator(), machine, kms.Approval{EKHash: machine})
+	require.NoError(t, err)
+}
+
+func operator() audit.Actor { return audit.Actor{Kind: audit.ActorOperator, ID: "uid/0"} }
