@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+
+	"keywright.dev/test/process"
 )
 
 const (
@@ -37,7 +39,7 @@ func WriteESP(ctx context.Context, path, application string) error {
 		cmd := exec.CommandContext(ctx, step[0], step[1:]...)
 		// mtools stamp what they write with the time, unless told one.
 		cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=0", "TZ=UTC")
-		if err := command(ctx, cmd); err != nil {
+		if err := process.Run(ctx, cmd); err != nil {
 			return fmt.Errorf("building the ESP %s: %w", path, err)
 		}
 	}

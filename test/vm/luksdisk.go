@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/xts"
 
 	"keywright.dev/kms/secret"
+	"keywright.dev/test/process"
 )
 
 const (
@@ -105,7 +106,7 @@ func (d LUKSDisk) format(ctx context.Context, path string, volumeKey secret.Byte
 		"--pbkdf", "argon2id", "--pbkdf-memory", "32768", "--pbkdf-force-iterations", "4", "--pbkdf-parallel", "1",
 		"--volume-key-file", "/proc/self/fd/3", "--key-file", "-", path)
 	cmd.Stdin, cmd.ExtraFiles = passPipe, []*os.File{keyPipe}
-	return command(ctx, cmd)
+	return process.Run(ctx, cmd)
 }
 
 // pipeOf returns the reading end of a pipe that holds the secret.
@@ -133,7 +134,7 @@ func (d LUKSDisk) makeExt4(ctx context.Context, dir string) (path string, clean 
 		clean()
 		return "", nil, err
 	}
-	err = command(ctx, exec.CommandContext(ctx, "/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", d.Root,
+	err = process.Run(ctx, exec.CommandContext(ctx, "/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", d.Root,
 		"-U", ext4UUID, "-E", "hash_seed="+ext4UUID+",root_owner=0:0,nodiscard", "-m", "0", f.Name()))
 	if err != nil {
 		clean()

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"strings"
 	"sync/atomic"
+
+	"keywright.dev/test/process"
 )
 
 const qemu = "qemu-system-x86_64"
@@ -18,8 +20,8 @@ const qemu = "qemu-system-x86_64"
 // Run is a machine that was started.
 type Run struct {
 	name    string
-	qemu    *process
-	swtpm   *process // nil without a TPM
+	qemu    *process.Process
+	swtpm   *process.Process // nil without a TPM
 	input   io.WriteCloser
 	console *console
 	killed  atomic.Bool
@@ -50,7 +52,7 @@ func (m Machine) launch(ctx context.Context) (*Run, error) {
 		r.swtpm = swtpm
 		cmd.ExtraFiles = []*os.File{control}
 	}
-	if r.qemu, err = start(cmd); err != nil {
+	if r.qemu, err = process.Start(cmd); err != nil {
 		return nil, fmt.Errorf("running %s: %w: run test/setup", qemu, err)
 	}
 	go r.finish()
@@ -59,9 +61,9 @@ func (m Machine) launch(ctx context.Context) (*Run, error) {
 
 // finish waits for the processes to end, QEMU first.
 func (r *Run) finish() {
-	<-r.qemu.done
+	<-r.qemu.Done()
 	if r.swtpm != nil {
-		r.swtpm.end(swtpmGrace)
+		r.swtpm.End(swtpmGrace)
 	}
 	// Nobody reads it any more.
 	_ = r.input.Close()
@@ -137,17 +139,17 @@ func (r *Run) Wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("awaiting the end of %s: %w%s", r.name, ctx.Err(), r.console.tail())
 	}
-	if r.qemu.err == nil || r.killed.Load() {
+	if r.qemu.Err() == nil || r.killed.Load() {
 		return nil
 	}
-	return fmt.Errorf("running %s: %w: %s%s", r.name, r.qemu.err, r.lastWords(), r.console.tail())
+	return fmt.Errorf("running %s: %w: %s%s", r.name, r.qemu.Err(), r.lastWords(), r.console.tail())
 }
 
 // lastWords returns what the processes said, once they ended.
 func (r *Run) lastWords() string {
-	words := r.qemu.lastWords()
+	words := r.qemu.LastWords()
 	if r.swtpm != nil {
-		words += " " + r.swtpm.lastWords()
+		words += " " + r.swtpm.LastWords()
 	}
 	return words
 }
@@ -156,6 +158,6 @@ func (r *Run) lastWords() string {
 // be called again, and after the guest ended.
 func (r *Run) Kill() {
 	r.killed.Store(true)
-	r.qemu.kill()
+	r.qemu.Kill()
 	<-r.done
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"keywright.dev/test/process"
 )
 
 const (
@@ -52,7 +54,7 @@ func (u UKI) Write(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("building %s: %w", path, err)
 	}
-	if err := command(ctx, exec.CommandContext(ctx, "objcopy", append(args, efiStub, path)...)); err != nil {
+	if err := process.Run(ctx, exec.CommandContext(ctx, "objcopy", append(args, efiStub, path)...)); err != nil {
 		return fmt.Errorf("building %s: %w", path, err)
 	}
 	if u.SignWith == nil {
@@ -125,7 +127,7 @@ func alignUp(n uint64) uint64 { return (n + pageSize - 1) &^ (pageSize - 1) }
 // sign signs the boot application at path in place.
 func (k SigningKey) sign(ctx context.Context, path string) error {
 	cmd := exec.CommandContext(ctx, "sbsign", "--key", k.Key, "--cert", k.Cert, "--output", path, path)
-	if err := command(ctx, cmd); err != nil {
+	if err := process.Run(ctx, cmd); err != nil {
 		return fmt.Errorf("signing %s: %w", path, err)
 	}
 	return nil
@@ -142,7 +144,7 @@ const (
 func SnakeoilKey(ctx context.Context, dir string) (*SigningKey, error) {
 	plain := filepath.Join(dir, "snakeoil.key")
 	cmd := exec.CommandContext(ctx, "openssl", "pkey", "-in", snakeoilKey, "-passin", "pass:snakeoil", "-out", plain)
-	if err := command(ctx, cmd); err != nil {
+	if err := process.Run(ctx, cmd); err != nil {
 		return nil, fmt.Errorf("reading OVMF's snakeoil key: %w", err)
 	}
 	return &SigningKey{Key: plain, Cert: snakeoilCert}, nil

@@ -1,4 +1,4 @@
-package vm
+package process
 
 import (
 	"bufio"
@@ -38,25 +38,25 @@ func TestDiesWithParent(t *testing.T) {
 func TestKillTwice(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), roleVariable+"=child")
-	p, err := start(cmd)
+	p, err := Start(cmd)
 	require.NoError(t, err)
-	p.kill()
-	p.kill()
-	assert.ErrorContains(t, p.err, "killed")
+	p.Kill()
+	p.Kill()
+	assert.ErrorContains(t, p.Err(), "killed")
 }
 
 func TestCommandErrors(t *testing.T) {
-	err := command(t.Context(), exec.Command("keywright-no-such-program"))
+	err := Run(t.Context(), exec.Command("keywright-no-such-program"))
 	assert.ErrorContains(t, err, "run test/setup")
 
 	failing := exec.Command(os.Args[0])
 	failing.Env = append(os.Environ(), roleVariable+"=failing")
-	err = command(t.Context(), failing)
+	err = Run(t.Context(), failing)
 	assert.ErrorContains(t, err, "exit status 3: no space left", "an error has what the program said")
 
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), roleVariable+"=child")
-	assert.ErrorIs(t, command(ctx, child), context.DeadlineExceeded)
+	assert.ErrorIs(t, Run(ctx, child), context.DeadlineExceeded)
 }

@@ -1,4 +1,4 @@
-package vm
+package process
 
 import (
 	"fmt"
@@ -8,7 +8,7 @@ import (
 )
 
 // roleVariable makes this test binary play a part in TestDiesWithParent.
-const roleVariable = "KEYWRIGHT_VM_TEST_ROLE"
+const roleVariable = "KEYWRIGHT_PROCESS_TEST_ROLE"
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
@@ -30,7 +30,7 @@ func playParent() {
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), roleVariable+"=child")
 	child.Stdout = os.Stdout
-	p, err := start(child)
+	p, err := Start(child)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
