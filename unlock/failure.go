@@ -80,9 +80,10 @@ func (f *Failure) Unwrap() error { return f.err }
 // text is one line.
 func (f *Failure) text() string {
 	detail := strings.Join(strings.Fields(f.err.Error()), " ")
+	var said *api.Error
 	switch {
-	case f.Refused:
-		return fmt.Sprintf("refused by %s: %s", f.Server, f.Code)
+	case errors.As(f.err, &said):
+		return fmt.Sprintf("%s, said by %s: %s", f.Code, f.Server, said.Message)
 	case f.Server != "":
 		return fmt.Sprintf("%s, asking %s: %s", f.Code, f.Server, detail)
 	default:

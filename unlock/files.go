@@ -10,7 +10,7 @@ import (
 
 // writeDurably replaces a file: it is complete and on disk under its name, with
 // its directory, or it is as it was.
-func writeDurably(path string, data []byte, mode fs.FileMode) (err error) {
+func writeDurably(path string, data []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // /etc/keywright holds nothing secret; files choose their own mode
 		return err
@@ -19,16 +19,12 @@ func writeDurably(path string, data []byte, mode fs.FileMode) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	if err := errors.Join(fill(f, data, mode), f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", f.Name(), err)
+	err = errors.Join(fill(f, data, mode), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(f.Name()))
 	}
 	return syncDir(dir)
 }

@@ -81,13 +81,16 @@ func closeBoot(ctx context.Context, h host, args []string) error {
 		return err
 	}
 	c, err := unlock.LoadConfig(*config)
-	if errors.Is(err, fs.ErrNotExist) {
-		c, err = &unlock.Config{}, nil
-	}
+	unused := errors.Is(err, fs.ErrNotExist)
 	if err != nil {
+		c = &unlock.Config{}
+	}
+	if err != nil && !unused {
 		// A broken file is no reason to leave PCR 15 as it is.
 		fmt.Fprintf(h.stderr, "keywright-unlock: warning: %v\n", err)
-		c = &unlock.Config{}
+	}
+	if unused && h.hasNoTPM(c) {
+		return nil // nobody can ask for keys here, nor was this initramfs made for it
 	}
 	release := func() {}
 	defer func() { release() }()
@@ -125,4 +128,13 @@ func (h host) releasePCR(ctx context.Context, c *unlock.Config) (unlock.ReleaseP
 
 func closeBoth(identity *tpm.Identity, device *tpm.Device) {
 	_ = errors.Join(identity.Close(), device.Close())
+}
+
+// hasNoTPM tells whether there is no TPM device.
+func (h host) hasNoTPM(c *unlock.Config) bool {
+	device, err := h.openTPM(c.TPMPath())
+	if err == nil {
+		_ = device.Close()
+	}
+	return errors.Is(err, fs.ErrNotExist)
 }
