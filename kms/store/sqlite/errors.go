@@ -19,14 +19,20 @@ func code(err error) int {
 	return 0
 }
 
-// translate makes of a constraint that was violated the error that package kms
-// documents for it. SQLite's text names columns, never values.
+// translate makes of a write that failed the error that package kms documents
+// for it. SQLite's text names columns, never values.
 func translate(err error) error {
 	switch code(err) {
+	case 0:
+		return err
 	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
 		return fmt.Errorf("%w: %v", kms.ErrExists, err)
 	case sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
 		return fmt.Errorf("the row it belongs to: %w: %v", kms.ErrNotFound, err)
+	}
+	switch code(err) & 0xff {
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM:
+		return fmt.Errorf("%w: %w", kms.ErrUnavailable, err)
 	}
 	return err
 }

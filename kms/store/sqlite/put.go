@@ -26,7 +26,7 @@ func (p *putter) put(o kms.Outcome) error {
 	}
 	for _, id := range o.DropVolumes {
 		if err := p.rows.DropVolume(p.ctx, id); err != nil {
-			return fmt.Errorf("dropping volume %s: %w", id, err)
+			return fmt.Errorf("dropping volume %s: %w", id, translate(err))
 		}
 	}
 	if o.Machine != nil {
@@ -103,7 +103,7 @@ func (p *putter) addEntries(entries []kms.LogEntry) error {
 		if err := p.rows.AddEntry(p.ctx, sqlitedb.AddEntryParams{
 			Signed: e.Signed.Marshal(), Machine: e.Machine, Action: e.Action, Time: fromTime(e.Time),
 		}); err != nil {
-			return fmt.Errorf("audit entry: %w", err)
+			return fmt.Errorf("audit entry: %w", translate(err))
 		}
 	}
 	return nil

@@ -24,7 +24,7 @@ CREATE TABLE machines (
 CREATE UNIQUE INDEX machines_id       ON machines (id);
 CREATE UNIQUE INDEX machines_ak_name  ON machines (ak_name);
 CREATE UNIQUE INDEX machines_name     ON machines (name) WHERE name <> '';
-CREATE        INDEX machines_proposed ON machines (proposed) WHERE name = '';
+CREATE        INDEX machines_proposed ON machines (proposed, id) WHERE name = '';
 CREATE        INDEX machines_status   ON machines (status, id);
 CREATE        INDEX machines_group    ON machines (in_group, id);
 

@@ -1,0 +1,73 @@
+package sqlite
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// generatedQueries returns the queries of package sqlitedb by name.
+func generatedQueries(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("sqlitedb/*.sql.go")
+	require.NoError(t, err)
+	queries := make(map[string]string)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, found := range regexp.MustCompile("`-- name: (\\w+) :\\w+\n([^`]*)`").FindAllSubmatch(text, -1) {
+			queries[string(found[1])] = string(found[2])
+		}
+	}
+	require.NotEmpty(t, queries)
+	return queries
+}
+
+// plan returns the steps of a query's plan.
+func plan(t *testing.T, s *Store, query string) (steps []string) {
+	t.Helper()
+	parameters := max(strings.Count(query, "?")-len(regexp.MustCompile(`\?[0-9]`).FindAllString(query, -1)),
+		len(unique(regexp.MustCompile(`\?[0-9]+`).FindAllString(query, -1))))
+	rows, err := s.read.Query("EXPLAIN QUERY PLAN "+query, make([]any, parameters)...)
+	require.NoError(t, err, query)
+	for rows.Next() {
+		var id, parent, unused int
+		var step string
+		require.NoError(t, rows.Scan(&id, &parent, &unused, &step))
+		steps = append(steps, step)
+	}
+	require.NoError(t, rows.Err())
+	return steps
+}
+
+func unique(s []string) map[string]bool {
+	set := make(map[string]bool)
+	for _, x := range s {
+		set[x] = true
+	}
+	return set
+}
+
+// However many rows there are, a query goes to its own by an index and reads
+// them in the order that it wants.
+func TestQueryPlans(t *testing.T) {
+	s := openStore(t)
+	whole := map[string]bool{ // tables that stay small, and the log's end
+		"Counts": true, "KeyringVersions": true, "Wrappers": true, "ServiceKeys": true, "DropServiceKeysOfKind": true,
+		"Head": true, "MoveHead": true, "LatestEntries": true,
+	}
+	sorted := map[string]bool{ // of one machine
+		"PlatformsOfMachine": true, "ServiceKeys": true,
+	}
+	for name, query := range generatedQueries(t) {
+		for _, step := range plan(t, s, query) {
+			assert.False(t, strings.HasPrefix(step, "SCAN ") && step != "SCAN CONSTANT ROW" && !whole[name], "%s: %s", name, step)
+			assert.False(t, strings.Contains(step, "TEMP B-TREE") && !sorted[name], "%s: %s", name, step)
+		}
+	}
+}
