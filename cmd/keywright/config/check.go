@@ -64,6 +64,9 @@ func (l *Limits) check() error {
 	if l.BodyMemory < 16<<20 {
 		errs = append(errs, errors.New("limits.body_memory: want at least 16MiB"))
 	}
+	if l.BodyTimeout <= 0 {
+		errs = append(errs, errors.New("limits.body_timeout: want a time such as 10s"))
+	}
 	_, err := l.Prefixes()
 	return errors.Join(append(errs, err)...)
 }

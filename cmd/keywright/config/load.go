@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
 )
@@ -56,6 +57,22 @@ func syntaxError(err error) error {
 	}
 	return err
 }
+
+// Duration is a time, written as 10s, 500ms or 1m30s.
+type Duration time.Duration
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	if err != nil || parsed <= 0 {
+		return errors.New("want a time such as 10s")
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
 // Size is a number of bytes, written as 512KiB, 96MiB, 1GiB or a plain number.
 type Size int64

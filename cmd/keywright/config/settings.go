@@ -1,5 +1,7 @@
 package config
 
+import "time"
+
 // Config is the whole file. A file that is missing or empty means the defaults;
 // keys not named keep theirs.
 type Config struct {
@@ -56,6 +58,8 @@ type Limits struct {
 	Enrolments int `toml:"enrolments"`
 	// Memory for the bodies of requests.
 	BodyMemory Size `toml:"body_memory"`
+	// How long the body of a request may take to arrive.
+	BodyTimeout Duration `toml:"body_timeout"`
 	// Addresses, or ranges such as "10.0.0.0/29", of balancers and gateways that
 	// many machines share: the limits of one source do not apply to them.
 	Balancers []string `toml:"balancers"`
@@ -104,6 +108,7 @@ func Default() Config {
 		Limits: Limits{
 			Connections: 1024, ConnectionsPerSource: 256, RequestsPerSecond: 50, RequestsBurst: 200,
 			Releases: 128, Enrolments: 32, BodyMemory: 96 << 20,
+			BodyTimeout: Duration(10 * time.Second),
 		},
 		Policy: Policy{Shipped: true},
 		Log:    Log{Level: "info"},

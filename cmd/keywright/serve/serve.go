@@ -166,6 +166,7 @@ func limitsOf(c config.Limits) (server.Limits, error) {
 	limits.Rate, limits.Burst = c.RequestsPerSecond, c.RequestsBurst
 	limits.Releases, limits.Enrolments = c.Releases, c.Enrolments
 	limits.BodyMemory, limits.Balancers = int64(c.BodyMemory), balancers
+	limits.BodyTimeout = time.Duration(c.BodyTimeout)
 	return limits, err
 }
 
