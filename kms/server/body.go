@@ -1,6 +1,7 @@
 package server
 
 import (
+	"container/list"
 	"errors"
 	"io"
 	"mime"
@@ -25,17 +26,20 @@ const (
 )
 
 // bodies hands out the memory that request bodies take. A body is charged as it
-// grows, so that a slow sender holds what it has sent and no more.
+// grows, so that a slow sender holds what it has sent and no more. When there is
+// no more, the body that has been arriving longest makes room: honest ones
+// arrive at once.
 type bodies struct {
 	limits *Limits
 
 	mu       sync.Mutex
 	used     int64
 	bySource map[netip.Prefix]int64
+	arriving *list.List // of *charge; the oldest in front
 }
 
 func newBodies(limits *Limits) *bodies {
-	return &bodies{limits: limits, bySource: make(map[netip.Prefix]int64)}
+	return &bodies{limits: limits, bySource: make(map[netip.Prefix]int64), arriving: list.New()}
 }
 
 func (b *bodies) inUse() int64 {
@@ -50,6 +54,12 @@ type charge struct {
 	source netip.Prefix
 	shared bool
 	bytes  int64
+	// place is where it stands among those that arrive; nil once it is complete
+	// or gave way.
+	place *list.Element
+	// stop ends the reading of one that has to give way.
+	stop func()
+	gone bool
 }
 
 func (b *bodies) open(address netip.Addr) *charge {
@@ -62,25 +72,68 @@ func (c *charge) grow(size int) error {
 	b := c.bodies
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.used+more > b.limits.BodyMemory || !c.shared && b.bySource[c.source]+more > b.limits.BodyMemory/sourceShare {
+	if c.gone || !c.shared && b.bySource[c.source]+more > b.limits.BodyMemory/sourceShare {
 		return failAfter(api.CodeBusy, retryBusy)
 	}
-	b.used += more
-	b.bySource[c.source] += more
-	c.bytes += more
+	for b.used+more > b.limits.BodyMemory {
+		if !b.makeRoom(c) {
+			return failAfter(api.CodeBusy, retryBusy)
+		}
+	}
+	b.add(c, more)
 	return nil
+}
+
+// makeRoom ends the body that has been arriving longest, other than the one
+// that asks. What it held is free once its reader has noticed, which is at once.
+func (b *bodies) makeRoom(asking *charge) bool {
+	front := b.arriving.Front()
+	if front == nil || front.Value == asking {
+		return false
+	}
+	oldest := front.Value.(*charge) //nolint:errcheck,forcetypeassert // nothing else is put in
+	oldest.gone = true
+	b.settle(oldest)
+	b.add(oldest, -oldest.bytes)
+	oldest.stop()
+	return true
+}
+
+func (b *bodies) add(c *charge, bytes int64) {
+	b.used += bytes
+	c.bytes += bytes
+	if b.bySource[c.source] += bytes; b.bySource[c.source] == 0 {
+		delete(b.bySource, c.source)
+	}
+}
+
+func (b *bodies) settle(c *charge) {
+	if c.place != nil {
+		b.arriving.Remove(c.place)
+		c.place = nil
+	}
+}
+
+// arrive puts the body among those that arrive; stop must make its reader fail.
+func (c *charge) arrive(stop func()) {
+	c.bodies.mu.Lock()
+	defer c.bodies.mu.Unlock()
+	c.stop, c.place = stop, c.bodies.arriving.PushBack(c)
+}
+
+// complete tells that all of it is here: it does not give way any more.
+func (c *charge) complete() {
+	c.bodies.mu.Lock()
+	defer c.bodies.mu.Unlock()
+	c.bodies.settle(c)
 }
 
 // close gives the memory back.
 func (c *charge) close() {
-	b := c.bodies
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.used -= c.bytes
-	if b.bySource[c.source] -= c.bytes; b.bySource[c.source] <= 0 {
-		delete(b.bySource, c.source)
-	}
-	c.bytes = 0
+	c.bodies.mu.Lock()
+	defer c.bodies.mu.Unlock()
+	c.bodies.settle(c)
+	c.bodies.add(c, -c.bytes)
 }
 
 // read reads the body of a request, at most limit bytes.
@@ -92,7 +145,10 @@ func (c *charge) read(w http.ResponseWriter, r *http.Request, limit int, now tim
 		return nil, fail(api.CodeTooLarge)
 	}
 	// An error means that the connection has no deadline; the server's own holds.
-	_ = http.NewResponseController(w).SetReadDeadline(now.Add(c.bodies.limits.BodyTimeout))
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(now.Add(c.bodies.limits.BodyTimeout))
+	c.arrive(func() { _ = control.SetReadDeadline(now) })
+	defer c.complete()
 	var body []byte
 	for size := min(firstBody, limit+1); ; size = min(2*size, limit+1) {
 		if err := c.grow(size); err != nil {
@@ -105,13 +161,23 @@ func (c *charge) read(w http.ResponseWriter, r *http.Request, limit int, now tim
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			return body, cutOff(r, len(body))
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, fail(api.CodeTimeout)
+			return nil, c.late()
 		case err != nil:
 			return nil, fail(api.CodeMalformed)
 		case len(body) > limit:
 			return nil, fail(api.CodeTooLarge)
 		}
 	}
+}
+
+// late is the answer to a body that did not arrive in time, or gave way.
+func (c *charge) late() error {
+	c.bodies.mu.Lock()
+	defer c.bodies.mu.Unlock()
+	if c.gone {
+		return failAfter(api.CodeBusy, retryBusy)
+	}
+	return fail(api.CodeTimeout)
 }
 
 // cutOff refuses a body that ended before its announced length.

@@ -7,13 +7,16 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // connections bounds open connections. When there are too many, the one that
 // has waited longest without sending a request makes room, so that callers who
-// only connect can't keep others out.
+// only connect can't keep others out. It has had time to send one: whoever is
+// let in is not pushed out by those who come after.
 type connections struct {
 	limits *Limits
+	clock  func() time.Time
 	// turnedAway counts what was closed for the limits' sake.
 	turnedAway func()
 
@@ -29,12 +32,13 @@ type connection struct {
 	all     *connections
 	source  netip.Prefix
 	waiting *list.Element // nil while a request is served, and once closed
+	since   time.Time     // when it began to wait
 	closed  bool
 }
 
-func newConnections(limits *Limits, turnedAway func()) *connections {
+func newConnections(limits *Limits, clock func() time.Time, turnedAway func()) *connections {
 	return &connections{
-		limits: limits, turnedAway: turnedAway,
+		limits: limits, clock: clock, turnedAway: turnedAway,
 		bySource: make(map[netip.Prefix]int), waiting: list.New(),
 	}
 }
@@ -76,18 +80,33 @@ func (a *connections) admit(accepted net.Conn) (admitted, evicted *connection) {
 	}
 	if a.open >= a.limits.Connections {
 		a.turnedAway()
-		front := a.waiting.Front()
-		if front == nil {
+		if evicted = a.longest(); evicted == nil {
 			return nil, nil
 		}
-		evicted = front.Value.(*connection) //nolint:errcheck,forcetypeassert // nothing else is put in
 		a.forget(evicted)
 	}
 	c := &connection{Conn: accepted, all: a, source: source}
-	c.waiting = a.waiting.PushBack(c)
+	a.wait(c)
 	a.open++
 	a.bySource[source]++
 	return c, evicted
+}
+
+// longest returns the connection that has waited longest, if it had its time.
+func (a *connections) longest() *connection {
+	front := a.waiting.Front()
+	if front == nil {
+		return nil
+	}
+	c := front.Value.(*connection) //nolint:errcheck,forcetypeassert // nothing else is put in
+	if a.clock().Sub(c.since) < requestGrace {
+		return nil
+	}
+	return c
+}
+
+func (a *connections) wait(c *connection) {
+	c.since, c.waiting = a.clock(), a.waiting.PushBack(c)
 }
 
 // forget takes a connection out of all counts, once.
@@ -134,7 +153,7 @@ func (a *connections) track(conn net.Conn, state http.ConnState) {
 	case state == http.StateActive:
 		a.settle(c)
 	case state == http.StateIdle && c.waiting == nil:
-		c.waiting = a.waiting.PushBack(c)
+		a.wait(c)
 	}
 }
 

@@ -43,6 +43,9 @@ const (
 	headerTimeout = 5 * time.Second
 	writeTimeout  = 60 * time.Second
 	idleTimeout   = 15 * time.Second
+	// requestGrace is how long a connection may take to send a request, however
+	// many others want its place.
+	requestGrace = 2 * time.Second
 	// laneTimeout bounds how long a request waits for its turn.
 	laneTimeout = 5 * time.Second
 	// maxHeaderBytes bounds a request's header; net/http adds 4 KiB.

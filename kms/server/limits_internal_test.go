@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"net"
+	"net/http"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -141,3 +143,67 @@ func TestPeers(t *testing.T) {
 	}
 	assert.Error(t, CheckPeer(peerFrom(t.Context()), 1000), "without credentials nobody is anybody")
 }
+
+func TestOldestBodyGivesWay(t *testing.T) {
+	limits := DefaultLimits()
+	limits.BodyMemory = 100
+	b := newBodies(&limits)
+	var held []*charge
+	stopped := make([]bool, 4)
+	for i := range 4 {
+		c := b.open(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
+		c.arrive(func() { stopped[i] = true })
+		require.NoError(t, c.grow(12))
+		held = append(held, c)
+	}
+	held[0].complete()
+	c := b.open(netip.MustParseAddr("192.0.2.9"))
+	c.arrive(func() {})
+	require.NoError(t, c.grow(12))
+	assert.Equal(t, []bool{false, true, false, false}, stopped, "what is complete is not given up")
+	assert.Equal(t, api.CodeBusy, failureOf(held[1].late()).body.Code)
+	assert.Error(t, held[1].grow(12))
+	for _, c := range append(held, c) {
+		c.close()
+	}
+	assert.Zero(t, b.inUse())
+	assert.Empty(t, b.bySource)
+	assert.Zero(t, b.arriving.Len())
+}
+
+func TestConnectionHasAMomentBeforeItGivesWay(t *testing.T) {
+	limits := DefaultLimits()
+	limits.Connections, limits.PerSource = 2, 2
+	now, turnedAway := time.Unix(1e9, 0), 0
+	a := newConnections(&limits, func() time.Time { return now }, func() { turnedAway++ })
+	connect := func(source string) (*connection, *connection) { return a.admit(pipeFrom{address: source + ":1"}) }
+	first, _ := connect("192.0.2.1")
+	second, _ := connect("192.0.2.1")
+	third, _ := connect("192.0.2.1")
+	assert.Nil(t, third, "one source's share")
+	third, _ = connect("192.0.2.2")
+	assert.Nil(t, third, "all are taken, by those who just came")
+	now = now.Add(requestGrace)
+	a.track(first, http.StateActive)
+	third, evicted := connect("192.0.2.2")
+	require.NotNil(t, third)
+	assert.Same(t, second, evicted, "the first is being served")
+	assert.Equal(t, 2, a.count())
+	assert.Equal(t, 3, turnedAway)
+	for _, c := range []*connection{first, second, third} {
+		require.NoError(t, c.Close())
+		require.NoError(t, c.Close())
+	}
+	assert.Zero(t, a.count())
+	assert.Empty(t, a.bySource)
+	assert.Zero(t, a.waiting.Len())
+}
+
+// pipeFrom is a connection of which only the address matters.
+type pipeFrom struct {
+	net.Conn
+	address string
+}
+
+func (p pipeFrom) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(p.address)) }
+func (p pipeFrom) Close() error         { return nil }

@@ -21,8 +21,7 @@ type Metrics struct {
 	refusals    *prometheus.CounterVec
 	challenges  *prometheus.CounterVec
 	turnedAway  prometheus.Counter
-	commits     prometheus.Histogram
-	commitSize  prometheus.Histogram
+	store       prometheus.Histogram
 	sequencing  prometheus.Histogram
 	sequenceErr prometheus.Counter
 	ready       prometheus.Gauge
@@ -51,11 +50,8 @@ func NewMetrics() *Metrics {
 		turnedAway: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "keywright_connections_turned_away_total", Help: "Guest connections closed because there were too many.",
 		}),
-		commits: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "keywright_store_commit_seconds", Help: "Time of one durable commit of the store.", Buckets: fine,
-		}),
-		commitSize: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "keywright_store_commit_transactions", Help: "Transactions that one commit made durable.", Buckets: prometheus.ExponentialBuckets(1, 2, 9),
+		store: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "keywright_store_transaction_seconds", Help: "Time from a change's beginning until it is durable, the wait for its turn included.", Buckets: fine,
 		}),
 		sequencing: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "keywright_audit_sequencing_seconds", Help: "Time of one round that brought entries into the audit log's tree.", Buckets: fine,
@@ -69,17 +65,14 @@ func NewMetrics() *Metrics {
 	}
 	m.registry.MustRegister(
 		m.requests, m.seconds, m.releases, m.refusals, m.challenges, m.turnedAway,
-		m.commits, m.commitSize, m.sequencing, m.sequenceErr, m.ready,
+		m.store, m.sequencing, m.sequenceErr, m.ready,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
 }
 
-// Commit is for the store: it has made so many transactions durable at once.
-func (m *Metrics) Commit(took time.Duration, transactions int) {
-	m.commits.Observe(took.Seconds())
-	m.commitSize.Observe(float64(transactions))
-}
+// Transaction is for whoever wires the store: one change took so long.
+func (m *Metrics) Transaction(took time.Duration) { m.store.Observe(took.Seconds()) }
 
 // gauge is a number that is read when somebody asks for it.
 func (m *Metrics) gauge(name, help string, labels prometheus.Labels, read func() float64) {

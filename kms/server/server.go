@@ -106,7 +106,7 @@ const ActionObserve = "server.observe"
 func New(c Config) (*Server, error) {
 	s := &Server{Config: c, started: c.Clock()}
 	s.guests = newGuests(s)
-	s.connections = newConnections(&s.Limits, c.Metrics.turnedAway.Inc)
+	s.connections = newConnections(&s.Limits, c.Clock, c.Metrics.turnedAway.Inc)
 	operators := newOperators(s)
 	s.operators = operators
 	observe := observerRoutes(s)

@@ -10,10 +10,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,6 +92,9 @@ tells the kind, the name alone will do, and so will the beginning of an id.
 	return root
 }
 
+// suggestionDistance is how many letters off a verb may be to be suggested.
+const suggestionDistance = 2
+
 // refuseStray makes every group of verbs refuse a verb it does not have, which
 // cobra would answer with the help and success.
 func refuseStray(c *cobra.Command) {
@@ -103,6 +108,7 @@ func refuseStray(c *cobra.Command) {
 		if len(args) == 0 {
 			return c.Help()
 		}
+		c.SuggestionsMinimumDistance = suggestionDistance
 		text := fmt.Sprintf("%s has no verb %q", c.CommandPath(), args[0])
 		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 			text += fmt.Sprintf(": did you mean %s?", near[0])
@@ -123,7 +129,7 @@ func usagef(format string, args ...any) error {
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) != len(names) {
-			return usagef("%s wants %d arguments: %s", c.CommandPath(), len(names), c.UseLine())
+			return usagef("%s wants %s", c.CommandPath(), cmp.Or(strings.Join(names, " and "), "no arguments"))
 		}
 		return nil
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -132,21 +133,12 @@ func refOf(m api.Machine) string {
 	}
 }
 
-func or(texts ...string) string {
-	for _, text := range texts {
-		if text != "" {
-			return text
-		}
-	}
-	return ""
-}
-
 func writeApproval(w io.Writer, m api.MachineDetails, a api.ApproveMachine) {
 	fmt.Fprintf(w, "would approve %s:\n", refOf(m.Machine))
 	fields(w,
-		"name", or(a.Name, m.Name, m.Proposed), "group", or(a.Group, m.Group), "status", m.Status+" -> active",
+		"name", cmp.Or(a.Name, m.Name, m.Proposed), "group", cmp.Or(a.Group, m.Group), "status", m.Status+" -> active",
 		"EK hash", m.EKHash, "EK vouched for by", m.EKTrust,
-		"measurement", or(a.Measurement, m.Expected), "platform", or(a.Platform, m.ExpectedPlatform),
+		"measurement", cmp.Or(a.Measurement, m.Expected), "platform", cmp.Or(a.Platform, m.ExpectedPlatform),
 	)
 }
 

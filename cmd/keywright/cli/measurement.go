@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -109,7 +110,7 @@ func (p *Program) showApproval(ctx context.Context, ref, group string) error {
 		return err
 	}
 	return p.print(m, func(w io.Writer) {
-		fmt.Fprintf(w, "would approve in group %s:\n", or(group, m.Group))
+		fmt.Fprintf(w, "would approve in group %s:\n", cmp.Or(group, m.Group))
 		writeMeasurement(w, m)
 	})
 }

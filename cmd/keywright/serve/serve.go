@@ -104,7 +104,7 @@ func (s *Service) wire(ctx context.Context, o Options, chosen root.Root, metrics
 		return err
 	}
 	domain, err := kms.New(kms.Config{
-		Store: p.store, Keys: p.keys, Challenges: p.challenges, Identity: p.identity, Log: p.log,
+		Store: timedStore{p.store, metrics, o.Clock}, Keys: p.keys, Challenges: p.challenges, Identity: p.identity, Log: p.log,
 		Trust: trustOf(trust), Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
 	})
 	if err != nil {

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms/api"
+	"keywright.dev/test/sim"
+)
+
+// TestMain lets the test binary be the command that the scripts run.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"keywright": func() { os.Exit(run()) },
+	})
+}
+
+func TestScripts(t *testing.T) {
+	logs, err := filepath.Abs(filepath.Join("..", "..", "kms", "attest", "testdata", "eventlogs"))
+	require.NoError(t, err)
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"), RequireUniqueNames: true, RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			// The path of a unix socket is short.
+			dir, err := os.MkdirTemp("/tmp", "kw")
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { os.RemoveAll(dir) })
+			env.Setenv("D", dir)
+			env.Setenv("TMPDIR", dir)
+			env.Values["fleet"] = &fleet{logs: logs, machines: make(map[string]*sim.Machine)}
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"await": await, "enroll": enroll, "boot": boot, "tamper": tamper,
+		},
+	})
+}
+
+// fleet is the machines of one script.
+type fleet struct {
+	logs     string
+	machines map[string]*sim.Machine
+}
+
+func fleetOf(ts *testscript.TestScript) *fleet {
+	return ts.Value("fleet").(*fleet)
+}
+
+func (f *fleet) log(ts *testscript.TestScript, name string) *sim.Log {
+	log, err := sim.ReadLog(filepath.Join(f.logs, name+".bin"))
+	ts.Check(err)
+	return log
+}
+
+// await waits until the service that announces itself in the file D/out is
+// ready, and sets KEYWRIGHT_ADDR, URL and PIN.
+func await(ts *testscript.TestScript, _ bool, _ []string) {
+	path := filepath.Join(ts.Getenv("D"), "out")
+	for range 1000 {
+		text, _ := os.ReadFile(path) // it may not be there yet
+		said := announcement(string(text))
+		if isReady(said["metrics"]) {
+			ts.Setenv("KEYWRIGHT_ADDR", said["operators use"])
+			ts.Setenv("URL", said["guests connect to"])
+			ts.Setenv("PIN", said["service key"])
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("the service did not become ready")
+}
+
+func announcement(text string) map[string]string {
+	said := make(map[string]string)
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(line, "  ")
+		said[name] = strings.TrimSpace(value)
+	}
+	return said
+}
+
+func isReady(metrics string) bool {
+	response, err := http.Get(strings.TrimSuffix(metrics, "/metrics") + "/readyz")
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+func guestOf(ts *testscript.TestScript) *api.GuestClient {
+	guest, err := api.NewGuestClient(ts.Getenv("URL"), nil)
+	ts.Check(err)
+	return guest
+}
+
+// enroll enrols a new simulated machine: enroll NAME. EK becomes its EK hash.
+func enroll(ts *testscript.TestScript, _ bool, args []string) {
+	f := fleetOf(ts)
+	pin, err := hex.DecodeString(strings.TrimPrefix(ts.Getenv("PIN"), "sha256:"))
+	ts.Check(err)
+	m, err := sim.NewMachine(args[0], f.log(ts, "ovmf-uki"), [32]byte(pin), 1)
+	ts.Check(err)
+	ctx, cancel := testContext()
+	defer cancel()
+	guest := guestOf(ts)
+	defer guest.Close()
+	ts.Check(m.Enroll(ctx, guest))
+	f.machines[args[0]] = m
+	ts.Setenv("EK", m.TPM.Machine())
+}
+
+// boot restarts a machine with a recorded log, which then asks for its keys:
+// [!] boot NAME LOG [CODE].
+func boot(ts *testscript.TestScript, neg bool, args []string) {
+	f := fleetOf(ts)
+	m := f.machines[args[0]]
+	m.Log = f.log(ts, args[1])
+	m.Boot()
+	ctx, cancel := testContext()
+	defer cancel()
+	guest := guestOf(ts)
+	defer guest.Close()
+	_, err := m.Unlock(ctx, guest)
+	switch {
+	case !neg:
+		ts.Check(err)
+	case err == nil:
+		ts.Fatalf("machine %s received its keys", args[0])
+	case !strings.Contains(err.Error(), args[2]):
+		ts.Fatalf("refused with %v, want %s", err, args[2])
+	}
+}
+
+// tamper replaces a text in a file: tamper FILE OLD NEW.
+func tamper(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	text, err := os.ReadFile(path)
+	ts.Check(err)
+	changed := bytes.Replace(text, []byte(args[1]), []byte(args[2]), 1)
+	if bytes.Equal(text, changed) {
+		ts.Fatalf("%s does not contain %s", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(path, changed, 0o600))
+}
