@@ -65,23 +65,24 @@ type child struct {
 	address, url string
 	socket       string
 	pin          [32]byte
+	// stop ends it in order, once.
+	stop func()
 }
 
-func startServer(t *testing.T) *child {
+func startServer(t *testing.T, env ...string) *child {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "kw")
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := t.TempDir()
 	out, err := os.Create(filepath.Join(dir, "out"))
 	require.NoError(t, err)
 	command := exec.Command("keywright", "server", "--dev")
-	command.Env = append(os.Environ(), "TMPDIR="+dir)
+	command.Env = append(append(os.Environ(), "TMPDIR="+dir), env...)
 	command.Stdout = out
 	require.NoError(t, command.Start())
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		assert.NoError(t, command.Process.Signal(syscall.SIGTERM))
 		assert.NoError(t, command.Wait())
 	})
+	t.Cleanup(stop)
 	var said map[string]string
 	require.Eventually(t, func() bool {
 		text, _ := os.ReadFile(out.Name())
@@ -91,7 +92,7 @@ func startServer(t *testing.T) *child {
 	pin, err := hex.DecodeString(strings.TrimPrefix(said["service key"], "sha256:"))
 	require.NoError(t, err)
 	url := said["guests connect to"]
-	return &child{command.Process.Pid, strings.TrimPrefix(url, "https://"), url, said["operators use"], [32]byte(pin)}
+	return &child{command.Process.Pid, strings.TrimPrefix(url, "https://"), url, said["operators use"], [32]byte(pin), stop}
 }
 
 func (s *child) guest(t *testing.T, source string) *api.GuestClient {

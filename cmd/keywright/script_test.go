@@ -30,12 +30,10 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"), RequireUniqueNames: true, RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
-			// The path of a unix socket is short.
-			dir, err := os.MkdirTemp("/tmp", "kw")
-			if err != nil {
+			dir := filepath.Join(env.WorkDir, "d")
+			if err := os.Mkdir(dir, 0o700); err != nil {
 				return err
 			}
-			env.Defer(func() { os.RemoveAll(dir) })
 			env.Setenv("D", dir)
 			env.Setenv("TMPDIR", dir)
 			env.Values["fleet"] = &fleet{logs: logs, machines: make(map[string]*sim.Machine)}

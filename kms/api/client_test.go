@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -58,7 +57,7 @@ func TestGuestClientRefuses(t *testing.T) {
 			_, err := guestOf(t, answer).Challenge(t.Context())
 			require.Error(t, err)
 			var known *api.Error
-			assert.False(t, errors.As(err, &known), "it is not the service's own answer")
+			assert.NotErrorAs(t, err, &known, "it is not the service's own answer")
 		})
 	}
 }
@@ -135,7 +134,7 @@ func TestAllGoesThroughPages(t *testing.T) {
 		assert.Equal(t, "web", r.URL.Query().Get("group"))
 		_, _ = io.WriteString(w, pages[r.URL.Query().Get("after")])
 	})}
-	go server.Serve(listener)
+	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { server.Close() })
 	client := api.NewOperatorClient(path)
 	t.Cleanup(client.Close)

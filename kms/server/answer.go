@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"net/http"
 
 	"keywright.dev/kms/api"
@@ -20,7 +21,7 @@ func writeJSON(w http.ResponseWriter, id string, status int, v any) error {
 	}
 	setHeaders(w.Header(), id)
 	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil {
+	if _, err := bytes.NewReader(body).WriteTo(w); err != nil {
 		// The caller is gone: it does not have the answer.
 		f := fail(api.CodeTimeout)
 		f.cause = err

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -265,4 +267,26 @@ func (r *rig) secure(dial api.DialFunc) net.Conn {
 	secured := tlsClient(conn)
 	r.t.Cleanup(func() { secured.Close() })
 	return secured
+}
+
+// TestAttack05AnotherUserIsRefused holds that only the service's user and root
+// operate it, whatever the socket's mode, and that an attempt is recorded.
+func TestAttack05AnotherUserIsRefused(t *testing.T) {
+	r := newRig(t, nil)
+	ask := func(uid int, path string) int {
+		recorder := httptest.NewRecorder()
+		r.service.Server.ServeOperator(recorder, httptest.NewRequest(http.MethodGet, path, nil), server.Peer{UID: uid})
+		return recorder.Code
+	}
+	for _, uid := range []int{65534, -1, os.Geteuid() + 1} {
+		for _, route := range r.service.Server.Routes() {
+			assert.Equal(t, http.StatusForbidden, ask(uid, concrete(route.Path)), "uid %d, %s", uid, route.Path)
+		}
+	}
+	assert.Equal(t, http.StatusOK, ask(os.Geteuid(), api.PathStatus))
+	assert.Equal(t, http.StatusOK, ask(0, api.PathStatus))
+	entries, err := r.operator().AuditEntries(t.Context(), api.ListQuery{Action: "operator.connect"})
+	require.NoError(t, err)
+	require.NotEmpty(t, entries.Items)
+	assert.Equal(t, "refused", entries.Items[0].Outcome)
 }

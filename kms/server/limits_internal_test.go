@@ -205,5 +205,7 @@ type pipeFrom struct {
 	address string
 }
 
-func (p pipeFrom) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(p.address)) }
-func (p pipeFrom) Close() error         { return nil }
+func (p pipeFrom) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(p.address))
+}
+func (p pipeFrom) Close() error { return nil }

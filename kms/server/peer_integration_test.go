@@ -24,10 +24,10 @@ const nobody = 65534
 // mode somebody has opened up. It has to run as root.
 func TestAttack05AnotherUserOnTheSocket(t *testing.T) {
 	require.Zero(t, os.Geteuid(), "this test changes its user: run it as root")
-	folder, err := os.MkdirTemp("/tmp", "kw")
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	require.NoError(t, os.Chmod(folder, 0o755))
+	folder := t.TempDir()
+	for _, dir := range []string{folder, filepath.Dir(folder)} {
+		require.NoError(t, os.Chmod(dir, 0o755))
+	}
 	socket := filepath.Join(folder, "s")
 	r := newRig(t, func(c *config.Config) { c.Server.OperatorSocket = socket })
 	as := func(uid uint32) (string, error) {
@@ -36,7 +36,7 @@ func TestAttack05AnotherUserOnTheSocket(t *testing.T) {
 		out, err := command.Output()
 		return string(out), err
 	}
-	_, err = as(nobody)
+	_, err := as(nobody)
 	require.Error(t, err, "the socket's mode keeps others out")
 
 	require.NoError(t, os.Chmod(socket, 0o666))

@@ -140,8 +140,14 @@ func (r *rig) raw(listener string) (client *http.Client, base string) {
 	}
 }
 
-// send sends a request with a body and headers and returns status and body.
-func (r *rig) send(listener, method, path, body string, headers ...string) (*http.Response, string) {
+// head is the part of an answer before its body.
+type head struct {
+	StatusCode int
+	Header     http.Header
+}
+
+// send sends a request with a body and headers and returns what came back.
+func (r *rig) send(listener, method, path, body string, headers ...string) (head, string) {
 	r.t.Helper()
 	client, base := r.raw(listener)
 	request, err := http.NewRequestWithContext(r.t.Context(), method, base+path, strings.NewReader(body))
@@ -157,7 +163,7 @@ func (r *rig) send(listener, method, path, body string, headers ...string) (*htt
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	require.NoError(r.t, err)
-	return response, string(text)
+	return head{response.StatusCode, response.Header}, string(text)
 }
 
 // pin is what a guest pins of the service.
