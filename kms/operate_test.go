@@ -316,6 +316,33 @@ func filesOf(t *testing.T, content string) []byte {
 	return set.Marshal()
 }
 
+func TestCommandLineIsBelievedWhereItsDigestWasMeasured(t *testing.T) {
+	f := newFixture(t)
+	f.active("web-17")
+	files, err := claims.Parse(filesOf(t, "next kernel"))
+	require.NoError(t, err)
+	with := func(measured, told string) []byte {
+		var list []claims.Claim
+		for c := range files.All() {
+			if c.Name == claims.KernelCommandLine {
+				c.Value = claims.CommandLineDigest(measured)
+			}
+			list = append(list, c)
+		}
+		set, err := claims.New(claims.Files, append(list, claims.Claim{Name: claims.CommandLineText, Value: told}))
+		require.NoError(t, err)
+		return set.Marshal()
+	}
+	row, err := f.SubmitMeasurement(t.Context(), operator(), "web-17", with("quiet", "quiet"))
+	require.NoError(t, err)
+	found, err := f.FindMeasurement(t.Context(), hexOf(row.Digest), "")
+	require.NoError(t, err)
+	assert.Equal(t, "quiet", found.CommandLine)
+	row, err = f.SubmitMeasurement(t.Context(), operator(), "web-17", with("quiet init=/bin/sh", "quiet"))
+	require.NoError(t, err)
+	assert.Empty(t, row.CommandLine)
+}
+
 func TestPredictedBootIsPartOfTheEnrolment(t *testing.T) {
 	f := newFixture(t)
 	m := f.machine("web-17")

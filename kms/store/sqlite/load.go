@@ -85,7 +85,7 @@ func loadParams(key kms.Key) sqlitedb.LoadMachineParams {
 
 func joinedMeasurement(digest [32]byte, row sqlitedb.LoadMachineRow) kms.Measurement {
 	return toMeasurement(sqlitedb.Measurement{
-		Digest: digest[:], InGroup: row.XGroup, Claims: row.XClaims,
+		Digest: digest[:], InGroup: row.XGroup, Claims: row.XClaims, Cmdline: row.XCmdline,
 		Status: row.XStatus, Source: row.XSource, Machine: row.XMachine,
 		Created: row.XCreated, Approved: row.XApproved, ApprovedBy: row.XApprovedBy,
 	})

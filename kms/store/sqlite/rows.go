@@ -153,7 +153,7 @@ func fromSecret(s kms.Secret) sqlitedb.PutSecretParams {
 
 func toMeasurement(r sqlitedb.Measurement) kms.Measurement {
 	return kms.Measurement{
-		Digest: digest(r.Digest), Group: r.InGroup, Claims: r.Claims,
+		Digest: digest(r.Digest), Group: r.InGroup, Claims: r.Claims, CommandLine: r.Cmdline,
 		Status: kms.MeasurementStatus(r.Status), Source: kms.MeasurementSource(r.Source), Machine: r.Machine,
 		Created: toTime(r.Created), Approved: toTime(r.Approved), ApprovedBy: r.ApprovedBy,
 	}
@@ -161,7 +161,7 @@ func toMeasurement(r sqlitedb.Measurement) kms.Measurement {
 
 func fromMeasurement(m kms.Measurement) sqlitedb.PutMeasurementParams {
 	return sqlitedb.PutMeasurementParams{
-		Digest: m.Digest[:], InGroup: m.Group, Claims: blob(m.Claims),
+		Digest: m.Digest[:], InGroup: m.Group, Claims: blob(m.Claims), Cmdline: m.CommandLine,
 		Status: string(m.Status), Source: string(m.Source), Machine: m.Machine,
 		Created: fromTime(m.Created), Approved: fromTime(m.Approved), ApprovedBy: m.ApprovedBy,
 	}

@@ -80,7 +80,7 @@ func NewSecret(volume string, version uint32) kms.Secret {
 func NewMeasurement(group string, n int) kms.Measurement {
 	return kms.Measurement{
 		Digest: Digest("measurement", n), Group: group, Claims: bytes.Repeat([]byte("claim\n"), 300),
-		Status: kms.MeasurementApproved, Source: kms.SourceAttested, Machine: MachineID(0),
+		CommandLine: "quiet", Status: kms.MeasurementApproved, Source: kms.SourceAttested, Machine: MachineID(0),
 		Created: Epoch(), Approved: Epoch().Add(time.Minute), ApprovedBy: "root",
 	}
 }

@@ -89,6 +89,7 @@ CREATE TABLE measurements (
   digest      BLOB    NOT NULL CHECK (length(digest) = 32),
   in_group    TEXT    NOT NULL,
   claims      BLOB,
+  cmdline     TEXT    NOT NULL,
   status      TEXT    NOT NULL,
   source      TEXT    NOT NULL,
   machine     TEXT    NOT NULL,

@@ -2,9 +2,10 @@
 SELECT * FROM measurements WHERE digest = ? AND in_group = ?;
 
 -- name: PutMeasurement :exec
-INSERT INTO measurements (digest, in_group, claims, status, source, machine, created, approved, approved_by)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (digest, in_group) DO UPDATE SET claims = excluded.claims, status = excluded.status,
+INSERT INTO measurements (digest, in_group, claims, cmdline, status, source, machine, created, approved, approved_by)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (digest, in_group) DO UPDATE SET claims = excluded.claims, cmdline = excluded.cmdline,
+  status = excluded.status,
   source = excluded.source, machine = excluded.machine, created = excluded.created, approved = excluded.approved,
   approved_by = excluded.approved_by;
 

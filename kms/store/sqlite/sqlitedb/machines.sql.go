@@ -326,6 +326,7 @@ SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek,
   (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
   (SELECT count(*) FROM redemptions WHERE redemptions.challenge = ?1) AS redeemed,
   x.num IS NOT NULL AS has_measurement, coalesce(x.in_group, '') AS x_group, x.claims AS x_claims,
+  coalesce(x.cmdline, '') AS x_cmdline,
   coalesce(x.status, '') AS x_status, coalesce(x.source, '') AS x_source, coalesce(x.machine, '') AS x_machine,
   coalesce(x.created, 0) AS x_created, coalesce(x.approved, 0) AS x_approved, coalesce(x.approved_by, '') AS x_approved_by,
   p.num IS NOT NULL AS has_platform, p.claims AS p_claims, coalesce(p.approved, 0) AS p_approved,
@@ -352,6 +353,7 @@ type LoadMachineRow struct {
 	HasMeasurement bool
 	XGroup         string
 	XClaims        []byte
+	XCmdline       string
 	XStatus        string
 	XSource        string
 	XMachine       string
@@ -408,6 +410,7 @@ func (q *Queries) LoadMachine(ctx context.Context, arg LoadMachineParams) (LoadM
 		&i.HasMeasurement,
 		&i.XGroup,
 		&i.XClaims,
+		&i.XCmdline,
 		&i.XStatus,
 		&i.XSource,
 		&i.XMachine,

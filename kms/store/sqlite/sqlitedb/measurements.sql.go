@@ -10,7 +10,7 @@ import (
 )
 
 const findMeasurements = `-- name: FindMeasurements :many
-SELECT num, digest, in_group, claims, status, source, machine, created, approved, approved_by FROM measurements WHERE digest >= ?1 AND digest <= ?2
+SELECT num, digest, in_group, claims, cmdline, status, source, machine, created, approved, approved_by FROM measurements WHERE digest >= ?1 AND digest <= ?2
 ORDER BY digest, in_group LIMIT ?3
 `
 
@@ -34,6 +34,7 @@ func (q *Queries) FindMeasurements(ctx context.Context, arg FindMeasurementsPara
 			&i.Digest,
 			&i.InGroup,
 			&i.Claims,
+			&i.Cmdline,
 			&i.Status,
 			&i.Source,
 			&i.Machine,
@@ -55,7 +56,7 @@ func (q *Queries) FindMeasurements(ctx context.Context, arg FindMeasurementsPara
 }
 
 const getMeasurement = `-- name: GetMeasurement :one
-SELECT num, digest, in_group, claims, status, source, machine, created, approved, approved_by FROM measurements WHERE digest = ? AND in_group = ?
+SELECT num, digest, in_group, claims, cmdline, status, source, machine, created, approved, approved_by FROM measurements WHERE digest = ? AND in_group = ?
 `
 
 type GetMeasurementParams struct {
@@ -71,6 +72,7 @@ func (q *Queries) GetMeasurement(ctx context.Context, arg GetMeasurementParams) 
 		&i.Digest,
 		&i.InGroup,
 		&i.Claims,
+		&i.Cmdline,
 		&i.Status,
 		&i.Source,
 		&i.Machine,
@@ -82,7 +84,7 @@ func (q *Queries) GetMeasurement(ctx context.Context, arg GetMeasurementParams) 
 }
 
 const listMeasurements = `-- name: ListMeasurements :many
-SELECT num, digest, in_group, claims, status, source, machine, created, approved, approved_by FROM measurements
+SELECT num, digest, in_group, claims, cmdline, status, source, machine, created, approved, approved_by FROM measurements
 WHERE measurements.digest > ?1 AND measurements.digest <= coalesce(
   (SELECT m.digest FROM measurements AS m WHERE m.digest > ?1
    ORDER BY m.digest, m.in_group LIMIT 1 OFFSET ?2),
@@ -109,6 +111,7 @@ func (q *Queries) ListMeasurements(ctx context.Context, arg ListMeasurementsPara
 			&i.Digest,
 			&i.InGroup,
 			&i.Claims,
+			&i.Cmdline,
 			&i.Status,
 			&i.Source,
 			&i.Machine,
@@ -130,7 +133,7 @@ func (q *Queries) ListMeasurements(ctx context.Context, arg ListMeasurementsPara
 }
 
 const listMeasurementsOfGroup = `-- name: ListMeasurementsOfGroup :many
-SELECT num, digest, in_group, claims, status, source, machine, created, approved, approved_by FROM measurements WHERE in_group = ? AND digest > ? ORDER BY digest LIMIT ?
+SELECT num, digest, in_group, claims, cmdline, status, source, machine, created, approved, approved_by FROM measurements WHERE in_group = ? AND digest > ? ORDER BY digest LIMIT ?
 `
 
 type ListMeasurementsOfGroupParams struct {
@@ -153,6 +156,7 @@ func (q *Queries) ListMeasurementsOfGroup(ctx context.Context, arg ListMeasureme
 			&i.Digest,
 			&i.InGroup,
 			&i.Claims,
+			&i.Cmdline,
 			&i.Status,
 			&i.Source,
 			&i.Machine,
@@ -208,9 +212,10 @@ func (q *Queries) PlatformsOfMachine(ctx context.Context, machine string) ([]Pla
 }
 
 const putMeasurement = `-- name: PutMeasurement :exec
-INSERT INTO measurements (digest, in_group, claims, status, source, machine, created, approved, approved_by)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (digest, in_group) DO UPDATE SET claims = excluded.claims, status = excluded.status,
+INSERT INTO measurements (digest, in_group, claims, cmdline, status, source, machine, created, approved, approved_by)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (digest, in_group) DO UPDATE SET claims = excluded.claims, cmdline = excluded.cmdline,
+  status = excluded.status,
   source = excluded.source, machine = excluded.machine, created = excluded.created, approved = excluded.approved,
   approved_by = excluded.approved_by
 `
@@ -219,6 +224,7 @@ type PutMeasurementParams struct {
 	Digest     []byte
 	InGroup    string
 	Claims     []byte
+	Cmdline    string
 	Status     string
 	Source     string
 	Machine    string
@@ -232,6 +238,7 @@ func (q *Queries) PutMeasurement(ctx context.Context, arg PutMeasurementParams) 
 		arg.Digest,
 		arg.InGroup,
 		arg.Claims,
+		arg.Cmdline,
 		arg.Status,
 		arg.Source,
 		arg.Machine,

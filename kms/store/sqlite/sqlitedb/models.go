@@ -30,6 +30,7 @@ type Measurement struct {
 	Digest     []byte
 	InGroup    string
 	Claims     []byte
+	Cmdline    string
 	Status     string
 	Source     string
 	Machine    string
