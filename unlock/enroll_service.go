@@ -166,7 +166,7 @@ func (e *Enrollment) sendCommit(ctx context.Context, next forecast) (api.CommitR
 }
 
 func (e *Enrollment) commitStatement(next forecast) (exchange.Statement, error) {
-	details := exchange.CommitDetails{NextBoot: next.claims}
+	details := exchange.CommitDetails{CommandLine: commandLine(), NextBoot: next.claims}
 	s := exchange.Statement{Purpose: exchange.PurposeCommit, ServiceKey: e.Pin}
 	for _, t := range e.targets {
 		s.Volumes = append(s.Volumes, exchange.Volume{ID: t.secret.Volume, UUID: t.uuid(), Identity: t.identity})

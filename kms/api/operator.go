@@ -136,7 +136,10 @@ type Measurement struct {
 	Created    time.Time  `json:"created"`
 	Approved   *time.Time `json:"approved,omitempty"`
 	ApprovedBy string     `json:"approved_by,omitempty"`
-	Claims     []Claim    `json:"claims,omitempty"`
+	// CommandLine is the kernel's, where it is known as text; the claims hold its
+	// digest.
+	CommandLine string  `json:"command_line,omitempty"`
+	Claims      []Claim `json:"claims,omitempty"`
 }
 
 // ApproveMeasurement is the body of a measurement's approval.

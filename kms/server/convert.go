@@ -74,7 +74,7 @@ func reportOf(v *kms.Volume) (*api.VolumeReport, error) {
 func measurementOf(m *kms.Measurement) api.Measurement {
 	return api.Measurement{
 		ID: hexOf(m.Digest), Group: m.Group, Status: string(m.Status), Source: string(m.Source), Machine: m.Machine,
-		Created: m.Created, Approved: stamp(m.Approved), ApprovedBy: m.ApprovedBy,
+		Created: m.Created, Approved: stamp(m.Approved), ApprovedBy: m.ApprovedBy, CommandLine: m.CommandLine,
 	}
 }
 

@@ -67,6 +67,7 @@ func writeMeasurement(w io.Writer, m api.Measurement) {
 	fields(w,
 		"id", m.ID, "group", m.Group, "status", m.Status, "source", m.Source, "seen on", "machine/"+short(m.Machine),
 		"created", clock(m.Created), "approved", when(m.Approved), "approved by", m.ApprovedBy,
+		"command line", m.CommandLine,
 	)
 	for _, c := range m.Claims {
 		fmt.Fprintf(w, "  %s %s\n", c.Name, c.Value)
