@@ -1,0 +1,40 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"keywright.dev/test/process"
+)
+
+// Programs are the paths of what is shipped.
+type Programs struct {
+	Service string // keywright
+	Unlock  string // keywright-unlock
+}
+
+// ProgramsIn returns the programs of a folder.
+func ProgramsIn(dir string) (Programs, error) {
+	p := Programs{filepath.Join(dir, "keywright"), filepath.Join(dir, "keywright-unlock")}
+	for _, path := range []string{p.Service, p.Unlock} {
+		if _, err := os.Stat(path); err != nil {
+			return Programs{}, fmt.Errorf("finding Keywright's programs: %w: run make build", err)
+		}
+	}
+	return p, nil
+}
+
+// Build builds the programs into a folder, as make build does.
+func Build(ctx context.Context, dir string) (Programs, error) {
+	for _, name := range []string{"keywright", "keywright-unlock"} {
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, name), "keywright.dev/cmd/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if err := process.Run(ctx, cmd); err != nil {
+			return Programs{}, fmt.Errorf("building Keywright's programs: %w", err)
+		}
+	}
+	return ProgramsIn(dir)
+}
