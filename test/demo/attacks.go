@@ -72,6 +72,6 @@ func (t *tale) verifyLog(ctx context.Context) error {
 		}
 		t.service.Stop()
 		verified, err := t.operate(ctx, "audit", "verify", export, "--key", key)
-		return append(append(told, verified...), "Every release and every refusal above is in it."), err
+		return append(append(told, verified...), "Each release, refusal and approval of web-17 is in it; what came before a valid signature is counted."), err
 	})
 }
