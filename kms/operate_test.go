@@ -350,7 +350,7 @@ func TestPredictedBootIsPartOfTheEnrolment(t *testing.T) {
 	require.NoError(t, m.Enroll(t.Context(), f.guest()))
 	row, err := f.FindMachine(t.Context(), "web-17")
 	require.NoError(t, err)
-	assert.NotEqual(t, row.Measurement, row.Expected)
+	assert.NotEqual(t, row.Expected, row.Measurement)
 	f.approve(m)
 
 	expected, err := f.FindMeasurement(t.Context(), hexOf(row.Expected), "")

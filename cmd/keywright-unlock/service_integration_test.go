@@ -3,23 +3,25 @@
 package main
 
 import (
+	"context"
+	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"crypto/ed25519"
-
-	"context"
 
 	"keywright.dev/kms"
 	"keywright.dev/kms/audit"
@@ -129,6 +131,64 @@ func (s *service) approve(t *testing.T, machine string) {
 	t.Helper()
 	_, err := s.ApproveMachine(t.Context(), operator(), machine, kms.Approval{EKHash: machine})
 	require.NoError(t, err)
+}
+
+func (s *service) revoke(t *testing.T, machine string) {
+	t.Helper()
+	_, _, err := s.RevokeMachine(t.Context(), operator(), machine, "a test")
+	require.NoError(t, err)
+}
+
+// receipt verifies a receipt and returns its entry.
+func (s *service) receipt(t *testing.T, receipt []byte) audit.Entry {
+	t.Helper()
+	entry, err := s.log.Verifier().Verify(receipt)
+	require.NoError(t, err)
+	return entry
+}
+
+// slots returns the keyslots that the service knows of a volume.
+func (s *service) slots(t *testing.T, id string) []int {
+	t.Helper()
+	volumes, err := s.store.Volumes(t.Context(), "", "", 10)
+	require.NoError(t, err)
+	i := slices.IndexFunc(volumes, func(v kms.Volume) bool { return v.ID == id })
+	require.GreaterOrEqual(t, i, 0)
+	report, err := kms.ParseInventory(volumes[i].Inventory)
+	require.NoError(t, err)
+	var numbers []int
+	for _, slot := range report.Slots {
+		numbers = append(numbers, slot.ID)
+	}
+	return numbers
+}
+
+// startProxy starts a server that passes requests on to url and changes the
+// answers; one that becomes nil is lost with its connection.
+func startProxy(t *testing.T, url string, change func(path string, body []byte) []byte) string {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	proxy := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		request, err := http.NewRequestWithContext(r.Context(), r.Method, url+r.URL.Path, r.Body)
+		if !assert.NoError(t, err) {
+			return
+		}
+		request.Header = r.Header
+		response, err := client.Do(request)
+		if !assert.NoError(t, err) {
+			return
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		assert.NoError(t, err)
+		if body = change(r.URL.Path, body); body == nil {
+			panic(http.ErrAbortHandler)
+		}
+		w.WriteHeader(response.StatusCode)
+		_, _ = w.Write(body)
+	}))
+	t.Cleanup(func() { proxy.Close(); client.CloseIdleConnections() })
+	return proxy.URL
 }
 
 func operator() audit.Actor { return audit.Actor{Kind: audit.ActorOperator, ID: "uid/0"} }

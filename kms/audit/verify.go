@@ -29,7 +29,9 @@ func VerifyExport(r io.Reader, v *Verifier, kept ...Tree) (Report, error) {
 	}
 	e := &examiner{v: v, tree: newFrontier(), line: 1, kept: slices.Clone(kept)}
 	slices.SortFunc(e.kept, func(a, b Tree) int { return cmp.Compare(a.N, b.N) })
-	e.compareKept()
+	if err := e.compareKept(); err != nil { // a kept head of the empty log
+		return e.report, fmt.Errorf("verifying audit export: %w", err)
+	}
 	for {
 		line, err := nextLine(lines)
 		if errors.Is(err, io.EOF) {

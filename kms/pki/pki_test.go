@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net/netip"
 	"strings"
 	"testing"
@@ -110,7 +111,9 @@ func TestPrintingShowsNoKey(t *testing.T) {
 		require.NoError(t, err)
 		parsed, err := x509.ParsePKCS8PrivateKey(stored.Expose())
 		require.NoError(t, err)
-		scalar := parsed.(*ecdsa.PrivateKey).D
+		private, err := parsed.(*ecdsa.PrivateKey).Bytes()
+		require.NoError(t, err)
+		scalar := new(big.Int).SetBytes(private)
 		for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%d"} {
 			out := fmt.Sprintf(verb, key)
 			assert.NotContains(t, out, scalar.String(), verb)

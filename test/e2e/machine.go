@@ -13,8 +13,11 @@ const (
 	// every time. One emulated CPU boots as fast as two.
 	memory = 384
 	cpus   = 1
-	// DiskPrompt and EnrollPrompt are asked for the passphrase on the console:
-	// by the initramfs, and by the enrolment.
+)
+
+// DiskPrompt and EnrollPrompt ask for the passphrase on the console: those of
+// the initramfs, and of the enrolment.
+const (
 	DiskPrompt   = "Enter passphrase for /dev/vdb: "
 	EnrollPrompt = "Passphrase of /dev/vdb: "
 )

@@ -24,7 +24,7 @@ const (
 func prepareControl(ctx context.Context, conn *sql.Conn) (control, error) {
 	c := control{make(map[string]*sql.Stmt)}
 	for _, text := range []string{sqlBegin, sqlSavepoint, sqlUndo, sqlRelease, sqlRollback, sqlCommit} {
-		statement, err := conn.PrepareContext(ctx, text)
+		statement, err := conn.PrepareContext(ctx, text) //nolint:sqlclosecheck // close does
 		if err != nil {
 			return control{}, errors.Join(err, c.close())
 		}
@@ -49,7 +49,8 @@ func (c control) rollback() error {
 }
 
 func (c control) run(text string) error {
-	_, err := c.statements[text].Exec()
+	// A transaction that began is ended, whatever became of its callers.
+	_, err := c.statements[text].ExecContext(context.Background())
 	return err
 }
 

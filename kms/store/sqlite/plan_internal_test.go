@@ -35,6 +35,7 @@ func plan(t *testing.T, s *Store, query string) (steps []string) {
 		len(unique(regexp.MustCompile(`\?[0-9]+`).FindAllString(query, -1))))
 	rows, err := s.read.Query("EXPLAIN QUERY PLAN "+query, make([]any, parameters)...)
 	require.NoError(t, err, query)
+	defer rows.Close()
 	for rows.Next() {
 		var id, parent, unused int
 		var step string
