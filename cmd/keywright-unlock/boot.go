@@ -89,20 +89,31 @@ func closeBoot(ctx context.Context, h host, args []string) error {
 		// A broken file is no reason to leave PCR 15 as it is.
 		fmt.Fprintf(h.stderr, "keywright-unlock: warning: %v\n", err)
 	}
-	if unused && h.hasNoTPM(c) {
+	patience := tpmPatience
+	if unused {
+		patience = 0
+	}
+	device, err := h.awaitTPM(ctx, c.TPMPath(), patience)
+	if unused && errors.Is(err, fs.ErrNotExist) {
 		return nil // nobody can ask for keys here, nor was this initramfs made for it
 	}
+	return h.closeWith(ctx, c, *root, device, err)
+}
+
+// closeWith closes with a device, or with the reason why there is none.
+func (h host) closeWith(ctx context.Context, c *unlock.Config, root string, device *tpm.Device, missing error) error {
 	release := func() {}
 	defer func() { release() }()
 	closing := &unlock.Closing{
 		TPM: func() (unlock.ReleasePCR, error) {
-			pcr, done, err := h.releasePCR(ctx, c)
-			if err == nil {
-				release = done
+			if missing != nil {
+				return nil, missing
 			}
-			return pcr, err
+			var pcr unlock.ReleasePCR
+			pcr, release = h.releasePCR(device, c)
+			return pcr, nil
 		},
-		Root: *root, Opened: h.run.ReadOpened, Table: luks.ReadTable,
+		Root: root, Opened: h.run.ReadOpened, Table: luks.ReadTable,
 		Clock: h.clock, Announce: h.announce, Reboot: h.reboot,
 	}
 	if err := closing.Run(ctx); err != nil {
@@ -113,28 +124,11 @@ func closeBoot(ctx context.Context, h host, args []string) error {
 
 // releasePCR gives PCR 15 through a session that nobody on the bus can answer
 // for, or plainly where the TPM gives no keys: extended is what counts.
-func (h host) releasePCR(ctx context.Context, c *unlock.Config) (unlock.ReleasePCR, func(), error) {
-	device, err := h.awaitTPM(ctx, c.TPMPath(), tpmPatience)
-	if err != nil {
-		return nil, nil, err
-	}
+func (h host) releasePCR(device *tpm.Device, c *unlock.Config) (unlock.ReleasePCR, func()) {
 	identity, err := identityOf(device, c)
 	if err != nil {
 		fmt.Fprintf(h.stderr, "keywright-unlock: warning: %v\n", err)
-		return device, func() { _ = device.Close() }, nil
+		return device, func() { _ = device.Close() }
 	}
-	return identity, func() { closeBoth(identity, device) }, nil
-}
-
-func closeBoth(identity *tpm.Identity, device *tpm.Device) {
-	_ = errors.Join(identity.Close(), device.Close())
-}
-
-// hasNoTPM tells whether there is no TPM device.
-func (h host) hasNoTPM(c *unlock.Config) bool {
-	device, err := h.openTPM(c.TPMPath())
-	if err == nil {
-		_ = device.Close()
-	}
-	return errors.Is(err, fs.ErrNotExist)
+	return identity, func() { _ = errors.Join(identity.Close(), device.Close()) }
 }

@@ -3,19 +3,271 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms/exchange"
+	"keywright.dev/unlock"
+	"keywright.dev/unlock/luks"
 )
 
 func TestEnrollApproveBoot(t *testing.T) {
 	s, g := startService(t), newGuest(t, 2)
 	out := g.enroll(s)
-	t.Log(out)
+	assert.Contains(t, out, "keywright machine approve web-17 --ek-hash "+g.machine())
+	g.requireEnrolled()
+	c, err := unlock.LoadConfig(g.config())
+	require.NoError(t, err)
+	assert.Equal(t, []string{s.url}, c.Servers)
+	assert.Equal(t, []string{s.pin()}, c.ServiceKeys)
+	assert.Equal(t, string(exchange.EKP384), c.EKTemplate)
+	require.Len(t, c.Volumes, 2)
+	assert.Equal(t, "UUID="+min(header(t, g.volumes[0]).Header().UUID, header(t, g.volumes[1]).Header().UUID), c.Volumes[0].Device)
+
 	s.approve(t, g.machine())
 	g.boot("ovmf-uki")
 	cmd := g.child("boot", "--config", g.bootConfig([]string{s.url}, s.pin()))
 	text, err := cmd.CombinedOutput()
-	t.Log(string(text))
+	require.NoError(t, err, string(text))
+	receipt, err := os.ReadFile(filepath.Join(g.path("run"), "receipt"))
 	require.NoError(t, err)
+	assert.Equal(t, g.machine(), s.receipt(t, receipt).Actor.ID)
+
+	cmd = g.child("boot", "--config", g.bootConfig([]string{s.url}, s.pin()))
+	text, err = cmd.CombinedOutput()
+	require.Error(t, err, "one release a boot")
+	assert.Contains(t, string(text), "KW-1404")
+}
+
+// requireEnrolled holds that every volume has one keyslot and one token of ours
+// and is otherwise as it was, and that the passphrase opens.
+func (g *guest) requireEnrolled() {
+	g.t.Helper()
+	for _, path := range g.volumes {
+		v := header(g.t, path)
+		tokens := v.OwnTokens()
+		require.Len(g.t, tokens, 1)
+		require.Len(g.t, tokens[0].Keyslots, 1)
+		require.Empty(g.t, v.Orphans())
+		require.Len(g.t, v.Inventory().Keyslots, 2, "no orphan keyslot")
+		cryptsetup(g.t, passphrase, "open", "--test-passphrase", "--key-slot", "0", "--key-file", "-", path)
+	}
+}
+
+// cut is a place to pull the plug: before a step begins its work on the n-th
+// volume, or a moment into it.
+type cut struct {
+	step  unlock.Step
+	nth   int
+	delay time.Duration
+}
+
+func (c cut) String() string { return fmt.Sprintf("%s-%d-%v", c.step, c.nth, c.delay) }
+
+// perVolume tells which steps are announced for each volume.
+func perVolume(s unlock.Step) bool {
+	switch s {
+	case unlock.StepPassphrase, unlock.StepClean, unlock.StepToken, unlock.StepKeyslot, unlock.StepTest, unlock.StepAssign:
+		return true
+	default:
+		return false
+	}
+}
+
+func cuts() []cut {
+	var list []cut
+	for _, step := range unlock.Steps() {
+		list = append(list, cut{step, 0, 0})
+		if perVolume(step) {
+			list = append(list, cut{step, 1, 0})
+		}
+	}
+	for _, step := range []unlock.Step{unlock.StepComplete, unlock.StepToken, unlock.StepKeyslot, unlock.StepAssign, unlock.StepCommit} {
+		for _, ms := range []time.Duration{5, 15, 30} {
+			list = append(list, cut{step, 0, ms * time.Millisecond})
+		}
+	}
+	return list
+}
+
+func TestEnrolmentCutAtEveryStepIsTakenUpAgain(t *testing.T) {
+	s := startService(t)
+	for _, c := range cuts() {
+		t.Run(c.String(), func(t *testing.T) {
+			g := newGuest(t, 2)
+			g.kill(s, c)
+			for _, path := range g.volumes {
+				cryptsetup(t, passphrase, "open", "--test-passphrase", "--key-slot", "0", "--key-file", "-", path)
+			}
+			g.enroll(s)
+			g.requireEnrolled()
+			s.approve(t, g.machine())
+			g.boot("ovmf-uki")
+			require.NoError(t, g.bootHere(s).err)
+		})
+	}
+}
+
+// kill starts an enrolment and kills it, with the programs that it runs, where
+// the cut is.
+func (g *guest) kill(s *service, c cut) {
+	g.t.Helper()
+	cmd := g.child(g.enrollArgs(s)...)
+	give(g.t, cmd, passphrase)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	require.NoError(g.t, err)
+	require.NoError(g.t, cmd.Start())
+	seen := 0
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if step, ok := strings.CutPrefix(lines.Text(), "step: "); ok && strings.Fields(step)[0] == string(c.step) {
+			if seen++; seen > c.nth {
+				break
+			}
+		}
+	}
+	require.Greater(g.t, seen, c.nth, "the step was never announced")
+	time.Sleep(c.delay)
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may have come to its end
+	_ = cmd.Wait()                                      // killed
+}
+
+// fails runs an enrolment that fails, and returns what it said.
+func (g *guest) fails(code int, text string, args ...string) string {
+	g.t.Helper()
+	cmd := g.child(args...)
+	give(g.t, cmd, text)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.Error(g.t, cmd.Run(), out.String())
+	require.Equal(g.t, code, cmd.ProcessState.ExitCode(), out.String())
+	return out.String()
+}
+
+// headers returns the metadata of all volumes, byte for byte.
+func (g *guest) headers() []byte {
+	g.t.Helper()
+	var all []byte
+	for _, path := range g.volumes {
+		data, err := os.ReadFile(path)
+		require.NoError(g.t, err)
+		all = append(all, data[:16<<20]...)
+	}
+	return all
+}
+
+func TestEnrolmentThatIsRefusedChangesNothing(t *testing.T) {
+	s, g := startService(t), newGuest(t, 2)
+	before := g.headers()
+	other := startService(t)
+
+	out := g.fails(unlock.ExitFailed, "not the passphrase", g.enrollArgs(s)...)
+	assert.Contains(t, out, "the passphrase opens no keyslot")
+	out = g.fails(unlock.ExitRefused, passphrase, append(g.enrollArgs(s), "--service-key", other.pin())...)
+	assert.Contains(t, out, "KW-1216")
+	out = g.fails(unlock.ExitUnavailable, passphrase, append(g.enrollArgs(s), "--server", "https://127.0.0.1:1")...)
+	assert.Contains(t, out, "connection refused")
+	out = g.fails(unlock.ExitFailed, passphrase, append(g.enrollArgs(s), "--device", g.volumes[0])...)
+	assert.Contains(t, out, "same LUKS UUID")
+	out = g.fails(unlock.ExitUsage, passphrase, append(g.enrollArgs(s), "--server", "http://127.0.0.1:1")...)
+	assert.Contains(t, out, "https://")
+	assert.True(t, bytes.Equal(before, g.headers()))
+}
+
+func TestVolumesOfOtherShapesAreRefused(t *testing.T) {
+	s, g := startService(t), newGuest(t, 1)
+	for code, format := range map[luks.Code][]string{
+		luks.CodeLUKS1:         {"--type", "luks1"},
+		luks.CodeSegmentCipher: {"--type", "luks2", "--cipher", "aes-cbc-essiv:sha256", "--key-size", "256"},
+	} {
+		path := g.path("odd")
+		require.NoError(t, os.WriteFile(path, make([]byte, 32<<20), 0o600))
+		cryptsetup(t, passphrase, append([]string{"luksFormat", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-", path}, format...)...)
+		out := g.fails(unlock.ExitRefused, passphrase, append(g.enrollArgs(s), "--device", path)...)
+		assert.Contains(t, out, string(code))
+		assert.NotContains(t, out, "step: check-passphrase")
+	}
+}
+
+// Whatever is not ours stays, slot and token alike.
+func TestForeignSlotsAndTokensStay(t *testing.T) {
+	s, g := startService(t), newGuest(t, 1)
+	path := g.volumes[0]
+	g.kill(s, cut{unlock.StepKeyslot, 0, 0})
+	intended := header(t, path).OwnTokens()[0].Slot
+	g.addSlot(path, "somebody else's", intended)
+	cryptsetup(t, `{"type":"clevis","keyslots":["0"],"jwe":{}}`, "token", "import", "--token-id", "9", "--json-file", "-", path)
+
+	g.enroll(s)
+	v := header(t, path)
+	require.Len(t, v.OwnTokens(), 1)
+	assert.NotEqual(t, []int{intended}, v.OwnTokens()[0].Keyslots)
+	assert.Len(t, v.Inventory().Keyslots, 3)
+	assert.Len(t, v.Inventory().Tokens, 2)
+	cryptsetup(t, "somebody else's", "open", "--test-passphrase", "--key-slot", fmt.Sprint(intended), "--key-file", "-", path)
+}
+
+func (g *guest) addSlot(path, key string, slot int) {
+	g.t.Helper()
+	file := g.path("key")
+	require.NoError(g.t, os.WriteFile(file, []byte(passphrase), 0o600))
+	cryptsetup(g.t, key, "luksAddKey", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+		"--key-file", file, "--new-key-slot", fmt.Sprint(slot), "--new-keyfile", "-", path)
+}
+
+// A machine that moves to another service leaves no key of the old one.
+func TestEnrolmentElsewhereIsReplaced(t *testing.T) {
+	first, second, g := startService(t), startService(t), newGuest(t, 2)
+	g.enroll(first)
+	before := header(t, g.volumes[0]).OwnTokens()[0].Volume
+	out := g.enroll(second)
+	assert.Contains(t, out, "note: killing keyslot")
+	g.requireEnrolled()
+	assert.NotEqual(t, before, header(t, g.volumes[0]).OwnTokens()[0].Volume)
+}
+
+// What an enrolment elsewhere may have left in a slot is named, not killed.
+func TestSlotThatNobodyCanOpenIsNamed(t *testing.T) {
+	first, second, g := startService(t), startService(t), newGuest(t, 1)
+	g.kill(first, cut{unlock.StepAssign, 0, 0})
+	out := g.enroll(second)
+	assert.Contains(t, out, "luksKillSlot")
+	v := header(t, g.volumes[0])
+	assert.Len(t, v.Inventory().Keyslots, 3)
+	require.Len(t, v.OwnTokens(), 1)
+}
+
+func TestEnrolmentIsRepeatedUntilTheApprovalOnly(t *testing.T) {
+	s, g := startService(t), newGuest(t, 2)
+	g.enroll(s)
+	first := header(t, g.volumes[0]).OwnTokens()
+	g.enroll(s)
+	g.requireEnrolled()
+	assert.Equal(t, first, header(t, g.volumes[0]).OwnTokens(), "the same secret in the same slot")
+	s.approve(t, g.machine())
+	before := g.headers()
+	out := g.fails(unlock.ExitRefused, passphrase, g.enrollArgs(s)...)
+	assert.Contains(t, out, "KW-1213")
+	assert.True(t, bytes.Equal(before, g.headers()))
+}
+
+func TestTwoEnrolmentsAtOnce(t *testing.T) {
+	s, g := startService(t), newGuest(t, 1)
+	require.NoError(t, os.MkdirAll(g.path("run"), 0o700))
+	f, err := os.Create(filepath.Join(g.path("run"), "enroll.lock"))
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX))
+	assert.Contains(t, g.fails(unlock.ExitFailed, passphrase, g.enrollArgs(s)...), "another keywright-unlock enroll is running")
 }

@@ -59,6 +59,7 @@ type guest struct {
 	dir     string
 	log     []byte
 	volumes []string
+	conns   []net.Conn // of this process to the TPM
 }
 
 func newGuest(t *testing.T, volumes int) *guest {
@@ -196,7 +197,8 @@ func header(t *testing.T, path string) *luks.Volume {
 // proves that the key opens and remembers in which order.
 type recorder struct {
 	events []string
-	fail   string // mapping that does not open
+	keys   [][]byte // copies, to look for where they must not be
+	fail   string   // mapping that does not open
 }
 
 func (r *recorder) Open(_ context.Context, v unlock.Volume, key secret.Bytes) (*luks.Mapping, error) {
@@ -208,6 +210,7 @@ func (r *recorder) Open(_ context.Context, v unlock.Volume, key secret.Bytes) (*
 		return nil, err
 	}
 	volumeKey.Wipe()
+	r.keys = append(r.keys, bytes.Clone(key.Expose()))
 	r.events = append(r.events, "open "+v.Config.Name)
 	return &luks.Mapping{Path: "/dev/mapper/" + v.Config.Name, Slot: v.Slots[0], Table: luks.Table{Name: v.Config.Name}}, nil
 }

@@ -1,0 +1,290 @@
+//go:build integration
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/hsm/tpm"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/unlock"
+)
+
+// result is what a boot in this process came to.
+type result struct {
+	err    error
+	code   int
+	events []string
+	lines  string
+	keys   [][]byte
+}
+
+// offClock is ten years behind.
+type offClock struct{ unlock.SystemClock }
+
+func (offClock) Now() time.Time { return time.Now().AddDate(-10, 0, 0) }
+
+// hostOfTest is a machine without device-mapper whose resets are events.
+func (g *guest) hostOfTest(out *bytes.Buffer, opener *recorder) host {
+	return host{
+		stdout: out, stderr: out, clock: offClock{}, opener: opener,
+		openTPM:  g.dialTPM,
+		announce: func(line string) { out.WriteString(line + "\n") },
+		harden:   func() error { return nil },
+		reboot:   func() error { opener.events = append(opener.events, "reboot"); return nil },
+		run:      unlock.RunDir(g.path("run")),
+	}
+}
+
+// runHere runs a command in this process.
+func (g *guest) runHere(h host, args ...string) int {
+	g.t.Helper()
+	code := run(g.t.Context(), h, args)
+	for _, conn := range g.conns {
+		require.NoError(g.t, conn.Close())
+	}
+	g.conns = nil
+	return code
+}
+
+// dialTPM connects to the machine's TPM until [guest.runHere] ends.
+func (g *guest) dialTPM(string) (*tpm.Device, error) {
+	conn, err := net.Dial("unix", g.socket)
+	if err != nil {
+		return nil, err
+	}
+	g.conns = append(g.conns, conn)
+	return tpm.New(socketTPM{conn}), nil
+}
+
+// bootHere boots against a service in this process.
+func (g *guest) bootHere(s *service, more ...string) *result {
+	g.t.Helper()
+	return g.bootWith(g.bootConfig([]string{s.url}, s.pin()), new(recorder), more...)
+}
+
+func (g *guest) bootWith(config string, opener *recorder, more ...string) *result {
+	g.t.Helper()
+	r, out := new(result), new(bytes.Buffer)
+	r.code = g.runHere(g.hostOfTest(out, opener), append([]string{"boot", "--config", config}, more...)...)
+	r.events, r.lines, r.keys = opener.events, out.String(), opener.keys
+	if r.code != unlock.ExitDone {
+		r.err = errors.New(r.lines)
+	}
+	return r
+}
+
+func (g *guest) pcr15() [32]byte {
+	g.t.Helper()
+	value, err := tpm.New(g.tpm).PCR15()
+	require.NoError(g.t, err)
+	return value
+}
+
+// enrolled returns a machine that is enrolled, approved and restarted.
+func enrolled(t *testing.T, s *service) *guest {
+	t.Helper()
+	g := newGuest(t, 2)
+	g.enroll(s)
+	s.approve(t, g.machine())
+	g.boot("ovmf-uki")
+	return g
+}
+
+// refusedWith holds that a boot was refused with a code, extended nothing and
+// opened nothing.
+func (g *guest) refusedWith(r *result, number string) {
+	g.t.Helper()
+	require.Equal(g.t, unlock.ExitRefused, r.code, r.lines)
+	assert.Contains(g.t, r.lines, number)
+	assert.Empty(g.t, r.events)
+	assert.Zero(g.t, g.pcr15())
+}
+
+func TestRefusals(t *testing.T) {
+	s := startService(t)
+	t.Run("pending", func(t *testing.T) {
+		g := newGuest(t, 1)
+		g.enroll(s)
+		g.boot("ovmf-uki")
+		g.refusedWith(g.bootHere(s, "--deadline", "1ms"), "KW-1207 refused by 127.0.0.1")
+	})
+	g := enrolled(t, s)
+	t.Run("measurement", func(t *testing.T) {
+		g.boot("ovmf-secureboot-uki")
+		g.refusedWith(g.bootHere(s, "--deadline", "1ms"), "KW-1203")
+	})
+	g.boot("ovmf-uki")
+	t.Run("unknown machine", func(t *testing.T) {
+		g.refusedWith(g.bootHere(startService(t), "--deadline", "1ms"), "KW-1206")
+	})
+	t.Run("another service key is pinned", func(t *testing.T) {
+		config := g.bootConfig([]string{s.url}, startService(t).pin())
+		g.refusedWith(g.bootWith(config, new(recorder), "--deadline", "1ms"), "KW-1216")
+	})
+	t.Run("log of another boot", func(t *testing.T) {
+		log, err := os.ReadFile(g.path("log"))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(g.path("log"), log[:len(log)-200], 0o600))
+		g.refusedWith(g.bootHere(s, "--deadline", "1ms"), "KW-1205")
+		require.NoError(t, os.WriteFile(g.path("log"), log, 0o600))
+	})
+	t.Run("revoked", func(t *testing.T) {
+		s.revoke(t, g.machine())
+		g.refusedWith(g.bootHere(s, "--deadline", "1ms"), "KW-1208")
+	})
+}
+
+func TestNotEnrolledSaysSoAtOnce(t *testing.T) {
+	s, g := startService(t), newGuest(t, 1)
+	r := g.bootHere(s)
+	assert.Equal(t, unlock.ExitFailed, r.code)
+	assert.Contains(t, r.lines, "KW-1403")
+}
+
+func TestApprovalArrivesWhileTheMachineWaits(t *testing.T) {
+	s, g := startService(t), newGuest(t, 1)
+	g.enroll(s)
+	g.boot("ovmf-uki")
+	machine := g.machine()
+	timer := time.AfterFunc(time.Second, func() { s.approve(t, machine) })
+	defer timer.Stop()
+	r := g.bootHere(s)
+	require.NoError(t, r.err)
+	assert.Contains(t, r.lines, "next try")
+}
+
+// TestAttack11HeaderOfAnotherVolume puts a header with an own volume key, the
+// old UUID and our token in the place of the enrolled one.
+func TestAttack11HeaderOfAnotherVolume(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s)
+	v := header(t, g.volumes[0])
+	token, err := v.OwnTokens()[0].Encode()
+	require.NoError(t, err)
+	cryptsetup(t, "attacker", "luksFormat", "-q", "--type", "luks2", "--uuid", v.Header().UUID, "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+		"--key-slot", "1", "--key-file", "-", g.volumes[0])
+	cryptsetup(t, string(token), "token", "import", "--token-id", "0", "--json-file", "-", g.volumes[0])
+	g.refusedWith(g.bootHere(s, "--deadline", "1ms"), "KW-1211")
+}
+
+// TestAttack20ExtraKeyslotIsReported does not stop the boot, and is seen.
+func TestAttack20ExtraKeyslotIsReported(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s)
+	g.addSlot(g.volumes[0], "left behind", 7)
+	require.NoError(t, g.bootHere(s).err)
+	slots := s.slots(t, header(t, g.volumes[0]).OwnTokens()[0].Volume)
+	assert.Equal(t, []int{0, 1, 7}, slots)
+}
+
+// TestAttack31PinnedKeyIsWhatCounts has another service, with a store of its own
+// that knows the machine, answer in the place of the pinned one.
+func TestAttack31PinnedKeyIsWhatCounts(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s)
+	forger := startProxy(t, s.url, func(path string, body []byte) []byte {
+		if !strings.HasSuffix(path, "/release") {
+			return body
+		}
+		i := bytes.Index(body, []byte(`"signature":"`)) + len(`"signature":"`) + 20
+		body[i] = "AB"[min(1, int(body[i]^'B'))]
+		return body
+	})
+	r := g.bootWith(g.bootConfig([]string{forger}, s.pin()), new(recorder), "--deadline", "1ms")
+	assert.Equal(t, unlock.ExitFailed, r.code)
+	assert.Contains(t, r.lines, "KW-1405")
+	assert.Empty(t, r.events)
+	assert.Zero(t, g.pcr15())
+}
+
+func TestLostResponseIsAskedForAgain(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s)
+	losses := 2
+	lossy := startProxy(t, s.url, func(path string, body []byte) []byte {
+		if strings.HasSuffix(path, "/release") && losses > 0 {
+			losses--
+			return nil
+		}
+		return body
+	})
+	require.NoError(t, g.bootWith(g.bootConfig([]string{lossy}, s.pin()), new(recorder)).err)
+	assert.Zero(t, losses)
+}
+
+func TestHangingServerDoesNotHoldUpABoot(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s)
+	l := loopback(t, "tcp", "127.0.0.1:0")
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+		}
+	}()
+	began := time.Now()
+	config := g.bootConfig([]string{"https://" + l.Addr().String(), s.url}, s.pin())
+	require.NoError(t, g.bootWith(config, new(recorder)).err)
+	assert.Less(t, time.Since(began), 10*time.Second)
+}
+
+func TestAllOrNothing(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s)
+	r := g.bootWith(g.bootConfig([]string{s.url}, s.pin()), &recorder{fail: "volume1"})
+	assert.Equal(t, unlock.ExitFailed, r.code)
+	assert.Equal(t, []string{"open volume0", "close volume0"}, r.events)
+	assert.NotZero(t, g.pcr15())
+	assert.Contains(t, r.lines, "KW-1406")
+}
+
+func TestClose(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s)
+	want := exchange.Extend([32]byte{}, exchange.NoReleaseEvent())
+	for range 2 {
+		var out bytes.Buffer
+		require.Equal(t, unlock.ExitDone, g.runHere(g.hostOfTest(&out, new(recorder)), "close", "--config", g.path("none"), "--root", "/"), out.String())
+		assert.Equal(t, want, g.pcr15())
+	}
+	r := g.bootHere(s)
+	assert.Contains(t, r.lines, "KW-1404")
+	assert.Empty(t, r.events)
+}
+
+// Without a TPM device a machine that was never enrolled goes on; one that was
+// is reset.
+func TestCloseWithoutTPM(t *testing.T) {
+	g := &guest{t: t, dir: t.TempDir()}
+	out, opener := new(bytes.Buffer), new(recorder)
+	h := g.hostOfTest(out, opener)
+	h.clock = hurried{}
+	h.openTPM = func(string) (*tpm.Device, error) { return nil, os.ErrNotExist }
+	assert.Equal(t, unlock.ExitDone, g.runHere(h, "close", "--config", g.path("none")))
+	assert.Empty(t, opener.events)
+	assert.Equal(t, unlock.ExitFailed, g.runHere(h, "close", "--config", g.config()))
+	assert.Equal(t, []string{"reboot"}, opener.events)
+	assert.Contains(t, out.String(), "KW-1401")
+}
+
+// hurried makes waiting short.
+type hurried struct{ unlock.SystemClock }
+
+func (h hurried) Now() time.Time { return time.Unix(0, 0).Add(time.Since(time.Unix(0, 0)) * 1000) }
+
+func (hurried) Sleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }
