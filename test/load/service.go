@@ -1,0 +1,153 @@
+package load
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"keywright.dev/kms/api"
+	"keywright.dev/test/process"
+)
+
+const (
+	stopGrace   = 30 * time.Second
+	readyWithin = 30 * time.Second
+)
+
+// Service is a real service in a process of its own, which can be stopped,
+// killed and started again over the same data.
+type Service struct {
+	// URL, Pin and Socket are what it announces: the guest listener, the
+	// fingerprint of the service identity key, and the operators' socket.
+	URL    string
+	Pin    [32]byte
+	Socket string
+
+	program, dir, listen string
+	cmd                  *exec.Cmd
+	process              *process.Process
+}
+
+// BuildService builds the keywright program into dir, as make build does, and
+// returns its path.
+func BuildService(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "keywright")
+	build := exec.CommandContext(ctx, "go", "build", "-o", path, "keywright.dev/cmd/keywright")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if err := process.Run(ctx, build); err != nil {
+		return "", fmt.Errorf("building the service: %w", err)
+	}
+	return path, nil
+}
+
+// NewService returns a service of program with its data in dir. It does not run
+// yet.
+func NewService(program, dir string) *Service {
+	return &Service{program: program, dir: dir, listen: "127.0.0.1:0"}
+}
+
+// Data returns the data folder.
+func (s *Service) Data() string { return filepath.Join(s.dir, "data") }
+
+// Start starts the service and returns once it is ready. Started again, it
+// listens where it did before.
+func (s *Service) Start(ctx context.Context) error {
+	config := filepath.Join(s.dir, "keywright.toml")
+	text := fmt.Sprintf("[server]\ndata = %q\nguest_listen = %q\nmetrics_listen = \"127.0.0.1:0\"\n", s.Data(), s.listen)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("configuring the service: %w", err)
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("starting the service: %w", err)
+	}
+	defer reader.Close()
+	// Not ended by ctx: its owner stops or kills it.
+	s.cmd = exec.Command(s.program, "server", "--format", "json", "--config", config)
+	s.cmd.Stdout = writer
+	s.process, err = process.Start(s.cmd)
+	_ = writer.Close() // the child has its own
+	if err != nil {
+		return fmt.Errorf("starting the service: %w", err)
+	}
+	err = s.hear(reader)
+	if err == nil {
+		err = s.waitReady(ctx)
+	}
+	if err != nil {
+		s.process.Kill()
+		return fmt.Errorf("starting the service: %w: %s", err, s.process.LastWords())
+	}
+	return nil
+}
+
+// hear reads what the service announces.
+func (s *Service) hear(output *os.File) error {
+	var said struct {
+		URL    string `json:"guest_url"`
+		Key    string `json:"service_key"`
+		Socket string `json:"operator_socket"`
+	}
+	if err := json.NewDecoder(output).Decode(&said); err != nil {
+		return fmt.Errorf("reading what it announces: %w", err)
+	}
+	pin, err := hex.DecodeString(strings.TrimPrefix(said.Key, "sha256:"))
+	if err != nil || len(pin) != len(s.Pin) {
+		return fmt.Errorf("reading what it announces: %q is no fingerprint", said.Key)
+	}
+	if s.URL == "" {
+		s.URL, s.Socket, s.Pin = said.URL, said.Socket, [32]byte(pin)
+		s.listen = strings.TrimPrefix(said.URL, "https://")
+	}
+	// Machines use these while the service starts again.
+	if s.URL != said.URL || s.Socket != said.Socket || s.Pin != [32]byte(pin) {
+		return errors.New("reading what it announces: it is not where it was, or not who it was")
+	}
+	return nil
+}
+
+func (s *Service) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	operator := s.Operator()
+	defer operator.Close()
+	for {
+		status, err := operator.Status(ctx)
+		if err == nil && status.Ready {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for it to be ready: %w", errors.Join(ctx.Err(), err))
+		case <-s.process.Done():
+			return errors.New("it ended")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// Operator returns a client on the operators' socket.
+func (s *Service) Operator() *api.OperatorClient { return api.NewOperatorClient(s.Socket) }
+
+// PID returns the process id of the service that runs.
+func (s *Service) PID() int { return s.cmd.Process.Pid }
+
+// Stop stops the service in order; its error is what it said if it did not end
+// well.
+func (s *Service) Stop() error {
+	s.process.Stop(stopGrace)
+	if err := s.process.Err(); err != nil {
+		return fmt.Errorf("stopping the service: %w: %s", err, s.process.LastWords())
+	}
+	return nil
+}
+
+// Kill ends the service with SIGKILL.
+func (s *Service) Kill() { s.process.Kill() }
