@@ -44,7 +44,20 @@ type headerCopy struct {
 	label     string
 	subsystem string
 	uuid      string
-	json      []byte // the whole JSON area, padding included
+	bytes     []byte // of the whole copy
+}
+
+// json returns the whole JSON area, padding included.
+func (c *headerCopy) json() []byte { return c.bytes[binarySize:] }
+
+// asPrimary returns the copy as it stands at the start of a device, whichever of
+// the two it is.
+func (c *headerCopy) asPrimary() []byte {
+	b := bytes.Clone(c.bytes)
+	copy(b, primaryMagic)
+	binary.BigEndian.PutUint64(b[256:], 0)
+	copy(b[checksumOffset:], checksum(b))
+	return b
 }
 
 // headerSize reads magic, version and hdr_size of the first bytes of a copy.
@@ -80,7 +93,7 @@ func parseCopy(b []byte, offset uint64) (*headerCopy, *Refusal) {
 	c := &headerCopy{
 		size:  uint64(len(b)),
 		seqid: binary.BigEndian.Uint64(b[16:]),
-		json:  b[binarySize:],
+		bytes: b,
 	}
 	for field, text := range map[*string][]byte{&c.label: b[24:72], &c.uuid: b[168:208], &c.subsystem: b[208:256]} {
 		var err error
@@ -101,14 +114,18 @@ func checkSum(b []byte) *Refusal {
 	if algorithm, err := paddedText(b[72:104]); err != nil || algorithm != "sha256" {
 		return refuse(CodeChecksumAlgorithm, "%q, want sha256", algorithm)
 	}
+	if !bytes.Equal(checksum(b), b[checksumOffset:checksumOffset+sha256.Size]) {
+		return refuse(CodeChecksum, "checksum does not match")
+	}
+	return nil
+}
+
+func checksum(b []byte) []byte {
 	h := sha256.New()
 	h.Write(b[:checksumOffset])
 	h.Write(make([]byte, checksumField))
 	h.Write(b[checksumOffset+checksumField:])
-	if !bytes.Equal(h.Sum(nil), b[checksumOffset:checksumOffset+sha256.Size]) {
-		return refuse(CodeChecksum, "checksum does not match")
-	}
-	return nil
+	return h.Sum(nil)
 }
 
 // paddedText returns the text of a NUL-padded field. The padding must be whole

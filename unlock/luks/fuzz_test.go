@@ -37,6 +37,7 @@ func FuzzMetadata(f *testing.F) {
 		_, err = json.Marshal(v.Inventory())
 		require.NoError(t, err)
 		v.Orphans()
+		require.NoError(t, v.OpenCopy(), "luks.go reads what validates")
 	})
 }
 
@@ -64,6 +65,7 @@ func FuzzHeader(f *testing.F) {
 			return
 		}
 		assert.Len(t, v.Header().UUID, 36)
+		require.NoError(t, v.OpenCopy(), "luks.go reads what validates")
 	})
 }
 

@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ type Header struct {
 	// Copies says which copies were good.
 	Copies Copies
 
-	size       uint64 // of one copy
+	chosen     *headerCopy
 	deviceSize uint64
 	source     io.ReaderAt
 	device     *os.File // nil unless read by ReadDevice
@@ -74,14 +75,14 @@ func Parse(r io.ReaderAt, size uint64) (*Header, error) {
 	}
 	return &Header{
 		UUID: c.uuid, Label: c.label, Subsystem: c.subsystem, SequenceID: c.seqid, Copies: copies,
-		size: c.size, deviceSize: size, source: r, metadata: m,
+		chosen: c, deviceSize: size, source: r, metadata: m,
 	}, nil
 }
 
 // Reencrypting reports whether the header says that a reencryption is going on.
 // Such a header never validates; only the cryptsetup program can recover it.
 func (h *Header) Reencrypting() bool {
-	for _, name := range h.metadata.Config.Requirements.Mandatory {
+	for _, name := range h.metadata.Config.Requirements.names() {
 		if strings.HasPrefix(name, "online-reencrypt") {
 			return true
 		}
@@ -119,7 +120,7 @@ func newer(primary, secondary *headerCopy) (*headerCopy, Copies, error) {
 		return primary, CopiesPrimaryNewer, nil
 	case primary.seqid < secondary.seqid:
 		return secondary, CopiesSecondaryNewer, nil
-	case primary.uuid != secondary.uuid || string(primary.json) != string(secondary.json):
+	case primary.uuid != secondary.uuid || !bytes.Equal(primary.json(), secondary.json()):
 		return nil, "", refuse(CodeCopiesDiffer, "both copies have sequence number %d", primary.seqid)
 	default:
 		return primary, CopiesBoth, nil

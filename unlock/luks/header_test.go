@@ -47,9 +47,10 @@ func TestBaseIsAccepted(t *testing.T) {
 func TestAttack11And12Metadata(t *testing.T) {
 	for _, v := range vectors(t) {
 		t.Run(v.Name, func(t *testing.T) {
-			_, err := baseImage(t).replace(t, v.From, v.To).validate()
+			volume, err := baseImage(t).replace(t, v.From, v.To).validate()
 			if v.Code == "" {
 				require.NoError(t, err)
+				require.NoError(t, volume.OpenCopy(), "luks.go reads what validates")
 				return
 			}
 			requireRefusal(t, err, v.Code)
@@ -89,6 +90,7 @@ func TestAttack11BinaryHeader(t *testing.T) {
 		{"label not UTF-8", luks.CodeHeaderText, set(24, "\xff")},
 		{"label without NUL", luks.CodeHeaderText, set(24, strings.Repeat("x", 48))},
 		{"bytes behind the JSON", luks.CodeJSONTrailing, func(b []byte) { b[len(b)-1] = ' ' }},
+		{"JSON without NUL", luks.CodeJSONTrailing, func(b []byte) { copy(b[4096:], bytes.ReplaceAll(b[4096:], []byte{0}, []byte(" "))) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			i := baseImage(t)

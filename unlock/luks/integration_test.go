@@ -15,10 +15,8 @@ import (
 	"testing"
 	"time"
 
-	peer "github.com/anatol/luks.go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"keywright.dev/unlock/luks"
 )
@@ -27,17 +25,21 @@ const installer = "installer"
 
 // formatted returns a plain file that cryptsetup formatted, with installer's
 // passphrase in keyslot 0, and its volume key.
-func formatted(t *testing.T, options ...string) (path string, volumeKey []byte) {
+func formatted(t *testing.T) (path string, volumeKey []byte) {
+	return formattedWith(t, 64, "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
+}
+
+func formattedWith(t *testing.T, keySize int, options ...string) (path string, volumeKey []byte) {
 	dir := t.TempDir()
 	path = filepath.Join(dir, "volume")
 	keyFile := filepath.Join(dir, "volume-key")
-	volumeKey = make([]byte, 64)
+	volumeKey = make([]byte, keySize)
 	rand.Read(volumeKey)
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	require.NoError(t, os.Truncate(path, 32<<20))
 	require.NoError(t, os.WriteFile(keyFile, volumeKey, 0o600))
-	arguments := append([]string{"luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
-		"--volume-key-file", keyFile, "--key-size", "512", "--key-file", "-"}, options...)
+	arguments := append([]string{"luksFormat", "-q", "--type", "luks2",
+		"--volume-key-file", keyFile, "--key-size", fmt.Sprint(8 * keySize), "--key-file", "-"}, options...)
 	cryptsetup(t, installer, append(arguments, path)...)
 	return path, volumeKey
 }
@@ -199,35 +201,53 @@ func TestBackupHeader(t *testing.T) {
 	assert.Equal(t, volumeKey, opened.Expose())
 }
 
-// What luks.go unseals from a copy in memory of what was validated is what this
-// package unseals.
-func TestPeerOpensTheMemoryCopy(t *testing.T) {
-	path, _ := formatted(t, "--sector-size", "512")
-	cryptsetup(t, installer+"person", "luksAddKey", "-q", "--pbkdf", "argon2id", "--pbkdf-force-iterations", "4",
-		"--pbkdf-memory", "64", "--pbkdf-parallel", "1", "--key-file", "-", "--keyfile-size", fmt.Sprint(len(installer)), path, "-")
-	v := readVolume(t, path)
-	_, err := v.Unseal(1, key("person"))
-	require.NoError(t, err)
+// The volume keys that cryptsetup was told to put into its keyslots come out of
+// every kind of keyslot that it makes and that is opened here.
+func TestUnsealWhatCryptsetupSealed(t *testing.T) {
+	argon := []string{"--pbkdf-force-iterations", "4", "--pbkdf-memory", "64", "--pbkdf-parallel"}
+	for name, slot := range map[string][]string{
+		"pbkdf2 sha256":         {"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--hash", "sha256"},
+		"pbkdf2 sha512":         {"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1001", "--hash", "sha512"},
+		"argon2i":               append([]string{"--pbkdf", "argon2i"}, append(argon, "1")...),
+		"argon2id, two threads": append([]string{"--pbkdf", "argon2id"}, append(argon, "2")...),
+		"argon2id, sha1":        append([]string{"--pbkdf", "argon2id", "--hash", "sha1"}, append(argon, "1")...),
+		"smaller area cipher": {"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--keyslot-cipher", "aes-xts-plain64",
+			"--keyslot-key-size", "256"},
+	} {
+		for _, keySize := range []int{32, 64} {
+			for _, sectorSize := range []string{"512", "4096"} {
+				path, volumeKey := formattedWith(t, keySize, append(slot, "--sector-size", sectorSize)...)
+				v := readVolume(t, path)
+				opened, err := v.Unseal(0, key(installer))
+				require.NoError(t, err, name)
+				assert.Equal(t, volumeKey, opened.Expose(), name)
+				_, err = v.Unseal(0, key("wrong"))
+				require.ErrorIs(t, err, luks.ErrWrongKey, name)
+			}
+		}
+	}
+}
 
-	fd, err := unix.MemfdCreate("header", unix.MFD_CLOEXEC)
-	require.NoError(t, err)
-	memory := os.NewFile(uintptr(fd), "header")
-	defer memory.Close()
-	header := make([]byte, 16<<20)
-	disk, err := os.Open(path)
-	require.NoError(t, err)
-	defer disk.Close()
-	_, err = disk.ReadAt(header, 0)
-	require.NoError(t, err)
-	_, err = memory.Write(header)
-	require.NoError(t, err)
-	require.NoError(t, memory.Truncate(32<<20))
-	other, err := peer.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
-	require.NoError(t, err)
-	defer other.Close()
-	volume, err := other.UnsealVolume(1, []byte("person"))
-	require.NoError(t, err)
-	assert.EqualValues(t, 16<<20, volume.StorageSize)
+// What cryptsetup opens and luks.go does not is said so, not taken for a wrong key.
+func TestUnsealOfWhatOnlyCryptsetupOpens(t *testing.T) {
+	pbkdf := []string{"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"}
+	for want, options := range map[string][]string{
+		`hash "sha1" of pbkdf2`:  append([]string{"--hash", "sha1"}, pbkdf...),
+		`area cipher "aes-cbc`:   append([]string{"--keyslot-cipher", "aes-cbc-plain64", "--keyslot-key-size", "256"}, pbkdf...),
+		`splitter hash "blake2b`: {"--hash", "blake2b-512", "--pbkdf", "argon2id", "--pbkdf-force-iterations", "4", "--pbkdf-memory", "64"},
+	} {
+		path, volumeKey := formatted(t)
+		keyFile := filepath.Join(t.TempDir(), "volume-key")
+		require.NoError(t, os.WriteFile(keyFile, volumeKey, 0o600))
+		cryptsetup(t, "person", append(append([]string{"luksAddKey", "-q", "--volume-key-file", keyFile}, options...), path, "-")...)
+		require.NoError(t, luks.Cryptsetup{}.TestKey(t.Context(), path, 1, key("person")))
+		v := readVolume(t, path)
+		_, err := v.Unseal(1, key("person"))
+		require.ErrorContains(t, err, want)
+		assert.NotErrorIs(t, err, luks.ErrWrongKey)
+		_, err = v.Unseal(0, key(installer))
+		require.NoError(t, err, "the other keyslot opens")
+	}
 }
 
 // Each makes another volume of it, and each moves the identity.

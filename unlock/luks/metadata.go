@@ -18,15 +18,22 @@ type metadata struct {
 }
 
 type config struct {
-	JSONSize     decimal      `json:"json_size"`
-	KeyslotsSize decimal      `json:"keyslots_size"`
-	Flags        []string     `json:"flags"`
-	Requirements requirements `json:"requirements"`
+	JSONSize     decimal       `json:"json_size"`
+	KeyslotsSize decimal       `json:"keyslots_size"`
+	Flags        []string      `json:"flags"`
+	Requirements *requirements `json:"requirements"`
 }
 
 // requirements are features that a program must know to touch the volume at all.
 type requirements struct {
 	Mandatory []string `json:"mandatory"`
+}
+
+func (r *requirements) names() []string {
+	if r == nil {
+		return nil
+	}
+	return r.Mandatory
 }
 
 type segment struct {
@@ -91,9 +98,9 @@ type tokenObject struct {
 }
 
 func parseMetadata(c *headerCopy) (metadata, *Refusal) {
-	text, padding, _ := bytes.Cut(c.json, []byte{0})
-	if !zero(padding) {
-		return metadata{}, refuse(CodeJSONTrailing, "bytes behind the JSON text")
+	text, padding, terminated := bytes.Cut(c.json(), []byte{0})
+	if !terminated || !zero(padding) {
+		return metadata{}, refuse(CodeJSONTrailing, "the JSON text is not padded with NUL")
 	}
 	if err := checkSyntax(text); err != nil {
 		return metadata{}, refuse(CodeJSONSyntax, "%v", err)

@@ -38,13 +38,19 @@ type Mapping struct {
 // open: the mapping stands on that file's device, whatever its path names now.
 //
 // A key that opens none of the slots is [ErrWrongKey]; a device or name in use
-// is [ErrBusy]. On any error nothing stays open.
+// is [ErrBusy]. On any error nothing stays open. A mapping of the same name and
+// volume that has no active table, which a client that was killed in the middle
+// left behind, is replaced. One that has is in use: [ReadTable] and
+// [Volume.Check] say whether it is this volume.
 func (v *Volume) Open(ctx context.Context, slots []int, key secret.Bytes, name string, options Options) (*Mapping, error) {
-	device, err := v.backingDevice()
-	if err != nil {
+	if err := checkName(name); err != nil {
 		return nil, fmt.Errorf("opening volume %s: %w", v.header.UUID, err)
 	}
-	if err := checkName(name); err != nil {
+	if err := v.removeHalfMade(ctx, name); err != nil {
+		return nil, fmt.Errorf("opening volume %s: %w", v.header.UUID, err)
+	}
+	device, err := v.backingDevice()
+	if err != nil {
 		return nil, fmt.Errorf("opening volume %s: %w", v.header.UUID, err)
 	}
 	volumeKey, slot, err := v.unsealAny(ctx, slots, key)
@@ -78,6 +84,18 @@ func (v *Volume) unsealAny(ctx context.Context, slots []int, key secret.Bytes) (
 		return secret.Bytes{}, 0, errors.New("no keyslot was named")
 	}
 	return secret.Bytes{}, 0, errors.Join(errs...)
+}
+
+// removeHalfMade removes a mapping of this name and volume that never got an
+// active table: no data has gone through it. A table that was loaded into it but
+// not activated would keep the device busy.
+func (v *Volume) removeHalfMade(ctx context.Context, name string) error {
+	info, err := devmapper.InfoByName(name)
+	if err != nil || info.UUID != mappingUUID(v.header.UUID, name) || info.Flags&unix.DM_ACTIVE_PRESENT_FLAG != 0 {
+		// Whatever else is wrong with the name, creating the mapping will tell.
+		return nil
+	}
+	return Close(ctx, name)
 }
 
 // backingDevice returns the device's number after making sure, as cryptsetup

@@ -24,11 +24,11 @@ const (
 // Reasons that concern the JSON area.
 const (
 	CodeJSONSyntax   Code = "json-syntax"   // not JSON, duplicate names, too deep
-	CodeJSONTrailing Code = "json-trailing" // bytes other than NUL behind the text
+	CodeJSONTrailing Code = "json-trailing" // not padded with NUL to the end of the area
 	CodeJSONShape    Code = "json-shape"    // unknown, missing or mistyped member
 	CodeConfig       Code = "config"        // sizes that contradict the header
 	CodeConfigFlags  Code = "config-flags"  // unknown persistent flag
-	CodeRequirements Code = "requirements"  // any requirement, such as online-reencrypt
+	CodeRequirements Code = "requirements"  // the member at all, such as for online-reencrypt
 
 	CodeSegmentCount      Code = "segment-count"       // other than exactly one
 	CodeSegmentType       Code = "segment-type"        // not crypt
@@ -37,11 +37,12 @@ const (
 	CodeSegmentNullCipher Code = "segment-null-cipher" // data in the clear
 	CodeSegmentSectorSize Code = "segment-sector-size" // not 512, 1024, 2048 or 4096
 	CodeSegmentIntegrity  Code = "segment-integrity"   // authenticated encryption
-	CodeSegmentRange      Code = "segment-range"       // inside the header, unaligned or beyond the device
+	CodeSegmentRange      Code = "segment-range"       // inside the header, unaligned, beyond the device; iv_tweak beyond 2^63
 
 	CodeDigestType    Code = "digest-type"    // not pbkdf2
 	CodeDigestEmpty   Code = "digest-empty"   // without salt, hash, iterations or value
 	CodeDigestHash    Code = "digest-hash"    // unknown hash
+	CodeDigestCost    Code = "digest-cost"    // more iterations than a boot may take
 	CodeDigestBinding Code = "digest-binding" // segment or keyslot not bound exactly once
 
 	CodeKeyslotType    Code = "keyslot-type"     // not luks2

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,6 +92,9 @@ func number(dev uint64) string {
 
 func isBlock(stat unix.Stat_t) bool { return stat.Mode&unix.S_IFMT == unix.S_IFBLK }
 
+// tableSectorSize is the unit in which device-mapper counts, in bytes.
+const tableSectorSize = 512
+
 // statusSize is ample for one crypt target: its key is at most 64 bytes in hex.
 const statusSize = 16 << 10
 
@@ -137,7 +141,7 @@ func parseTarget(b []byte) (Table, error) {
 	}
 	parameters, _, _ := bytes.Cut(b[unix.SizeofDmTargetSpec:], []byte{0})
 	t, err := parseParameters(parameters)
-	t.Length = length * areaSectorSize
+	t.Length = length * tableSectorSize
 	return t, err
 }
 
@@ -151,12 +155,12 @@ func parseParameters(parameters []byte) (Table, error) {
 	if len(fields) < 5 {
 		return Table{}, fmt.Errorf("%d parameters, want at least 5", len(fields))
 	}
-	t := Table{Cipher: string(fields[0]), Device: string(fields[3]), SectorSize: areaSectorSize}
+	t := Table{Cipher: string(fields[0]), Device: string(fields[3]), SectorSize: tableSectorSize}
 	var errs [4]error
 	errs[0] = t.setKey(fields[1])
 	t.IVTweak, errs[1] = strconv.ParseUint(string(fields[2]), 10, 64)
 	t.Offset, errs[2] = strconv.ParseUint(string(fields[4]), 10, 54)
-	t.Offset *= areaSectorSize
+	t.Offset *= tableSectorSize
 	if len(fields) > 6 {
 		errs[3] = t.setFlags(fields[6:])
 	}
@@ -193,4 +197,9 @@ func (t *Table) setFlags(fields [][]byte) error {
 	}
 	slices.Sort(t.Flags)
 	return nil
+}
+
+func wipe(b []byte) {
+	clear(b)
+	runtime.KeepAlive(b)
 }

@@ -11,11 +11,8 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"hash"
-	"os"
-	"path/filepath"
 	"testing"
 
-	peer "github.com/anatol/luks.go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/argon2"
@@ -30,12 +27,20 @@ const cheapArgon = `"time":1,"memory":64,"cpus":1`
 // sealedVolume returns a whole device whose keyslot 0 opens by "person"
 // (argon2id) and whose keyslot 1 opens by "machine" (pbkdf2).
 func sealedVolume(t testing.TB, volumeKey []byte, edits ...[2]string) []byte {
+	return sealDevice(t, sealedImage(t, volumeKey, edits...), volumeKey)
+}
+
+func sealedImage(t testing.TB, volumeKey []byte, edits ...[2]string) image {
 	i := baseImage(t).replace(t, `"time":4,"memory":1048576,"cpus":4`, cheapArgon)
 	digest := derive(t, sha256.New, volumeKey, 2)
 	i = i.replace(t, "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=", base64.StdEncoding.EncodeToString(digest[:32]))
 	for _, edit := range edits {
 		i = i.replace(t, edit[0], edit[1])
 	}
+	return i
+}
+
+func sealDevice(t testing.TB, i image, volumeKey []byte) []byte {
 	device := make([]byte, deviceSize)
 	copy(device, i.bytes())
 	sealArea(t, device[32768:], argon2.IDKey([]byte("person"), make([]byte, 32), 1, 64, 1, 64), volumeKey, sha256.New())
@@ -109,22 +114,40 @@ func TestUnseal(t *testing.T) {
 	assert.NotErrorIs(t, err, luks.ErrWrongKey)
 }
 
-// luks.go, an implementation of other hands, reads the same header in the same way.
-func TestUnsealAgreesWithPeer(t *testing.T) {
-	device := sealedVolume(t, bytes.Repeat([]byte{0xa5, 1, 2, 3}, 16))
-	path := filepath.Join(t.TempDir(), "device")
-	require.NoError(t, os.WriteFile(path, device, 0o600))
-	other, err := peer.Open(path)
-	require.NoError(t, err)
-	defer other.Close()
-	assert.Equal(t, testUUID, other.UUID())
-	for slot, passphrase := range []string{"person", "machine"} {
-		volume, err := other.UnsealVolume(slot, []byte(passphrase))
-		require.NoError(t, err)
-		assert.EqualValues(t, 16<<20, volume.StorageOffset)
-		assert.EqualValues(t, 16<<20, volume.StorageSize)
-		assert.EqualValues(t, 4096, volume.StorageSectorSize)
+// A keyslot is opened by the copy of the header that was taken, wherever it
+// stands and whatever the other one says.
+func TestUnsealByTheChosenCopy(t *testing.T) {
+	volumeKey := bytes.Repeat([]byte{7}, 64)
+	// The area of keyslot 1 is no other's: with this salt nothing opens it.
+	outdated := func(b []byte) { copy(b[bytes.Index(b, []byte("AQEBAQ")):], "BQEBAQ") }
+	damage := func(b []byte) { b[5000] ^= 1 }
+	for _, c := range []struct {
+		want         luks.Copies
+		seqid        [2]uint64
+		patch, spoil func(primary, secondary []byte)
+	}{
+		{luks.CopiesBoth, [2]uint64{7, 7}, nil, nil},
+		{luks.CopiesPrimaryNewer, [2]uint64{8, 7}, func(_, s []byte) { outdated(s) }, nil},
+		{luks.CopiesSecondaryNewer, [2]uint64{7, 8}, func(p, _ []byte) { outdated(p) }, nil},
+		{luks.CopiesSecondaryOnly, [2]uint64{8, 7}, func(p, _ []byte) { outdated(p) }, func(p, _ []byte) { damage(p) }},
+		{luks.CopiesSecondaryOnly, [2]uint64{7, 7}, nil, func(p, _ []byte) { clear(p) }},
+		{luks.CopiesPrimaryOnly, [2]uint64{7, 8}, func(_, s []byte) { outdated(s) }, func(_, s []byte) { damage(s) }},
+	} {
+		i := sealedImage(t, volumeKey)
+		i.seqid, i.patch, i.spoil = c.seqid, c.patch, c.spoil
+		v := openVolume(t, sealDevice(t, i, volumeKey))
+		assert.Equal(t, c.want, v.Header().Copies)
+		got, err := v.Unseal(1, key("machine"))
+		require.NoError(t, err, c.want)
+		assert.Equal(t, volumeKey, got.Expose())
 	}
+}
+
+// A person's keyslot may be hidden from cryptsetup's own search; named, it opens.
+func TestUnsealOfIgnoredKeyslot(t *testing.T) {
+	v := openVolume(t, sealedVolume(t, make([]byte, 64), [2]string{`"priority":2`, `"priority":0`}))
+	_, err := v.Unseal(1, key("machine"))
+	require.NoError(t, err)
 }
 
 // Row 11: a keyslot's area is not checksummed, yet whatever is put there opens
@@ -156,6 +179,7 @@ func TestUnsealOfWhatOnlyThatKeyslotNeeds(t *testing.T) {
 	for want, edit := range map[string][2]string{
 		`splitter hash "whirlpool"`:  {`"hash":"sha512"`, `"hash":"whirlpool"`},
 		`hash "whirlpool" of pbkdf2`: {`"kdf":{"type":"pbkdf2","hash":"sha256"`, `"kdf":{"type":"pbkdf2","hash":"whirlpool"`},
+		`hash "sha1" of pbkdf2`:      {`"kdf":{"type":"pbkdf2","hash":"sha256"`, `"kdf":{"type":"pbkdf2","hash":"sha1"`},
 		`area cipher "serpent`:       {`"offset":"290816","size":"258048","encryption":"aes`, `"offset":"290816","size":"258048","encryption":"serpent`},
 	} {
 		v := openVolume(t, sealedVolume(t, make([]byte, 64), edit))
@@ -171,4 +195,14 @@ func TestNoErrorShowsAKey(t *testing.T) {
 	_, err := v.Unseal(1, key("canary-canary"))
 	require.Error(t, err)
 	assert.NotContains(t, err.Error(), "canary")
+}
+
+// BenchmarkUnseal opens a keyslot such as enrolment adds.
+func BenchmarkUnseal(b *testing.B) {
+	v := openVolume(b, sealedVolume(b, make([]byte, 64)))
+	for b.Loop() {
+		if _, err := v.Unseal(1, key("machine")); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

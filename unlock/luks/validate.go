@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"math"
 	"slices"
 	"strings"
 )
@@ -59,11 +60,13 @@ func (h *Header) Validate() (*Volume, error) {
 
 func (v *Volume) checkConfig() *Refusal {
 	c := v.header.metadata.Config
-	if names := c.Requirements.Mandatory; len(names) > 0 {
-		return refuse(CodeRequirements, "%q", names)
+	if c.Requirements != nil {
+		// cryptsetup removes the member with the last requirement; luks.go knows
+		// it in no form.
+		return refuse(CodeRequirements, "%q", c.Requirements.names())
 	}
-	if uint64(c.JSONSize) != v.header.size-binarySize {
-		return refuse(CodeConfig, "json_size %d in a header of %d bytes", c.JSONSize, v.header.size)
+	if size := v.header.chosen.size; uint64(c.JSONSize) != size-binarySize {
+		return refuse(CodeConfig, "json_size %d in a header of %d bytes", c.JSONSize, size)
 	}
 	if c.KeyslotsSize%areaAlignment != 0 || c.KeyslotsSize > maxKeyslotsSize {
 		return refuse(CodeConfig, "keyslots_size %d", c.KeyslotsSize)
@@ -78,7 +81,7 @@ func (v *Volume) checkConfig() *Refusal {
 
 // keyslotsArea returns where keyslots may stand: behind both copies.
 func (v *Volume) keyslotsArea() (start, end uint64) {
-	start = 2 * v.header.size
+	start = 2 * v.header.chosen.size
 	return start, start + uint64(v.header.metadata.Config.KeyslotsSize)
 }
 
@@ -111,6 +114,8 @@ func (s *segment) check(id) *Refusal {
 		return refuse(CodeSegmentSectorSize, "%d", s.SectorSize)
 	case s.IVTweak == nil:
 		return refuse(CodeJSONShape, "the segment has no iv_tweak")
+	case *s.IVTweak > math.MaxInt64:
+		return refuse(CodeSegmentRange, "iv_tweak %d", *s.IVTweak)
 	}
 	return nil
 }

@@ -133,6 +133,9 @@ func (d *digest) check(number id) *Refusal {
 	if !known {
 		return refuse(CodeDigestHash, "digest %d: %q", number, d.Hash)
 	}
+	if d.Iterations > maxIterations {
+		return refuse(CodeDigestCost, "digest %d: %d iterations", number, d.Iterations)
+	}
 	if len(d.Salt) < minSalt || len(d.Salt) > maxSalt || len(d.Digest) < minDigest || len(d.Digest) > newHash().Size() {
 		return refuse(CodeDigestEmpty, "digest %d: salt of %d bytes, value of %d bytes", number, len(d.Salt), len(d.Digest))
 	}
