@@ -123,14 +123,6 @@ func (b *Boot) fetch(ctx context.Context) (*exchange.Release, error) {
 	}
 }
 
-func asFailure(err error) *Failure {
-	var failure *Failure
-	if !errors.As(err, &failure) {
-		failure = fail(api.CodeInternal, err)
-	}
-	return failure
-}
-
 func (b *Boot) late(wait time.Duration) bool {
 	return !b.Deadline.IsZero() && b.Clock.Now().Add(wait).After(b.Deadline)
 }

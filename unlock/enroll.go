@@ -65,6 +65,7 @@ type Enrollment struct {
 
 	targets   []*target
 	challenge api.BeginResponse
+	forecast  forecast
 	result    Enrolled
 }
 
@@ -104,6 +105,8 @@ const (
 	// StepPassphrase finds a passphrase for every volume. Nothing was changed
 	// before.
 	StepPassphrase Step = "check-passphrase"
+	// StepPredict computes what the next boot will measure.
+	StepPredict Step = "predict-boot"
 	// StepBegin proves to the service that EK and AK share a TPM.
 	StepBegin Step = "begin"
 	// StepComplete gets a secret for every volume.
@@ -137,6 +140,7 @@ func (e *Enrollment) steps() []step {
 	return []step{
 		{name: StepRead, once: e.readVolumes},
 		{name: StepPassphrase, each: e.findPassphrase},
+		{name: StepPredict, once: e.predictBoot},
 		{name: StepBegin, once: e.begin},
 		{name: StepComplete, once: e.complete},
 		{name: StepClean, each: e.clean},

@@ -115,12 +115,14 @@ func (e *Enrollment) keep(release *exchange.Release) error {
 	return nil
 }
 
+func (e *Enrollment) predictBoot(context.Context) (err error) {
+	e.forecast, err = e.NextBoot.predict()
+	return err
+}
+
 // commit reports the headers as they are now and what the next boot will be.
 func (e *Enrollment) commit(ctx context.Context) error {
-	next, err := e.NextBoot.predict()
-	if err != nil {
-		return err
-	}
+	next := e.forecast
 	response, err := e.sendCommit(ctx, next)
 	var refused *Failure
 	if errors.As(err, &refused) && refused.Code == api.CodeMeasurement && next.found {

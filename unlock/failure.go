@@ -14,6 +14,9 @@ import (
 // The codes of failures in the guest itself, which no service sends. Their
 // numbers, 14xx, stand between those of package api.
 const (
+	// CodeGuest: what none of the following says, such as a configuration that
+	// cannot be read.
+	CodeGuest api.Code = "guest"
 	// CodeTPM: the TPM does not do what it is asked.
 	CodeTPM api.Code = "tpm"
 	// CodeDevice: a volume's device is missing, or its header is refused.
@@ -34,6 +37,8 @@ const (
 // number returns the number of a code of the service or of the guest.
 func number(code api.Code) int {
 	switch code {
+	case CodeGuest:
+		return 1400
 	case CodeTPM:
 		return 1401
 	case CodeDevice:
@@ -129,6 +134,15 @@ func printable(line string) string {
 		return r
 	}, line)
 	return line[:min(len(line), maxLine)]
+}
+
+// asFailure returns the failure in err, or makes one of it.
+func asFailure(err error) *Failure {
+	var failure *Failure
+	if !errors.As(err, &failure) {
+		failure = fail(CodeGuest, err)
+	}
+	return failure
 }
 
 func fail(code api.Code, err error) *Failure {

@@ -24,7 +24,7 @@ func boot(ctx context.Context, h host, args []string) error {
 	}
 	c, err := unlock.LoadConfig(*config)
 	if err != nil {
-		return err
+		return h.show(err)
 	}
 	patience := c.Patience()
 	if isSet(set, "deadline") {
@@ -34,30 +34,31 @@ func boot(ctx context.Context, h host, args []string) error {
 	return bootWith(ctx, h, c, unlock.After(h.clock, patience))
 }
 
-// bootWith gathers what a boot needs. What it cannot gather is shown on the
-// consoles, as are the failures of the boot itself.
+// show shows an error on the consoles, where a boot's failures belong.
+func (h host) show(err error) error {
+	h.announce(unlock.Line(err))
+	return &announced{err}
+}
+
+// bootWith gathers what a boot needs and runs it.
 func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time) error {
-	show := func(err error) error {
-		h.announce(unlock.Line(err))
-		return &announced{err}
-	}
 	volumes, err := unlock.FindVolumes(ctx, c.Volumes, h.clock, deadline)
 	if err != nil {
-		return show(err)
+		return h.show(err)
 	}
 	defer func() { _ = volumes.Close() }()
 	identity, closeTPM, err := h.identity(ctx, c, tpmPatience)
 	if err != nil {
-		return show(err)
+		return h.show(err)
 	}
 	defer closeTPM()
 	list, err := servers(c.Servers)
 	if err != nil {
-		return show(err)
+		return h.show(err)
 	}
 	pins, err := c.Pins()
 	if err != nil {
-		return show(err)
+		return h.show(err)
 	}
 	b := &unlock.Boot{
 		TPM: identity, EventLog: c.EventLogPath(), Servers: list, Pins: pins, Volumes: volumes,

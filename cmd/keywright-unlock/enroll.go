@@ -82,7 +82,7 @@ func enroll(ctx context.Context, h host, args []string) error {
 	e := &unlock.Enrollment{
 		TPM: identity, EventLog: c.EventLogPath(), Host: hostOf(c.Servers[0]), Enroller: client, Committer: client,
 		Pin: pins[0], Name: f.machineName(identity.EK().MachineID()), Devices: devices, Passphrase: f.passphrase(h),
-		NextBoot: unlock.NextBoot{UKI: f.uki, Folders: unlock.ESPFolders()},
+		NextBoot: unlock.NextBoot{UKI: f.uki, Folders: h.esp},
 		Config:   *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
 	}
 	enrolled, err := e.Run(ctx)

@@ -31,6 +31,7 @@ import (
 const (
 	childTPM = "KEYWRIGHT_UNLOCK_TEST_TPM" // socket of the TPM
 	childRun = "KEYWRIGHT_UNLOCK_TEST_RUN" // instead of /run/keywright
+	childESP = "KEYWRIGHT_UNLOCK_TEST_ESP" // instead of /efi and others
 )
 
 // TestMain makes the test binary the program itself where a test starts it as a
@@ -44,7 +45,7 @@ func TestMain(m *testing.M) {
 	h.openTPM = func(string) (*tpm.Device, error) { return dialTPM(socket) }
 	h.opener = new(recorder)
 	h.reboot = func() error { return errors.New("a test does not reboot") }
-	h.run = unlock.RunDir(os.Getenv(childRun))
+	h.run, h.esp = unlock.RunDir(os.Getenv(childRun)), []string{os.Getenv(childESP)}
 	os.Exit(run(context.Background(), h, os.Args[1:]))
 }
 
@@ -110,7 +111,7 @@ func (g *guest) child(args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(g.t, err)
 	cmd := exec.Command(self, args...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), childTPM + "=" + g.socket, childRun + "=" + g.path("run")}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), childTPM + "=" + g.socket, childRun + "=" + g.path("run"), childESP + "=" + g.path("esp")}
 	return cmd
 }
 
@@ -147,9 +148,9 @@ func (g *guest) bootConfig(servers []string, pins ...string) string {
 }
 
 // enroll runs a whole enrolment and returns what it printed.
-func (g *guest) enroll(s *service) string {
+func (g *guest) enroll(s *service, more ...string) string {
 	g.t.Helper()
-	cmd := g.child(g.enrollArgs(s)...)
+	cmd := g.child(append(g.enrollArgs(s), more...)...)
 	give(g.t, cmd, passphrase)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -27,6 +27,7 @@ type host struct {
 	harden         func() error
 	reboot         func() error
 	run            unlock.RunDir
+	esp            []string // where an EFI system partition may be mounted
 	prompt         func(ctx context.Context, device string) (secret.Bytes, error)
 }
 
@@ -36,7 +37,7 @@ func system() host {
 		stdout: os.Stdout, stderr: os.Stderr,
 		openTPM: tpm.Open, opener: unlock.Disks{}, clock: unlock.SystemClock{},
 		announce: unlock.Consoles, harden: unlock.Harden, reboot: unlock.Reboot,
-		run: unlock.DefaultRunDir, prompt: prompt,
+		run: unlock.DefaultRunDir, esp: unlock.ESPFolders(), prompt: prompt,
 	}
 }
 

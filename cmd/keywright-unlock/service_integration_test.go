@@ -129,7 +129,7 @@ func (s *service) pin() string { return s.identity.Fingerprint().String() }
 
 func (s *service) approve(t *testing.T, machine string) {
 	t.Helper()
-	_, err := s.ApproveMachine(t.Context(), operator(), machine, kms.Approval{EKHash: machine})
+	_, err := s.ApproveMachine(t.Context(), operator(), machine, kms.Approval{EKHash: machine, Name: "web-" + exchange.ShortID(machine)})
 	require.NoError(t, err)
 }
 

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"keywright.dev/unlock"
+)
+
+func TestUsage(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"nothing":          {nil, unlock.ExitUsage, "keywright-unlock boot"},
+		"help":             {[]string{"--help"}, unlock.ExitDone, "Exit codes"},
+		"help of a verb":   {[]string{"enroll", "--help"}, unlock.ExitDone, "-passphrase-fd"},
+		"unknown verb":     {[]string{"bot"}, unlock.ExitUsage, `no command "bot"`},
+		"unknown flag":     {[]string{"boot", "--fast"}, unlock.ExitUsage, "-fast"},
+		"an argument":      {[]string{"close", "/dev/sda"}, unlock.ExitUsage, `"/dev/sda" is not a flag`},
+		"no server":        {[]string{"enroll", "--config", "/nonexistent"}, unlock.ExitUsage, "--server and --service-key are needed"},
+		"no configuration": {[]string{"boot", "--config", "/nonexistent"}, unlock.ExitFailed, "KW-1400 guest: reading the configuration: open /nonexistent"},
+		"version":          {[]string{"version"}, unlock.ExitDone, "keywright-unlock unknown"},
+		"version of what":  {[]string{"version", "x"}, unlock.ExitUsage, "no arguments"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			code := run(t.Context(), host{stdout: &out, stderr: &out, announce: func(line string) { out.WriteString(line) }}, c.args)
+			assert.Equal(t, c.code, code, out.String())
+			assert.Contains(t, out.String(), c.says)
+		})
+	}
+}
