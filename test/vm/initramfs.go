@@ -63,7 +63,7 @@ func (i Initramfs) Write(path string) error {
 }
 
 func (i Initramfs) files() ([]File, error) {
-	files, err := closure(append([]string{busybox}, i.Programs...))
+	files, err := Programs(append([]string{busybox}, i.Programs...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -14,10 +14,10 @@ func libraryDirs() []string {
 	return []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"}
 }
 
-// closure returns the host files that the programs need to run: themselves,
-// their ELF interpreters and all shared libraries, each under the path at which
-// the loader looks for it.
-func closure(programs []string) ([]File, error) {
+// Programs returns the host files that ELF programs need to run: themselves,
+// their interpreters and all shared libraries, each under the path at which the
+// loader looks for it.
+func Programs(programs ...string) ([]File, error) {
 	found := map[string]File{}
 	queue := append([]string{}, programs...)
 	for len(queue) > 0 {
