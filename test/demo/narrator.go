@@ -35,16 +35,11 @@ func (n *narrator) step(title string, do func() (told []string, err error)) erro
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
 
-// lines splits what a program printed.
-func lines(text string) []string {
-	return strings.Split(strings.TrimRight(text, "\n"), "\n")
-}
-
 // typed returns a command as it stands after a prompt, and what it printed.
 func typed(command, output string) []string {
 	told := []string{"$ " + command}
-	for _, line := range lines(output) {
-		told = append(told, "  "+line)
+	for line := range strings.Lines(output) {
+		told = append(told, "  "+strings.TrimRight(line, "\n"))
 	}
 	return told
 }
