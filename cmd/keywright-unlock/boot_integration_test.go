@@ -86,6 +86,8 @@ func (g *guest) bootWith(config string, opener *recorder, more ...string) *resul
 
 func (g *guest) pcr15() [32]byte {
 	g.t.Helper()
+	g.turn.Lock()
+	defer g.turn.Unlock()
 	value, err := tpm.New(g.tpm).PCR15()
 	require.NoError(g.t, err)
 	return value

@@ -271,3 +271,14 @@ func TestTwoEnrolmentsAtOnce(t *testing.T) {
 	require.NoError(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX))
 	assert.Contains(t, g.fails(unlock.ExitFailed, passphrase, g.enrollArgs(s)...), "another keywright-unlock enroll is running")
 }
+
+// A secret of ours is no passphrase: it would be killed with its keyslot.
+func TestOurOwnSecretIsNoPassphrase(t *testing.T) {
+	s, g := startService(t), newGuest(t, 1)
+	g.enroll(s)
+	s.approve(t, g.machine())
+	g.boot("ovmf-uki")
+	r := g.bootHere(s)
+	require.NoError(t, r.err)
+	assert.Contains(t, g.fails(unlock.ExitFailed, string(r.keys[0]), g.enrollArgs(s)...), "the passphrase opens no keyslot")
+}

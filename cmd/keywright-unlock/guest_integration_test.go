@@ -61,12 +61,14 @@ type guest struct {
 	log     []byte
 	volumes []string
 	conns   []net.Conn // of this process to the TPM
+	// turn is held while a client has the TPM, up to the removal of what it left.
+	turn sync.Mutex
 }
 
 func newGuest(t *testing.T, volumes int) *guest {
 	t.Helper()
 	g := &guest{t: t, tpm: swtpm.New(t), dir: t.TempDir()}
-	g.socket = serveTPM(t, g.tpm)
+	g.socket = g.serveTPM()
 	g.boot("ovmf-uki")
 	for i := range volumes {
 		g.volumes = append(g.volumes, g.format("volume"+string(rune('0'+i))))
@@ -80,6 +82,8 @@ func (g *guest) boot(name string) {
 	var err error
 	g.log, err = os.ReadFile(filepath.Join("..", "..", "kms", "attest", "testdata", "eventlogs", name+".bin"))
 	require.NoError(g.t, err)
+	g.turn.Lock()
+	defer g.turn.Unlock()
 	require.NoError(g.t, g.tpm.Reset())
 	require.NoError(g.t, g.tpm.Replay(g.log))
 	require.NoError(g.t, os.WriteFile(g.path("log"), g.log, 0o600))
@@ -172,6 +176,8 @@ func give(t *testing.T, cmd *exec.Cmd, text string) {
 // machine returns the machine's id.
 func (g *guest) machine() string {
 	g.t.Helper()
+	g.turn.Lock()
+	defer g.turn.Unlock()
 	device := tpm.New(g.tpm)
 	template, err := device.ChooseTemplate()
 	require.NoError(g.t, err)
@@ -221,12 +227,13 @@ func (r *recorder) Close(_ context.Context, name string) error {
 	return nil
 }
 
-// serveTPM passes commands on to a TPM from a socket, and does as the kernel's
-// resource manager when a client is gone: it removes what that left.
-func serveTPM(t *testing.T, target *swtpm.TPM) string {
-	t.Helper()
-	socket := filepath.Join(shortDir(t), "tpm")
-	l := loopback(t, "unix", socket)
+// serveTPM passes commands on to the TPM from a socket, for one client at a
+// time, and does as the kernel's resource manager when a client is gone: it
+// removes what that left.
+func (g *guest) serveTPM() string {
+	g.t.Helper()
+	socket := filepath.Join(shortDir(g.t), "tpm")
+	l := loopback(g.t, "unix", socket)
 	var clients sync.WaitGroup
 	clients.Go(func() {
 		for {
@@ -234,11 +241,13 @@ func serveTPM(t *testing.T, target *swtpm.TPM) string {
 			if err != nil {
 				return
 			}
-			pass(conn, target)
-			flush(t, target)
+			g.turn.Lock()
+			pass(conn, g.tpm)
+			flush(g.t, g.tpm)
+			g.turn.Unlock()
 		}
 	})
-	t.Cleanup(func() { assert.NoError(t, l.Close()); clients.Wait() })
+	g.t.Cleanup(func() { assert.NoError(g.t, l.Close()); clients.Wait() })
 	return socket
 }
 
