@@ -24,7 +24,7 @@ type System struct {
 	Key    string // fingerprint of the service's key
 	Name   string // that the machine will propose
 	Motto  string // one line, which a boot shows
-	Task   string // a shell script, which a boot after the enrolment runs
+	Task   string // a shell script, which each boot of the system ends with
 	Files  []vm.File
 }
 
