@@ -171,7 +171,7 @@ func (t *tale) enroll(ctx context.Context) ([]string, error) {
 		"$ keywright-unlock enroll --name " + name + " --server … --service-key … --uki /boot/efi/EFI/BOOT/BOOTX64.EFI",
 		"  " + strings.TrimSpace(slot),
 		"The disk has a second keyslot now, and the service its key. The passphrase stays. What the next boot",
-		"will measure was computed from the kernel image. No key leaves the service before an operator approves.",
+		"will measure was computed from the kernel image. No boot gets the key before an operator approves.",
 	}, run.Wait(ctx)
 }
 
