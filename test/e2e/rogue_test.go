@@ -18,11 +18,11 @@ import (
 	"keywright.dev/test/vm/vmtest"
 )
 
-// TestPassphraseOpensNoWayToTheKeys has everything approved (the machine, its
+// TestAttack10PassphraseOpensNoWayToTheKeys has everything approved (the machine, its
 // measurement, its platform) while a system that was opened by passphrase runs
 // on it. Only PCR 15, which the initramfs extended before it handed over, keeps
 // that system from the keys, whatever it asks with.
-func TestPassphraseOpensNoWayToTheKeys(t *testing.T) {
+func TestAttack10PassphraseOpensNoWayToTheKeys(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
 	programs, err := e2e.Build(ctx, dir)
 	require.NoError(t, err)
