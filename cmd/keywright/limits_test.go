@@ -48,7 +48,7 @@ func TestAttack19MemoryStaysBounded(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := m.Unlock(ctx, s.guest(t, "127.0.0.9"))
 		return err == nil
-	}, 45*time.Second, 100*time.Millisecond, "a boot that asks again and again during the attack")
+	}, 3*time.Minute, 100*time.Millisecond, "a boot that asks again and again during the attack")
 	peak := s.status(t, "VmHWM")
 	t.Logf("peak %d MiB resident", peak>>10)
 	assert.Less(t, peak, maxResident)

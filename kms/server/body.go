@@ -68,10 +68,10 @@ func (b *bodies) open(address netip.Addr) *charge {
 
 // grow charges a body of size bytes.
 func (c *charge) grow(size int) error {
-	more := int64(size)*decodedShare - c.bytes
 	b := c.bodies
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	more := int64(size)*decodedShare - c.bytes
 	if c.gone || !c.shared && b.bySource[c.source]+more > b.limits.BodyMemory/sourceShare {
 		return failAfter(api.CodeBusy, retryBusy)
 	}
@@ -150,7 +150,11 @@ func (c *charge) read(w http.ResponseWriter, r *http.Request, limit int, now tim
 	c.arrive(func() { _ = control.SetReadDeadline(now) })
 	defer c.complete()
 	var body []byte
-	for size := min(firstBody, limit+1); ; size = min(2*size, limit+1) {
+	most := limit + 1 // one more than is allowed, to see what is too long
+	if r.ContentLength >= 0 {
+		most = int(r.ContentLength) + 1
+	}
+	for size := min(firstBody, most); ; size = min(2*size, most) {
 		if err := c.grow(size); err != nil {
 			return nil, err
 		}
