@@ -14,6 +14,8 @@ type verified struct {
 	ak        exchange.AK
 	raw       []byte
 	statement *exchange.Statement
+	// recipient is the statement's; a commit has none.
+	recipient exchange.RecipientKey
 	boot      attest.Boot
 	// binding is SHA-256(EK Name ‖ AK Name) of the keys that verified.
 	binding [32]byte
@@ -64,6 +66,11 @@ func (s *Service) readSigned(v *verified, purpose exchange.Purpose, a *Attested,
 	if refusal := s.checkStatement(statement, purpose, a); refusal != nil {
 		return refusal
 	}
+	if purpose != exchange.PurposeCommit {
+		if v.recipient, err = exchange.ParseRecipientKey(statement.Recipient); err != nil {
+			return refuse(ReasonMalformed, "the recipient key in the statement is not one")
+		}
+	}
 	v.statement = statement
 	boot, err := s.appraiser.Appraise(quoted, a.Evidence.EventLog)
 	if err != nil {
@@ -88,8 +95,6 @@ func (s *Service) checkStatement(statement *exchange.Statement, purpose exchange
 		return refuse(ReasonServiceKey, "the guest pins another service key")
 	case len(statement.Volumes) == 0:
 		return refuse(ReasonVolume, "the statement names no volume")
-	case purpose != exchange.PurposeCommit && exchange.CheckRecipient(statement.Recipient) != nil:
-		return refuse(ReasonMalformed, "the recipient key in the statement is not one")
 	default:
 		return nil
 	}

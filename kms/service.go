@@ -115,7 +115,7 @@ func (s *Service) IssueChallenge(purpose exchange.Purpose) (Challenge, error) {
 // seal seals and signs a release for the statement. It is called after the
 // transaction that decided it is durable.
 func (s *Service) seal(v *verified, release *exchange.Release) (Sealed, error) {
-	response, err := exchange.SealRelease(v.statement.Recipient, v.raw, release)
+	response, err := exchange.SealRelease(v.recipient, v.raw, release)
 	if err != nil {
 		return Sealed{}, err
 	}

@@ -144,7 +144,11 @@ func (s *fakeService) answer(statement *exchange.Statement, raw []byte) (api.Rel
 		known.Key = known.Key.Clone()
 		release.Secrets = append(release.Secrets, known)
 	}
-	response, err := exchange.SealRelease(statement.Recipient, raw, &release)
+	recipient, err := exchange.ParseRecipientKey(statement.Recipient)
+	if err != nil {
+		return api.ReleaseResponse{}, err
+	}
+	response, err := exchange.SealRelease(recipient, raw, &release)
 	if err != nil {
 		return api.ReleaseResponse{}, err
 	}

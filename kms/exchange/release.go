@@ -54,7 +54,7 @@ func (r *Release) Wipe() {
 // marshal encodes the release and pads it with zeros to one of few lengths.
 func (r *Release) marshal() (secret.Bytes, error) {
 	// A fixed buffer: growing would leave copies of keys behind.
-	buffer := secret.New(make([]byte, maxPadded))
+	buffer := secret.New(make([]byte, min(paddedLength(r.room()), maxPadded)))
 	b := cryptobyte.NewFixedBuilder(buffer.Expose()[:0])
 	addText(b, releaseV1)
 	b.AddBytes(r.ID[:])
@@ -70,6 +70,16 @@ func (r *Release) marshal() (secret.Bytes, error) {
 		return secret.Bytes{}, fmt.Errorf("encoding a release: %w", err)
 	}
 	return secret.New(out[:paddedLength(len(out))]), nil
+}
+
+// room is at least the length of the message before it is padded.
+func (r *Release) room() int {
+	const fixed, fixedSecret = 1 + len(releaseV1) + 32 + 2 + 1, 1 + 1 + 4 + 32 + 16 + 2
+	room := fixed + len(r.Entry)
+	for _, s := range r.Secrets {
+		room += fixedSecret + len(s.Volume) + len(s.UUID) + s.Key.Len()
+	}
+	return room
 }
 
 // paddedLength is the smallest length a message of n bytes is padded to.

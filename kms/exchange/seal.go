@@ -43,21 +43,24 @@ func NewRecipient() (*Recipient, error) {
 // PublicKey returns what [Statement].Recipient takes.
 func (r *Recipient) PublicKey() []byte { return r.private.PublicKey().Bytes() }
 
-// CheckRecipient refuses bytes that are not a public key of this protocol.
-func CheckRecipient(public []byte) error {
-	if _, err := kem().NewPublicKey(public); err != nil {
-		return fmt.Errorf("%w recipient key: %w", ErrMalformed, err)
-	}
-	return nil
+// RecipientKey is the public half of a [Recipient]. Parsing it expands a matrix,
+// which costs as much as a signature: keep it.
+type RecipientKey struct {
+	public hpke.PublicKey
 }
 
-// SealRelease seals r for the recipient key (as parsed from statement) and
-// returns the response that the service signs.
-func SealRelease(recipient, statement []byte, r *Release) ([]byte, error) {
-	public, err := kem().NewPublicKey(recipient)
+// ParseRecipientKey parses [Statement].Recipient; its error is [ErrMalformed].
+func ParseRecipientKey(public []byte) (RecipientKey, error) {
+	key, err := kem().NewPublicKey(public)
 	if err != nil {
-		return nil, fmt.Errorf("sealing a release: reading the recipient key: %w", err)
+		return RecipientKey{}, fmt.Errorf("%w recipient key: %w", ErrMalformed, err)
 	}
+	return RecipientKey{key}, nil
+}
+
+// SealRelease seals r for the recipient key that statement holds and returns
+// the response that the service signs.
+func SealRelease(recipient RecipientKey, statement []byte, r *Release) ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
@@ -66,7 +69,7 @@ func SealRelease(recipient, statement []byte, r *Release) ([]byte, error) {
 		return nil, err
 	}
 	defer message.Wipe()
-	sealed, err := hpke.Seal(public, hpke.HKDFSHA256(), hpke.AES256GCM(), sealInfo(statement, r.ID), message.Expose())
+	sealed, err := hpke.Seal(recipient.public, hpke.HKDFSHA256(), hpke.AES256GCM(), sealInfo(statement, r.ID), message.Expose())
 	if err != nil {
 		return nil, fmt.Errorf("sealing a release: %w", err)
 	}
