@@ -15,6 +15,3 @@
 // It refuses databases of other applications and of newer versions, and decides
 // nothing: what a change means is package kms's to know.
 package sqlite
-
-//go:generate go tool -modfile=../../../test/tools/sqlc/go.mod sqlc generate
-//go:generate sh -c "cat sqlc.yaml migrations/*.sql queries/*.sql | sha256sum | cut -c1-64 >sqlitedb/inputs.sha256"

@@ -2,9 +2,7 @@ package sqlite_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/hex"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -128,22 +126,4 @@ func TestExpiredRedemptionsArePruned(t *testing.T) {
 	now = now.Add(time.Second)
 	require.NoError(t, transact(s, kms.Key{}, kms.Outcome{}))
 	require.NoError(t, transact(s, kms.Key{}, redeem))
-}
-
-// What sqlc made is what its inputs say: `go generate` was run.
-func TestGeneratedIsCurrent(t *testing.T) {
-	sum := sha256.New()
-	for _, pattern := range []string{"sqlc.yaml", "migrations/*.sql", "queries/*.sql"} {
-		files, err := filepath.Glob(pattern) // sorted, as the shell's
-		require.NoError(t, err)
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			require.NoError(t, err)
-			sum.Write(text)
-		}
-	}
-	recorded, err := os.ReadFile("sqlitedb/inputs.sha256")
-	require.NoError(t, err)
-	assert.Equal(t, strings.TrimSpace(string(recorded)), hex.EncodeToString(sum.Sum(nil)),
-		"run: go generate ./kms/store/sqlite")
 }

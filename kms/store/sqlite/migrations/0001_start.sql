@@ -27,6 +27,7 @@ CREATE UNIQUE INDEX machines_name     ON machines (name) WHERE name <> '';
 CREATE        INDEX machines_proposed ON machines (proposed, id) WHERE name = '';
 CREATE        INDEX machines_status   ON machines (status, id);
 CREATE        INDEX machines_group    ON machines (in_group, id);
+CREATE        INDEX machines_both     ON machines (in_group, status, id);
 
 -- What a release changes of a machine, apart from what it does not, so that a
 -- release rewrites 200 bytes and not 2 KB.
