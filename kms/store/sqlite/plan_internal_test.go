@@ -65,7 +65,11 @@ func TestQueryPlans(t *testing.T) {
 	sorted := map[string]bool{ // of one machine
 		"PlatformsOfMachine": true, "ServiceKeys": true,
 	}
-	for name, query := range generatedQueries(t) {
+	queries := generatedQueries(t)
+	assert.Contains(t, plan(t, s, queries["LatestEntriesOfMachineAndAction"]), "SEARCH entries USING INDEX entries_machine (machine=?)")
+	assert.Contains(t, plan(t, s, queries["ListMachinesByStatusAndGroup"]),
+		"SEARCH machines USING INDEX machines_both (in_group=? AND status=? AND id>?)")
+	for name, query := range queries {
 		for _, step := range plan(t, s, query) {
 			assert.False(t, strings.HasPrefix(step, "SCAN ") && step != "SCAN CONSTANT ROW" && !whole[name], "%s: %s", name, step)
 			assert.False(t, strings.Contains(step, "TEMP B-TREE") && !sorted[name], "%s: %s", name, step)

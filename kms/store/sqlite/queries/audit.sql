@@ -16,8 +16,9 @@ SELECT * FROM entries WHERE machine = ? AND machine <> '' ORDER BY seq DESC LIMI
 -- name: LatestEntriesOfAction :many
 SELECT * FROM entries WHERE action = ? ORDER BY seq DESC LIMIT ?;
 
+-- The plus keeps SQLite from going through all entries of the action.
 -- name: LatestEntriesOfMachineAndAction :many
-SELECT * FROM entries WHERE machine = ? AND machine <> '' AND action = ? ORDER BY seq DESC LIMIT ?;
+SELECT * FROM entries WHERE machine = ? AND machine <> '' AND +action = ? ORDER BY seq DESC LIMIT ?;
 
 -- name: TreeHash :one
 SELECT hash FROM tree_hashes WHERE place = ?;

@@ -219,7 +219,7 @@ func (q *Queries) LatestEntriesOfMachine(ctx context.Context, arg LatestEntriesO
 }
 
 const latestEntriesOfMachineAndAction = `-- name: LatestEntriesOfMachineAndAction :many
-SELECT seq, signed, machine, "action", time FROM entries WHERE machine = ? AND machine <> '' AND action = ? ORDER BY seq DESC LIMIT ?
+SELECT seq, signed, machine, "action", time FROM entries WHERE machine = ? AND machine <> '' AND +action = ? ORDER BY seq DESC LIMIT ?
 `
 
 type LatestEntriesOfMachineAndActionParams struct {
@@ -228,6 +228,7 @@ type LatestEntriesOfMachineAndActionParams struct {
 	Limit   int64
 }
 
+// The plus keeps SQLite from going through all entries of the action.
 func (q *Queries) LatestEntriesOfMachineAndAction(ctx context.Context, arg LatestEntriesOfMachineAndActionParams) ([]Entry, error) {
 	rows, err := q.query(ctx, q.latestEntriesOfMachineAndActionStmt, latestEntriesOfMachineAndAction, arg.Machine, arg.Action, arg.Limit)
 	if err != nil {
