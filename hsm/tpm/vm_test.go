@@ -3,8 +3,6 @@
 package tpm_test
 
 import (
-	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -18,18 +16,10 @@ import (
 // on /dev/tpmrm0.
 func TestOnTheKernelsDevice(t *testing.T) {
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "tpm.test")
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "integration", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	content, err := os.ReadFile(binary)
-	require.NoError(t, err)
-
 	initrd := filepath.Join(dir, "initrd")
 	require.NoError(t, vm.Initramfs{
 		Kernel: vmtest.Kernel(t),
-		Files:  []vm.File{{Path: "/bin/tpm.test", Mode: 0o755, Content: content}},
+		Files:  []vm.File{vmtest.TestBinary(t, "integration", "/bin/tpm.test")},
 		Script: "tpm.test -test.v -test.run '^TestDevice' -tpm /dev/tpmrm0 && echo all of them passed\n",
 	}.Write(initrd))
 	run := vmtest.Start(t, vm.Machine{

@@ -191,6 +191,31 @@ func TestGuestInUse(t *testing.T) {
 	require.NoError(t, luks.Close(t.Context(), "data"))
 }
 
+// What a client that was killed in the middle left of the mapping does not keep
+// the next from opening it.
+func TestGuestHalfMadeMapping(t *testing.T) {
+	v := readVolume(t, "/dev/vda")
+	uuid := "CRYPT-LUKS2-" + strings.ReplaceAll(v.Header().UUID, "-", "") + "-data"
+	for name, prepare := range map[string]func(){
+		"created": func() { run(t, "", "dmsetup", "create", "data", "--notable", "--uuid", uuid) },
+		"loaded, which takes the device": func() {
+			run(t, "", "dmsetup", "create", "data", "--notable", "--uuid", uuid)
+			run(t, "", "dmsetup", "load", "data", "--table", "0 8 linear /dev/vda 0")
+		},
+	} {
+		prepare()
+		m := open(t, v, "data", luks.Options{})
+		require.NoError(t, v.Check(m.Table), name)
+		require.NoError(t, luks.Close(t.Context(), "data"))
+	}
+
+	run(t, "", "dmsetup", "create", "data", "--notable", "--uuid", "somebody-elses")
+	_, err := v.Open(t.Context(), []int{1}, key(machine), "data", luks.Options{})
+	require.ErrorIs(t, err, luks.ErrBusy)
+	assert.Contains(t, run(t, "", "dmsetup", "info", "-c", "--noheadings", "-o", "uuid", "data"), "somebody-elses")
+	run(t, "", "dmsetup", "remove", "data")
+}
+
 func TestGuestNothingStaysBehind(t *testing.T) {
 	v := readVolume(t, "/dev/vda")
 	_, err := v.Open(t.Context(), []int{1}, key("wrong"), "data", luks.Options{})

@@ -5,7 +5,6 @@ package luks_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -20,19 +19,11 @@ import (
 // vmguest as root, on disks of both sector sizes.
 func TestDeviceMapper(t *testing.T) {
 	dir := t.TempDir()
-	guest := filepath.Join(dir, "luks.test")
-	build := exec.Command("go", "test", "-c", "-tags", "vmguest", "-o", guest, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	program, err := os.ReadFile(guest)
-	require.NoError(t, err)
-
 	initrd := filepath.Join(dir, "initrd")
 	require.NoError(t, vm.Initramfs{
 		Kernel:   vmtest.Kernel(t),
 		Programs: append(vm.Cryptsetup(), "/usr/sbin/dmsetup"),
-		Files:    []vm.File{{Path: "/luks.test", Mode: 0o755, Content: program}},
+		Files:    []vm.File{vmtest.TestBinary(t, "vmguest", "/luks.test")},
 		Script:   "/luks.test -test.v -test.run '^TestGuest' -test.timeout 5m && echo 'guest tests passed'\n",
 	}.Write(initrd))
 	run := vmtest.Start(t, vm.Machine{

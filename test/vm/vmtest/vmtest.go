@@ -3,6 +3,9 @@
 package vmtest
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -49,6 +52,20 @@ func PowerOn(t *testing.T, tpm *vm.TPM) *swtpm.TPM {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, device.Close()) })
 	return device
+}
+
+// TestBinary compiles the tests of the caller's package under a build tag, to run
+// as path in a guest.
+func TestBinary(t *testing.T, tag, path string) vm.File {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "test")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", tag, "-o", binary, ".")
+	build.Env = append(build.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	content, err := os.ReadFile(binary)
+	require.NoError(t, err)
+	return vm.File{Path: path, Mode: 0o755, Content: content}
 }
 
 // Kernel returns the guest's kernel.
