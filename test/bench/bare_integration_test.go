@@ -22,6 +22,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -47,6 +48,9 @@ type bare struct {
 	wrapped   []byte
 	commits   chan commit
 }
+
+// gcPercent is the service's: see cmd/keywright.
+const gcPercent = 400
 
 // entrySize and messageSize are what an audit entry and the padded message of a
 // release have, in bytes.
@@ -206,6 +210,7 @@ func writeFrame(w io.Writer, body []byte) error {
 // serveBare is the other process: it says where it listens, and serves until
 // its input ends.
 func serveBare(in io.Reader, out io.Writer) error {
+	debug.SetGCPercent(gcPercent)
 	dir, err := os.MkdirTemp("", "bare")
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ const (
 	recoveries = 60
 	rounds     = 4
 	// atOnce is how many ask at the same time, of each of the three.
-	atOnce = 16
+	atOnce = 64
 	// logSize is what the event log of a machine has at least, in bytes.
 	logSize = 46 << 10
 )
