@@ -108,17 +108,50 @@ func TestRestoreReplacesOnlyIfTold(t *testing.T) {
 }
 
 // The write-ahead log of a store that was killed is not taken for that of the
-// store restored in its place.
+// store restored in its place, and stays with the old one.
 func TestRestoreOverKilledStore(t *testing.T) {
 	backup := backedUp(t, filled(t))
 	path := storePath(t)
-	killAtRandom(t, "boots", path, 1)
+	acknowledged := lastAcknowledged(t, killAtRandom(t, "boots", path, 1))
 	replaced, err := sqlite.Restore(context.Background(), sqlite.Restoration{From: backup, Path: path, Replace: true})
 	require.NoError(t, err)
 	s := open(t, path)
+	counts, err := s.Counts(context.Background())
+	require.NoError(t, err)
+	assert.Equal(t, map[kms.MachineStatus]int64{kms.MachineActive: 1}, counts.Machines)
+	assert.Equal(t, int64(3), counts.Entries)
 	requireLog(t, s)
 	requireIntact(t, s)
-	requireWhole(t, open(t, replaced))
+	changes := requireWhole(t, open(t, replaced))
+	for w, n := range acknowledged {
+		assert.GreaterOrEqual(t, changes[w], n)
+	}
+}
+
+// A restore that was killed after its first, second, or third step is
+// completed by the next Open.
+func TestOpenCompletesRestore(t *testing.T) {
+	moves := []string{"", "-wal"} // the old store's files, in the order of restoring
+	for moved := range len(moves) + 1 {
+		path := storePath(t)
+		acknowledged := lastAcknowledged(t, killAtRandom(t, "boots", path, 1))
+		require.NoError(t, os.Rename(backedUp(t, filled(t)), path+".restoring"))
+		for _, suffix := range moves[:moved] {
+			require.NoError(t, os.Rename(path+suffix, path+".replaced"+suffix))
+		}
+		require.NoError(t, os.WriteFile(path+".restoring.partial", []byte("left by another"), 0o600))
+
+		counts, err := open(t, path).Counts(context.Background())
+		require.NoError(t, err)
+		assert.Equal(t, int64(3), counts.Entries, "the restored store is there")
+		changes := requireWhole(t, open(t, path+".replaced"))
+		for w, n := range acknowledged {
+			assert.GreaterOrEqual(t, changes[w], n)
+		}
+		left, err := filepath.Glob(path + ".restoring*")
+		require.NoError(t, err)
+		assert.Empty(t, left)
+	}
 }
 
 func TestRestoreRefusesDamage(t *testing.T) {

@@ -101,10 +101,31 @@ func setCommits(t *testing.T, s *Store, result int32) {
 // If the commit fails, everybody in the group is told, and nobody later sees
 // what was not committed.
 func TestCommitFails(t *testing.T) {
+	for name, spoil := range map[string]func(*testing.T, *Store){
+		"and ends the transaction":   func(t *testing.T, s *Store) { setCommits(t, s, 1) },
+		"and leaves the transaction": deferOrphan,
+	} {
+		t.Run(name, func(t *testing.T) { commitFails(t, spoil) })
+	}
+}
+
+// deferOrphan writes a row of nobody, which is noticed when it is committed.
+func deferOrphan(t *testing.T, s *Store) {
+	t.Helper()
+	for _, statement := range []string{
+		"PRAGMA defer_foreign_keys = 1",
+		"INSERT INTO machine_states VALUES (99, '', NULL, NULL, NULL, 0, 0, 0, 0, '', 0, 0)",
+	} {
+		_, err := s.writer.conn.ExecContext(context.Background(), statement)
+		require.NoError(t, err)
+	}
+}
+
+func commitFails(t *testing.T, spoil func(*testing.T, *Store)) {
 	s := openStore(t)
 	results := grouped(t, s,
 		func(kms.State) (kms.Outcome, error) {
-			setCommits(t, s, 1)
+			spoil(t, s)
 			return machine("a"), nil
 		},
 		decideTo(machine("b")),
