@@ -114,6 +114,14 @@ func TestUnseal(t *testing.T) {
 	assert.NotErrorIs(t, err, luks.ErrWrongKey)
 }
 
+// A keyslot that no digest binds to the segment is not tried.
+func TestUnsealOfAKeyslotForAnotherKey(t *testing.T) {
+	v := openVolume(t, sealedVolume(t, make([]byte, 64), [2]string{`"keyslots":["0","1"]`, `"keyslots":["0"]`}))
+	_, err := v.Unseal(1, key("machine"))
+	require.ErrorContains(t, err, "no such keyslot")
+	assert.NotErrorIs(t, err, luks.ErrWrongKey)
+}
+
 // A keyslot is opened by the copy of the header that was taken, wherever it
 // stands and whatever the other one says.
 func TestUnsealByTheChosenCopy(t *testing.T) {
