@@ -73,7 +73,7 @@ func (s System) writeTree(root string) error {
 		return err
 	}
 	installer := fmt.Sprintf("server=%s\nservice_key=%s\nname=%s\n", s.Server, s.Key, s.Name)
-	files = append(files,
+	files = append(files, vm.Drain(),
 		vm.File{Path: unlockPath, Mode: 0o755, Content: program},
 		vm.File{Path: "/sbin/init", Mode: 0o755, Content: guestSystem},
 		vm.File{Path: "/etc/installer", Mode: 0o644, Content: []byte(installer)},
@@ -102,7 +102,7 @@ func writeFile(path string, file vm.File) error {
 
 // linkApplets gives busybox the names that the system uses.
 func linkApplets(root string) error {
-	for _, name := range []string{"cat", "mount", "poweroff", "setsid", "sh", "sync", "touch", "umount"} {
+	for _, name := range []string{"cat", "mount", "poweroff", "setsid", "sh", "stty", "sync", "touch", "umount"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			return err
 		}

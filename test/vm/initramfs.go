@@ -21,6 +21,9 @@ var guestDevices []byte
 //go:embed guest/give
 var guestGive []byte
 
+//go:embed guest/drain
+var guestDrain []byte
+
 const (
 	busybox = "/bin/busybox"
 	// modulesDir is where the guest's init finds modules, and their order.
@@ -48,6 +51,10 @@ type Initramfs struct {
 func Cryptsetup() []string {
 	return []string{"/usr/sbin/cryptsetup", "/lib/x86_64-linux-gnu/libgcc_s.so.1"}
 }
+
+// Drain returns the program of a guest that waits for its console; see
+// guest/drain. An [Initramfs] has it.
+func Drain() File { return File{Path: "/bin/drain", Mode: 0o755, Content: guestDrain} }
 
 // Write writes the compressed archive to path. Equal parts give equal bytes.
 func (i Initramfs) Write(path string) error {
@@ -81,6 +88,7 @@ func (i Initramfs) files() ([]File, error) {
 		File{Path: "/init", Mode: 0o755, Content: init},
 		File{Path: "/lib/devices", Mode: 0o644, Content: guestDevices},
 		File{Path: "/bin/give", Mode: 0o755, Content: guestGive},
+		Drain(),
 		File{Path: "/script", Mode: 0o755, Content: []byte(i.Script)},
 	), nil
 }

@@ -99,9 +99,18 @@ func bootUKI(t *testing.T, machine vm.Machine) (pcrs map[string]string, events [
 	t.Logf("booted in %s", time.Since(began).Round(100*time.Millisecond))
 	events, err := run.Receive(t.Context(), "events")
 	require.NoError(t, err)
+	vmtest.Expect(t, run, "last words")
+	vmtest.Expect(t, run, "guest: the script ended with 0")
 	require.NoError(t, run.Wait(t.Context()))
 	return pcrs, events
 }
+
+// lastWords are more than a UART has sent when the script that prints them ends.
+const lastWords = `
+head -c 3500 /dev/zero | tr '\0' .
+echo
+echo "last words"
+`
 
 // makeESP builds an ESP around the UKI, whose guest reports PCRs and events.
 func makeESP(t *testing.T, dir string, uki vm.UKI) string {
@@ -109,7 +118,7 @@ func makeESP(t *testing.T, dir string, uki vm.UKI) string {
 	uki.Kernel, uki.Initrd = vmtest.Kernel(t), filepath.Join(dir, "uki-initrd")
 	require.NoError(t, vm.Initramfs{
 		Kernel: uki.Kernel,
-		Script: printPCRs + "give events /sys/kernel/security/tpm0/binary_bios_measurements\n",
+		Script: printPCRs + "give events /sys/kernel/security/tpm0/binary_bios_measurements\n" + lastWords,
 	}.Write(uki.Initrd))
 	require.NoError(t, uki.Write(t.Context(), filepath.Join(dir, "uki.efi")))
 	esp := filepath.Join(dir, "esp")
