@@ -1,0 +1,113 @@
+//go:build vm
+
+package e2e_test
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms/secret"
+	"keywright.dev/test/e2e"
+	"keywright.dev/test/vm"
+	"keywright.dev/test/vm/vmtest"
+	"keywright.dev/unlock/luks"
+)
+
+// site is a service, a hypervisor and one machine.
+type site struct {
+	t          *testing.T
+	dir        string
+	service    *e2e.Service
+	machine    e2e.Machine
+	passphrase secret.Bytes
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	ctx, dir := t.Context(), t.TempDir()
+	programs, err := e2e.Build(ctx, dir)
+	require.NoError(t, err)
+	s := &site{t: t, dir: dir, passphrase: secret.Copy([]byte("typed by the installer"))}
+	s.service, err = e2e.ServiceConfig{Program: programs.Service, Dir: dir}.Start(ctx)
+	require.NoError(t, err)
+	t.Cleanup(s.service.Stop)
+	s.machine = e2e.Machine{Name: name, Dir: dir, TPM: vmtest.NewTPM(t, name), Disk: s.path("disk"), Keep: true}
+	system := e2e.System{
+		Unlock: programs.Unlock, Server: s.service.URL, Key: s.service.Key, Name: name, Motto: motto, Task: task,
+	}
+	volume, err := system.WriteDisk(ctx, s.machine.Disk, s.passphrase)
+	require.NoError(t, err)
+	image := e2e.Image{
+		Unlock: programs.Unlock, Server: s.service.URL, Key: s.service.Key, Volume: volume, Deadline: 5 * time.Minute,
+	}
+	require.NoError(t, image.WriteInitrd(s.path("initrd")))
+	s.writeESP("esp", "")
+	s.writeESP("esp-altered", " init=/bin/sh")
+	return s
+}
+
+func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *site) writeESP(name, extra string) {
+	s.t.Helper()
+	require.NoError(s.t, e2e.WriteESP(s.t.Context(), s.path(name), s.path("initrd"), vm.DefaultCmdline+extra))
+}
+
+func (s *site) boot(ctx context.Context, machine e2e.Machine, esp string) *vm.Run {
+	s.t.Helper()
+	run, err := machine.Boot(ctx, s.path(esp), s.service.Port())
+	require.NoError(s.t, err)
+	s.t.Cleanup(run.Kill)
+	return run
+}
+
+// bootToEnrolment types the passphrase into a machine that is not enrolled.
+func (s *site) bootToEnrolment(ctx context.Context) *vm.Run {
+	s.t.Helper()
+	run := s.boot(ctx, s.machine, "esp")
+	expect(s.t, run, "keywright KW-1403 not_enrolled")
+	require.NoError(s.t, run.Answer(ctx, e2e.DiskPrompt, s.passphrase))
+	require.NoError(s.t, run.Answer(ctx, e2e.EnrollPrompt, s.passphrase))
+	return run
+}
+
+func expect(t *testing.T, run *vm.Run, marker string) string {
+	t.Helper()
+	line, err := run.Expect(t.Context(), marker)
+	require.NoError(t, err)
+	return line
+}
+
+func (s *site) operate(args ...string) string {
+	s.t.Helper()
+	output, err := s.service.Operate(s.t.Context(), args...)
+	require.NoError(s.t, err)
+	return output
+}
+
+// refused boots a machine that the service tells nothing but a code.
+func (s *site) refused(machine e2e.Machine, esp, code string) {
+	s.t.Helper()
+	run := s.boot(s.t.Context(), machine, esp)
+	assert.Contains(s.t, expect(s.t, run, "keywright KW-"), code)
+	run.Kill()
+	assert.NotContains(s.t, run.Log(), "keywright: opened")
+}
+
+// checkDisk holds that the interrupted enrolment left nothing behind: the
+// passphrase's keyslot, ours, and one token for it.
+func (s *site) checkDisk() {
+	s.t.Helper()
+	header, err := e2e.ReadHeader(s.machine.Disk)
+	require.NoError(s.t, err)
+	assert.Empty(s.t, header.Orphans())
+	inventory := header.Inventory()
+	assert.Len(s.t, inventory.Keyslots, 2)
+	assert.Len(s.t, inventory.Tokens, 1)
+	require.NoError(s.t, luks.Cryptsetup{}.TestKey(s.t.Context(), s.machine.Disk, 0, s.passphrase), "the passphrase opens")
+}
