@@ -14,9 +14,12 @@ VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknow
 stamp := -X main.version=$(VERSION)
 
 .PHONY: build
-build: ## bin/keywright, bin/keywright-pkcs11 and bin/keywright-unlock
-	CGO_ENABLED=0 go build -ldflags '$(stamp)' -o bin/keywright ./cmd/keywright
+build: build-static ## bin/keywright, bin/keywright-pkcs11 and bin/keywright-unlock
 	CGO_ENABLED=1 go build -ldflags '$(stamp)' -o bin/keywright-pkcs11 ./cmd/keywright
+
+.PHONY: build-static
+build-static: ## the two of them that need no C compiler
+	CGO_ENABLED=0 go build -ldflags '$(stamp)' -o bin/keywright ./cmd/keywright
 	CGO_ENABLED=0 go build -ldflags '-s -w $(stamp)' -o bin/keywright-unlock ./cmd/keywright-unlock
 
 .PHONY: test
@@ -40,8 +43,8 @@ bench: ## the benchmarks; their output is kept in the cache folder
 .PHONY: demo
 demo: ## a virtual machine unlocks its own disk, told as a story
 	@test/setup demo
-	@$(MAKE) --no-print-directory build
-	@go run ./test/demo
+	@$(MAKE) --no-print-directory build-static
+	@CGO_ENABLED=0 go run ./test/demo
 
 .PHONY: generate
 generate: ## sqlc, where its inputs changed, and the generators of this repository
@@ -57,4 +60,4 @@ clean: ## remove what build made; downloads stay in the cache folder
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
