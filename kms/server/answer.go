@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"net/http"
+	"strconv"
 
 	"keywright.dev/kms/api"
 )
@@ -20,6 +21,8 @@ func writeJSON(w http.ResponseWriter, id string, status int, v any) error {
 		return f
 	}
 	setHeaders(w.Header(), id)
+	// Told, it saves the chunks of an answer whose length is not known.
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if _, err := bytes.NewReader(body).WriteTo(w); err != nil {
 		// The caller is gone: it does not have the answer.

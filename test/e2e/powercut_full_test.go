@@ -21,21 +21,32 @@ import (
 // and after the approval the machine unlocks itself.
 func TestPowerCutAtEveryStep(t *testing.T) {
 	s := newSite(t)
-	pristine := s.machine.Disk
-	cuts := []string{}
-	for _, step := range unlock.Steps() {
-		cuts = append(cuts, fmt.Sprintf("step: %s", step))
-	}
-	cuts = append(cuts, "This machine waits for approval")
-	for i, line := range cuts {
-		t.Run(line, func(t *testing.T) {
+	for i, cut := range cuts() {
+		t.Run(cut.line, func(t *testing.T) {
 			on := *s
 			on.t = t
-			on.machine = s.newMachine(t, fmt.Sprintf("cut-%d", i), pristine)
-			on.cutAndEnrol(line)
+			on.machine = s.newMachine(t, fmt.Sprintf("cut-%d", i), s.machine.Disk)
+			on.cutAndEnrol(cut)
 			on.unlocksItself()
 		})
 	}
+}
+
+// cut is a line at which the power fails.
+type cut struct {
+	line string
+	// asked tells that the enrolment asks for the passphrase before.
+	asked bool
+}
+
+func cuts() []cut {
+	var list []cut
+	asked := false
+	for _, step := range unlock.Steps() {
+		list = append(list, cut{fmt.Sprintf("step: %s", step), asked})
+		asked = asked || step == unlock.StepPassphrase
+	}
+	return append(list, cut{"This machine waits for approval", asked})
 }
 
 // newMachine returns a machine with a TPM of its own and a copy of a disk.
@@ -49,11 +60,14 @@ func (s *site) newMachine(t *testing.T, name, disk string) e2e.Machine {
 	return m
 }
 
-func (s *site) cutAndEnrol(line string) {
+func (s *site) cutAndEnrol(c cut) {
 	s.t.Helper()
 	ctx := s.t.Context()
-	run := s.bootToEnrolment(ctx)
-	expect(s.t, run, line)
+	run := s.bootByPassphrase(ctx)
+	if c.asked {
+		require.NoError(s.t, run.Answer(ctx, e2e.EnrollPrompt, s.passphrase))
+	}
+	expect(s.t, run, c.line)
 	run.Kill()
 	run = s.bootToEnrolment(ctx)
 	expect(s.t, run, "system: enrolled")

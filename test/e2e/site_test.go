@@ -66,12 +66,20 @@ func (s *site) boot(ctx context.Context, machine e2e.Machine, esp string) *vm.Ru
 	return run
 }
 
-// bootToEnrolment types the passphrase into a machine that is not enrolled.
-func (s *site) bootToEnrolment(ctx context.Context) *vm.Run {
+// bootByPassphrase types the passphrase into the initramfs of a machine that is
+// not enrolled.
+func (s *site) bootByPassphrase(ctx context.Context) *vm.Run {
 	s.t.Helper()
 	run := s.boot(ctx, s.machine, "esp")
 	expect(s.t, run, "keywright KW-1403 not_enrolled")
 	require.NoError(s.t, run.Answer(ctx, e2e.DiskPrompt, s.passphrase))
+	return run
+}
+
+// bootToEnrolment goes on to type the passphrase that the enrolment asks for.
+func (s *site) bootToEnrolment(ctx context.Context) *vm.Run {
+	s.t.Helper()
+	run := s.bootByPassphrase(ctx)
 	require.NoError(s.t, run.Answer(ctx, e2e.EnrollPrompt, s.passphrase))
 	return run
 }
