@@ -29,7 +29,7 @@ type Boot struct {
 // what nothing explains, and what systemd-stub was given beside its image.
 func (b *Boot) Findings() []claims.Claim {
 	var found []claims.Claim
-	names := []string{claims.Unexplained, claims.StubCommandLine, claims.StubParameter, claims.StubExtension}
+	names := []string{claims.Unexplained, claims.LoaderFinding, claims.StubCommandLine, claims.StubParameter, claims.StubExtension}
 	for _, set := range []claims.Set{b.Measurement, b.Platform} {
 		for c := range set.All() {
 			if slices.Contains(names, c.Name) {
@@ -56,6 +56,7 @@ type appraised struct {
 	values      *replayed
 	measurement claims.Set
 	platform    claims.Set
+	state       []claims.Claim // of a state, beside what the quote says
 	tier        claims.Tier
 }
 
@@ -95,13 +96,14 @@ func appraise(hash [sha256.Size]byte, log []byte, q *Quoted) (*appraised, error)
 	if err := parsed.checkSeparators(); err != nil {
 		return nil, err
 	}
-	measurement, platform := parsed.classify()
-	if a.measurement, err = claims.New(claims.Measurement, measurement); err != nil {
+	named := parsed.classify()
+	if a.measurement, err = claims.New(claims.Measurement, named.measurement); err != nil {
 		return nil, refuse(LogSize, "the event log makes too many claims: %v", err)
 	}
-	if a.platform, err = claims.New(claims.Platform, platform); err != nil {
+	if a.platform, err = claims.New(claims.Platform, named.platform); err != nil {
 		return nil, refuse(LogSize, "the event log makes too many claims: %v", err)
 	}
+	a.state = named.state
 	a.tier = claims.TierOf(a.measurement)
 	return a, nil
 }
@@ -112,7 +114,7 @@ func (a *appraised) boot(q *Quoted) (Boot, error) {
 	if err != nil {
 		return Boot{}, err
 	}
-	state, err := q.state(phase)
+	state, err := q.state(phase, a.state)
 	if err != nil {
 		return Boot{}, err
 	}
@@ -127,10 +129,11 @@ func (a *appraised) boot(q *Quoted) (Boot, error) {
 	return boot, nil
 }
 
-func (q *Quoted) state(phase string) (claims.Set, error) {
+// state returns what is in neither set: what the quote says, then more.
+func (q *Quoted) state(phase string, more []claims.Claim) (claims.Set, error) {
 	safe := map[bool]string{true: "yes", false: "no"}
 	pcr15, _ := q.PCR(statePCR)
-	return claims.New(claims.State, []claims.Claim{
+	return claims.New(claims.State, append([]claims.Claim{
 		{Name: claims.TPMResetCount, Value: strconv.FormatUint(uint64(q.counters.ResetCount), 10)},
 		{Name: claims.TPMRestartCount, Value: strconv.FormatUint(uint64(q.counters.RestartCount), 10)},
 		{Name: claims.TPMClock, Value: strconv.FormatUint(q.counters.Clock, 10)},
@@ -138,5 +141,5 @@ func (q *Quoted) state(phase string) (claims.Set, error) {
 		{Name: claims.TPMFirmware, Value: fmt.Sprintf("%016x", q.firmware)},
 		{Name: claims.BootPhase, Value: phase},
 		{Name: claims.PCR15, Value: hex.EncodeToString(pcr15[:])},
-	})
+	}, more...))
 }

@@ -2,6 +2,7 @@ package attest_test
 
 import (
 	"crypto/sha256"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -41,14 +42,13 @@ func wantTier(name string) claims.Tier {
 	}
 }
 
+var digestAtEnd = regexp.MustCompile(`([0-9a-f]{8})[0-9a-f]{56}$`)
+
 // claimsOf lists claims with their digests cut to 8 digits.
 func claimsOf(set claims.Set) []string {
 	var lines []string
 	for c := range set.All() {
-		if i := len(c.Value) - 64; i >= 0 {
-			c.Value = c.Value[:i+8]
-		}
-		lines = append(lines, c.String())
+		lines = append(lines, digestAtEnd.ReplaceAllString(c.String(), "$1"))
 	}
 	return lines
 }
@@ -107,20 +107,6 @@ func TestSecureBootOffIsNamed(t *testing.T) {
 	state, _ := boot.Measurement.One(claims.SecureBoot)
 	assert.Equal(t, claims.Disabled, state)
 	assert.Len(t, boot.Measurement.Values(claims.BootApplication), 2, "the image and the kernel inside")
-}
-
-func TestBootLoaderLogsGiveDigestsOnly(t *testing.T) {
-	boot := appraise(t, readLog(t, "grub-a"))
-	assert.Len(t, boot.Measurement.Values(claims.LoaderCommand), 56)
-	assert.Len(t, boot.Measurement.Values(claims.LoaderFile), 10)
-	assert.Len(t, boot.Measurement.Values(claims.BootApplication), 4)
-	assert.Len(t, boot.Measurement.Values(claims.ShimMOK), 3)
-	assert.Len(t, boot.Measurement.Values(claims.SecureBootAuthority), 3)
-	assert.Len(t, boot.Platform.Values(claims.DiskLayout), 1)
-	assert.Empty(t, boot.Findings())
-	for c := range boot.Measurement.All() {
-		assert.NotContains(t, c.Value, "vmlinuz", "no digest covers a label")
-	}
 }
 
 func TestAnotherDiskMovesThePlatformAlone(t *testing.T) {

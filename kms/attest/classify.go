@@ -11,24 +11,53 @@ import (
 	"keywright.dev/kms/claims"
 )
 
+// named are the claims of a log, by the set they belong to.
+type named struct {
+	measurement, platform, state []claims.Claim
+}
+
 // classify names every event. The claims stand by PCR, then in the order of
-// measuring; which of the two lists an event lands in depends on its PCR
-// alone: PCRs 1 and 5 describe one machine and run nothing.
-func (l *eventLog) classify() (measurement, platform []claims.Claim) {
+// measuring; which of the lists an event lands in depends on its PCR: PCRs 1 and
+// 5 describe one machine and run nothing. PCRs 8 and 9 are read as a whole.
+func (l *eventLog) classify() named {
+	var n named
 	if l.locality != 0 {
-		measurement = append(measurement, claims.Claim{Name: claims.FirmwareLocality, Value: strconv.Itoa(int(l.locality))})
+		n.measurement = append(n.measurement, claims.Claim{Name: claims.FirmwareLocality, Value: strconv.Itoa(int(l.locality))})
 	}
 	for pcr, events := range l.events {
-		switch pcr {
-		case 1, 5:
-			platform = appendNamed(platform, events)
-		case stubPCR:
-			measurement = appendSections(measurement, events)
+		switch {
+		case pcr == 1, pcr == 5:
+			n.platform = appendNamed(n.platform, events)
+		case pcr == stubPCR:
+			n.measurement = appendSections(n.measurement, events)
+		case pcr == commandPCR && len(events) > 0:
+			l.classifyLoader(&n)
+		case pcr == filePCR && len(l.events[commandPCR]) > 0:
+			// Named with the commands.
 		default:
-			measurement = appendNamed(measurement, events)
+			n.measurement = appendNamed(n.measurement, events)
 		}
 	}
-	return measurement, platform
+	return n
+}
+
+// classifyLoader names what GRUB measured by role, and keeps its commands in the
+// state. Where roles cannot be told, all of it is part of the measurement, and
+// the finding says why.
+func (l *eventLog) classifyLoader(n *named) {
+	commands := appendNamed(nil, l.events[commandPCR])
+	boot, found := l.readGRUB(slices.Contains(n.measurement, claims.Claim{Name: claims.SecureBoot, Value: claims.Enabled}))
+	if found == "" {
+		var roles named
+		if roles, found = boot.claim(); found == "" {
+			n.measurement = append(n.measurement, roles.measurement...)
+			n.platform = append(n.platform, roles.platform...)
+			n.state = append(commands, roles.state...)
+			return
+		}
+	}
+	n.measurement = append(n.measurement, claims.Claim{Name: claims.LoaderFinding, Value: string(found)})
+	n.measurement = append(append(n.measurement, commands...), appendNamed(nil, l.events[filePCR])...)
 }
 
 // appendNamed names the events of one PCR.

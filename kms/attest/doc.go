@@ -9,7 +9,8 @@
 //   - The sets of claims of a boot determine its PCR values: two boots with
 //     equal measurement, platform and phase have equal PCRs 0 to 9 and 11 to
 //     14. So whatever was written into a log, approved claims mean approved
-//     PCRs.
+//     PCRs. What GRUB's commands and its environment block leave open decides
+//     nothing: see readGRUB.
 //   - Every event of those PCRs is named or lands in [claims.Unexplained], in
 //     the set that its PCR belongs to. The set is chosen by the PCR's number,
 //     which the quote covers, never by the event's type.

@@ -8,16 +8,16 @@ import (
 )
 
 // ReadLog lets fuzz tests read logs that no quote vouches for.
-func ReadLog(log []byte) (pcrs exchange.PCRValues, measurement, platform []claims.Claim, err error) {
+func ReadLog(log []byte) (pcrs exchange.PCRValues, measurement, platform, state []claims.Claim, err error) {
 	parsed, err := parseLog(log)
 	if err != nil {
-		return pcrs, nil, nil, err
+		return pcrs, nil, nil, nil, err
 	}
 	for pcr, value := range parsed.replay() {
 		pcrs.Set(uint(pcr), value)
 	}
-	measurement, platform = parsed.classify()
-	return pcrs, measurement, platform, nil
+	named := parsed.classify()
+	return pcrs, named.measurement, named.platform, named.state, nil
 }
 
 // Remembered returns how many logs are remembered.

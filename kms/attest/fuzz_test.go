@@ -16,28 +16,30 @@ import (
 // Whatever a log holds, it is refused with a code or its claims determine its
 // PCRs.
 func FuzzLog(f *testing.F) {
-	for _, name := range []string{"ovmf-uki", "ovmf-kernel", "seabios-kernel"} {
+	for _, name := range []string{"ovmf-uki", "ovmf-kernel", "seabios-kernel", "grub-a", "grub-forged-labels"} {
 		f.Add(readLog(f, name))
 	}
 	f.Fuzz(func(t *testing.T, log []byte) {
-		pcrs, measurement, platform, err := attest.ReadLog(log)
+		pcrs, measurement, platform, state, err := attest.ReadLog(log)
 		if err != nil {
 			var refused *attest.Error
 			require.ErrorAs(t, err, &refused)
 			return
 		}
-		requireDetermined(t, pcrs, measurement, platform)
+		requireDetermined(t, pcrs, measurement, platform, state)
 	})
 }
 
 // requireDetermined demands that claims are sound and say all of the PCRs.
-func requireDetermined(t *testing.T, pcrs exchange.PCRValues, measurement, platform []claims.Claim) {
+func requireDetermined(t *testing.T, pcrs exchange.PCRValues, measurement, platform, state []claims.Claim) {
 	t.Helper()
 	var boot attest.Boot
 	var err error
 	boot.Measurement, err = claims.New(claims.Measurement, measurement)
 	require.NoError(t, err)
 	boot.Platform, err = claims.New(claims.Platform, platform)
+	require.NoError(t, err)
+	boot.State, err = claims.New(claims.State, state)
 	require.NoError(t, err)
 	require.Equal(t, pcrs, pcrsOf(t, boot))
 }
@@ -80,12 +82,12 @@ func FuzzEvents(f *testing.F) {
 		f.Add(scriptOf(f, name, kinds))
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
-		pcrs, measurement, platform, err := attest.ReadLog(joinLog(specID(algSHA256, 32), eventsFrom(script, kinds)))
+		pcrs, measurement, platform, state, err := attest.ReadLog(joinLog(specID(algSHA256, 32), eventsFrom(script, kinds)))
 		if err != nil {
 			requireCode(t, attest.LogLocality, err)
 			return
 		}
-		requireDetermined(t, pcrs, measurement, platform)
+		requireDetermined(t, pcrs, measurement, platform, state)
 	})
 }
 

@@ -3,6 +3,7 @@ package attest_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,7 +18,8 @@ import (
 )
 
 // The claims of a boot must say all that the PCRs say: whoever approves the
-// claims approves the PCRs.
+// claims approves the PCRs. Where GRUB's measurements have roles, the state says
+// what is left open: the commands, and the environment block.
 func TestClaimsDetermineThePCRs(t *testing.T) {
 	for _, name := range logNames(t) {
 		t.Run(name, func(t *testing.T) {
@@ -31,20 +33,52 @@ func TestClaimsDetermineThePCRs(t *testing.T) {
 func pcrsOf(t testing.TB, boot attest.Boot) exchange.PCRValues {
 	t.Helper()
 	var values exchange.PCRValues
-	for _, set := range []claims.Set{boot.Measurement, boot.Platform} {
-		for c := range set.All() {
-			if c.Name == claims.FirmwareLocality {
-				values[0][31] = c.Value[0] - '0'
-				continue
-			}
-			pcr, digests := eventsOf(t, c)
-			for _, digest := range digests {
-				value, _ := values.Value(pcr)
-				values.Set(pcr, exchange.Extend(value, digest))
-			}
+	for _, c := range inOrder(boot) {
+		if c.Name == claims.FirmwareLocality {
+			values[0][31] = c.Value[0] - '0'
+			continue
+		}
+		pcr, digests := eventsOf(t, c)
+		for _, digest := range digests {
+			value, _ := values.Value(pcr)
+			values.Set(pcr, exchange.Extend(value, digest))
 		}
 	}
 	return values
+}
+
+// inOrder lists the claims that stand for digests, those of one PCR in the order
+// of measuring: GRUB's files are the machine's, but the kernel among them.
+func inOrder(boot attest.Boot) []claims.Claim {
+	environments := boot.State.Values(claims.LoaderEnvironment)
+	var list, kernel, initrds []claims.Claim
+	for c := range boot.Measurement.All() {
+		switch c.Name {
+		case claims.LoaderFinding, claims.LoaderCommandLine:
+		case claims.LoaderKernel:
+			kernel = append(kernel, c)
+		default:
+			list = append(list, c)
+		}
+	}
+	for c := range boot.Platform.All() {
+		switch c.Name {
+		case claims.LoaderVariable:
+		case claims.LoaderInitrd:
+			initrds = append(initrds, c)
+		case claims.LoaderEnvironment:
+			list = append(list, claims.Claim{Name: claims.LoaderFile, Value: environments[0]})
+			environments = environments[1:]
+		default:
+			list = append(list, c)
+		}
+	}
+	for c := range boot.State.All() {
+		if c.Name == claims.LoaderCommand || c.Name == claims.Unexplained {
+			list = append(list, c)
+		}
+	}
+	return slices.Concat(list, kernel, initrds)
 }
 
 // eventsOf returns the PCR of a claim and the digests it stands for.
@@ -75,7 +109,7 @@ func eventsOf(t testing.TB, c claims.Claim) (uint, [][32]byte) {
 		claims.FirmwareCRTM: 0, claims.FirmwareBlob: 0, claims.BootVariable: 1, claims.BootEntry: 1,
 		claims.PlatformTable: 1, claims.BootApplication: 4, claims.DiskLayout: 5, claims.SecureBootPK: 7,
 		claims.SecureBootKEK: 7, claims.SecureBootDB: 7, claims.SecureBootDBX: 7, claims.SecureBootAuthority: 7,
-		claims.LoaderCommand: 8, claims.LoaderFile: 9, claims.KernelCommandLine: 9, claims.KernelInitrd: 9,
+		claims.LoaderCommand: 8, claims.LoaderFile: 9, claims.LoaderKernel: 9, claims.LoaderInitrd: 9, claims.KernelCommandLine: 9, claims.KernelInitrd: 9,
 		claims.StubParameter: 12, claims.StubExtension: 13, claims.ShimMOK: 14,
 	}[c.Name]
 	require.True(t, ok, c.Name)

@@ -45,10 +45,21 @@ const (
 	// SecureBootAuthority is what allowed a program to run: the name of the
 	// variable it stands in and the digest of the entry. PCR 7.
 	SecureBootAuthority = "secureboot.authority"
-	// LoaderCommand is what a boot loader measured as commands. PCR 8.
+	// LoaderCommand is what a boot loader measured as commands. PCR 8. Of a
+	// measurement where nothing tells their roles, else of a state.
 	LoaderCommand = "loader.command"
-	// LoaderFile is a file that a boot loader read. PCR 9.
+	// LoaderFile is a file that a boot loader read. PCR 9. Of a measurement
+	// where nothing tells their roles, else of a platform.
 	LoaderFile = "loader.file"
+	// LoaderFinding says why the roles of a boot loader's measurements cannot
+	// be told. PCRs 8 and 9.
+	LoaderFinding = "loader.finding"
+	// LoaderKernel is the kernel's file as the boot loader read it. PCR 9.
+	LoaderKernel = "loader.kernel"
+	// LoaderCommandLine is the text of the command line that the boot loader
+	// gave to the kernel, its path first, with "<1>" and so on for what names
+	// one machine; see [LoaderVariable]. PCR 8.
+	LoaderCommandLine = "loader.cmdline"
 	// KernelCommandLine is the command line as the kernel's EFI stub received
 	// it; see [CommandLineDigest]. PCR 9.
 	KernelCommandLine = "kernel.cmdline"
@@ -95,6 +106,16 @@ const (
 	PlatformTable = "platform.table"
 	// DiskLayout is the partition table of the disk booted from. PCR 5.
 	DiskLayout = "disk.gpt"
+	// LoaderVariable is the number that [LoaderCommandLine] has for a device or
+	// UUID, and its value: "1 /dev/mapper/root". PCR 8.
+	LoaderVariable = "loader.variable"
+	// LoaderEnvironment stands among the files of a platform as [Present] where
+	// the boot loader read its environment block, which may be another at each
+	// boot; its digests are claims of the state. PCR 9.
+	LoaderEnvironment = "loader.environment"
+	// LoaderInitrd is one file of the initrd as the boot loader read it, in
+	// their order. PCR 9.
+	LoaderInitrd = "loader.initrd"
 )
 
 // Names of claims of a state.
@@ -129,7 +150,7 @@ const (
 	ImageSignature = "image.signature"
 )
 
-// Values of [ImageSignature].
+// Values of [ImageSignature] and [LoaderEnvironment].
 const (
 	Present = "present"
 	Absent  = "absent"

@@ -23,7 +23,7 @@ func TierOf(measurement Set) Tier {
 	switch {
 	case measurement.Kind() != Measurement, !uefi, !measurement.Has(BootApplication):
 		return Identity
-	case measurement.Has(LoaderCommand), measurement.Has(LoaderFile):
+	case measurement.Has(LoaderKernel), measurement.Has(LoaderCommand), measurement.Has(LoaderFile):
 		return Staged
 	case hasAll(measurement, UKILinux, UKICommandLine, UKIInitrd), hasAll(measurement, KernelCommandLine, KernelInitrd):
 		return Exact
