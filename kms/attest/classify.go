@@ -3,6 +3,7 @@ package attest
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"slices"
 	"strconv"
@@ -213,11 +214,11 @@ const (
 // explainTag is for what the kernel's EFI stub measures: its command line,
 // then its initrd, each once. The tag is not covered, the order is.
 func (s seen) explainTag(e *event) (name, value string) {
-	in := reader{data: e.data}
-	tag := in.uint32()
-	switch {
-	case e.pcr != 9 || s[claims.KernelInitrd]:
+	if e.pcr != 9 || s[claims.KernelInitrd] || len(e.data) < 4 {
 		return "", ""
+	}
+	tag := binary.LittleEndian.Uint32(e.data)
+	switch {
 	case tag == tagLoadOptions && !s[claims.KernelCommandLine]:
 		return claims.KernelCommandLine, digestOf(e)
 	case tag == tagInitrd:

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"keywright.dev/kms/claims"
@@ -248,58 +247,15 @@ func harmless(command string) bool {
 
 func wordOf(command string) string { return command[:strings.IndexByte(command+" ", ' ')] }
 
-// variables are what in a command line names one machine: the root and resume
-// devices, and every UUID.
-var variables = regexp.MustCompile(`(^| )(root|resume)=([^ ]+)|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}`)
-
-// normalise replaces what names one machine by its number, so that a group has
-// one command line. The numbered values are the machine's.
-func normalise(line string) (text string, values []string, found finding) {
-	if strings.Contains(line, "<") {
-		return "", nil, "the command line contains the character <, which stands for what names one machine"
-	}
-	number := func(value string) string {
-		i := slices.Index(values, value)
-		if i < 0 {
-			i, values = len(values), append(values, value)
-		}
-		return "<" + strconv.Itoa(i+1) + ">"
-	}
-	text = variables.ReplaceAllStringFunc(line, func(match string) string {
-		parts := variables.FindStringSubmatch(match)
-		if parts[2] == "" {
-			return number(match)
-		}
-		if parts[2] == "root" && !needsInitrd(parts[3]) {
-			found = "the kernel could mount the root in the command line without the initrd"
-		}
-		return parts[1] + parts[2] + "=" + number(parts[3])
-	})
-	return text, values, found
-}
-
-// needsInitrd tells whether a root can be found by an initrd alone. An initrd
-// that GRUB read and could not load would otherwise leave a kernel that mounts a
-// root of anybody's (linux/block/early-lookup.c).
-func needsInitrd(root string) bool {
-	return slices.ContainsFunc([]string{"/dev/mapper/", "UUID=", "LABEL="}, func(prefix string) bool {
-		return strings.HasPrefix(root, prefix)
-	})
-}
-
 // claim names the boot: what a group has in common, what is the machine's, and
 // what is neither.
 func (b grubBoot) claim() (n named, found finding) {
-	text, values, found := normalise(b.line)
-	if found != "" {
-		return n, found
+	line, variables, err := claims.LoaderLine(b.line)
+	if err != nil {
+		return n, finding(err.Error())
 	}
-	n.measurement = []claims.Claim{
-		{Name: claims.LoaderCommandLine, Value: text}, {Name: claims.LoaderKernel, Value: digestOf(&b.kernel)},
-	}
-	for i, value := range values {
-		n.platform = append(n.platform, claims.Claim{Name: claims.LoaderVariable, Value: strconv.Itoa(i+1) + " " + value})
-	}
+	n.measurement = []claims.Claim{line, {Name: claims.LoaderKernel, Value: digestOf(&b.kernel)}}
+	n.platform = variables
 	for i := range b.files {
 		name, value := claims.LoaderFile, digestOf(&b.files[i])
 		if isEnvironment(&b.files[i]) {
@@ -310,11 +266,6 @@ func (b grubBoot) claim() (n named, found finding) {
 	}
 	for i := range b.initrds {
 		n.platform = append(n.platform, claims.Claim{Name: claims.LoaderInitrd, Value: digestOf(&b.initrds[i])})
-	}
-	for _, c := range slices.Concat(n.measurement, n.platform) {
-		if !claims.ValidValue(c.Value) {
-			return named{}, "the command line is longer than a claim, or not of printable ASCII characters"
-		}
 	}
 	return n, ""
 }

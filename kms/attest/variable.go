@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"encoding/binary"
 	"unicode/utf16"
 )
 
@@ -24,18 +25,20 @@ type variable struct {
 // parseVariable reads an event's data; false when it is not exactly one
 // variable with a name of printable ASCII characters other than space.
 func parseVariable(data []byte) (variable, bool) {
-	in := reader{data: data}
-	v := variable{vendor: string(in.take(16))}
-	nameLength, dataLength := in.uint64(), in.uint64()
-	if nameLength == 0 || nameLength > maxVariableName {
-		return v, false
+	const fixed = 16 + 8 + 8
+	if len(data) < fixed {
+		return variable{}, false
 	}
-	name, ok := asciiOf(in.take(2 * int(nameLength)))
-	if !ok || in.failed || dataLength != uint64(len(in.data)) {
-		return v, false
+	le := binary.LittleEndian
+	nameLength, dataLength := le.Uint64(data[16:]), le.Uint64(data[24:])
+	rest := data[fixed:]
+	if nameLength == 0 || nameLength > maxVariableName || 2*nameLength > uint64(len(rest)) {
+		return variable{}, false
 	}
-	v.name, v.data = name, in.data
-	return v, true
+	v := variable{vendor: string(data[:16]), data: rest[2*nameLength:]}
+	var ok bool
+	v.name, ok = asciiOf(rest[:2*nameLength])
+	return v, ok && dataLength == uint64(len(v.data))
 }
 
 // asciiOf decodes UTF-16LE; false unless all characters are printable ASCII

@@ -10,10 +10,14 @@ import (
 // base exactly the claims that follow from files are replaced.
 //
 // Its error names the claim that cannot be predicted, and why. A base that was
-// not a boot of a unified kernel image has none that could be.
+// not a boot of the same kind, of a unified kernel image or by GRUB, has none that
+// could be.
 func Successor(base, files Set) (Set, error) {
 	if base.Kind() != Measurement || files.Kind() != Files {
 		return Set{}, fmt.Errorf("predicting a measurement: got %q over %q, want %q over %q", files.Kind(), base.Kind(), Files, Measurement)
+	}
+	if files.Has(LoaderKernel) {
+		return loaderSuccessor(base, files)
 	}
 	if err := predictable(base, files); err != nil {
 		return Set{}, err

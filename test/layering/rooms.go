@@ -47,7 +47,8 @@ func kmsRooms() []Room {
 		{Path: "kms/exchange", May: []string{"kms/secret"}, Why: "both ends must agree on it to the byte, so that nothing of either end may be in it"},
 		{Path: "kms/envelope", May: []string{"kms/secret"}, Not: outside(), Why: whyPure},
 		{Path: "kms/audit", Why: "an entry has no field for a secret or a domain type: what is logged stays verifiable without the service"},
-		{Path: "kms/attest", May: []string{"kms/claims", "kms/exchange"}, Not: outside(), Why: whyPure},
+		{Path: "kms/eventlog", Not: outside(), Why: whyLeaf},
+		{Path: "kms/attest", May: []string{"kms/claims", "kms/eventlog", "kms/exchange"}, Not: outside(), Why: whyPure},
 		{Path: "kms/policy", May: []string{"kms/claims"}, Not: outside(), Why: whyPure},
 		{
 			Path: "kms",
@@ -106,7 +107,7 @@ func guestRooms() []Room {
 	return []Room{
 		{Path: "hsm/tpm", May: []string{"kms/exchange", "kms/secret"}, Why: "it is the device: it runs in the guest too and knows nothing of machines or policies"},
 		{Path: "unlock/luks", May: []string{"kms/secret"}, Why: "it opens disks with a secret it is given, wherever that came from"},
-		{Path: "unlock/predict", May: []string{"kms/claims"}, Why: "it computes claims from files: what the device or the service says belongs to its callers"},
+		{Path: "unlock/predict", May: []string{"kms/claims", "kms/eventlog"}, Why: "it computes claims from files: what the device or the service says belongs to its callers"},
 		{
 			Path: "unlock",
 			May:  []string{"kms/api", "kms/exchange", "kms/secret", "kms/claims", "hsm/tpm", "unlock/..."},
