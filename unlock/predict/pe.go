@@ -9,6 +9,8 @@ import (
 	"hash"
 	"io"
 	"slices"
+
+	"keywright.dev/kms/claims"
 )
 
 // Sizes and offsets of the PE format (Microsoft, "PE Format").
@@ -143,6 +145,14 @@ func (img *image) authenticode() ([sha256.Size]byte, error) {
 		}
 	}
 	return [sha256.Size]byte(h.Sum(nil)), nil
+}
+
+// signature returns whether the image carries a signature.
+func (img *image) signature() string {
+	if img.signatureSize > 0 {
+		return claims.Present
+	}
+	return claims.Absent
 }
 
 // digest returns the SHA-256 of a section as it stands in memory, of which the

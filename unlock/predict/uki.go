@@ -124,14 +124,10 @@ func (u *uki) images() ([]claims.Claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	signature := claims.Absent
-	if u.img.signatureSize > 0 {
-		signature = claims.Present
-	}
 	return []claims.Claim{
 		{Name: claims.BootApplication, Value: hex.EncodeToString(outer[:])},
 		{Name: claims.KernelImage, Value: hex.EncodeToString(inner[:])},
-		{Name: claims.ImageSignature, Value: signature},
+		{Name: claims.ImageSignature, Value: u.img.signature()},
 	}, nil
 }
 

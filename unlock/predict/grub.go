@@ -1,0 +1,159 @@
+package predict
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"keywright.dev/kms/claims"
+	"keywright.dev/kms/eventlog"
+)
+
+// File is a file that GRUB reads.
+type File interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64
+}
+
+// GRUB tells what follows from the files that GRUB will read.
+type GRUB struct {
+	// Log is the event log of a boot by GRUB on this machine. Its names tell
+	// which files GRUB reads before a kernel.
+	Log []byte
+	// Open opens a file by the path that GRUB gave it, such as
+	// "(hd0,gpt2)/grub/grub.cfg" or "/vmlinuz".
+	Open func(path string) (File, error)
+}
+
+const (
+	commandPCR = 8
+	filePCR    = 9
+)
+
+// Predict returns what follows from the files of a boot of an entry: claims of
+// kind [claims.Files].
+func (g GRUB) Predict(e Entry) (claims.Set, error) {
+	list, err := g.claims(e)
+	if err != nil {
+		return claims.Set{}, fmt.Errorf("predicting a boot by GRUB: %w", err)
+	}
+	return claims.New(claims.Files, list)
+}
+
+func (g GRUB) claims(e Entry) ([]claims.Claim, error) {
+	configuration, err := g.configuration()
+	if err != nil {
+		return nil, err
+	}
+	list, err := g.kernel(e.Kernel)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, claims.Claim{Name: claims.CommandLineText, Value: e.CommandLine})
+	for _, path := range configuration {
+		c := claims.Claim{Name: claims.LoaderEnvironment, Value: claims.Present}
+		if !strings.HasSuffix(path, "/grubenv") {
+			if c, err = g.file(claims.LoaderFile, path); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, c)
+	}
+	for _, path := range e.Initrds {
+		initrd, err := g.file(claims.LoaderInitrd, path)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, initrd)
+	}
+	return list, nil
+}
+
+// configuration returns the paths of what GRUB reads before a kernel.
+func (g GRUB) configuration() ([]string, error) {
+	events, err := eventlog.Parse(g.Log)
+	if err != nil {
+		return nil, fmt.Errorf("reading the event log of this boot: %w", err)
+	}
+	var paths []string
+	initrds := 0
+	for _, e := range events {
+		text := strings.TrimSuffix(string(e.Data), "\x00")
+		switch e.PCR {
+		case filePCR:
+			paths = append(paths, text)
+		case commandPCR:
+			if files, ok := strings.CutPrefix(text, "grub_cmd: initrd "); ok {
+				initrds = len(strings.Fields(files))
+			}
+		}
+	}
+	if initrds == 0 || len(paths) < 1+initrds {
+		return nil, errors.New("this boot's event log does not show how GRUB loaded a kernel and an initrd")
+	}
+	return paths[:len(paths)-1-initrds], nil
+}
+
+// kernel names the kernel's file, and the program that firmware will measure.
+func (g GRUB) kernel(path string) ([]claims.Claim, error) {
+	f, err := g.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	sum, err := digestOf(f)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	img, err := parsePE(f, f.Size())
+	if err != nil {
+		return nil, fmt.Errorf("the kernel %s: %w", path, err)
+	}
+	program, err := img.authenticode()
+	if err != nil {
+		return nil, fmt.Errorf("the kernel %s: %w", path, err)
+	}
+	return []claims.Claim{
+		{Name: claims.KernelImage, Value: hex.EncodeToString(program[:])},
+		{Name: claims.ImageSignature, Value: img.signature()},
+		{Name: claims.LoaderKernel, Value: sum},
+	}, nil
+}
+
+func (g GRUB) file(name, path string) (claims.Claim, error) {
+	f, err := g.Open(path)
+	if err != nil {
+		return claims.Claim{}, err
+	}
+	defer f.Close()
+	sum, err := digestOf(f)
+	if err != nil {
+		return claims.Claim{}, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return claims.Claim{Name: name, Value: sum}, nil
+}
+
+func digestOf(f File) (string, error) {
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(f, 0, f.Size())); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// Mounted returns the places where a file may be that GRUB names by a path of
+// its own: GRUB's devices are the machine's ESP, /boot and root file systems.
+func Mounted(path string) []string {
+	if strings.HasPrefix(path, "(") {
+		_, path, _ = strings.Cut(path, ")")
+	}
+	if !strings.HasPrefix(path, "/") || slices.Contains(strings.Split(path, "/"), "..") {
+		return nil
+	}
+	return []string{"/boot/efi" + path, "/efi" + path, "/boot" + path, path}
+}

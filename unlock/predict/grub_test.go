@@ -1,0 +1,202 @@
+package predict_test
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms/claims"
+	"keywright.dev/unlock/predict"
+)
+
+func menu(t testing.TB, text string) []predict.Entry {
+	t.Helper()
+	entries, err := predict.Entries(strings.NewReader(text))
+	require.NoError(t, err)
+	return entries
+}
+
+func TestEntriesOfDebiansConfiguration(t *testing.T) {
+	text, err := os.ReadFile("testdata/grub.cfg")
+	require.NoError(t, err)
+	entries := menu(t, string(text))
+	const options = " root=/dev/mapper/root ro console=ttyS0 panic=-1 quiet"
+	first := predict.Entry{
+		Title: "Debian GNU/Linux", CommandLine: "/vmlinuz-6.1.0-56-cloud-amd64" + options,
+		Kernel: "/vmlinuz-6.1.0-56-cloud-amd64", Initrds: []string{"/initrd.img-6.1.0-56-cloud-amd64"},
+	}
+	require.Len(t, entries, 5)
+	assert.Equal(t, first, entries[0])
+	assert.Equal(t, "Debian GNU/Linux, with Linux 6.1.0-56-cloud-amd64 (recovery mode)", entries[2].Title)
+	assert.Equal(t, "/vmlinuz-6.1.0-56-cloud-amd64 root=/dev/mapper/root ro single console=ttyS0 panic=-1", entries[2].CommandLine)
+
+	e, err := predict.EntryOf(entries, "/vmlinuz-6.1.0-50-cloud-amd64")
+	require.NoError(t, err)
+	assert.Equal(t, "/vmlinuz-6.1.0-50-cloud-amd64"+options, e.CommandLine)
+	_, err = predict.EntryOf(entries, "/vmlinuz-7")
+	assert.ErrorContains(t, err, "/vmlinuz-7")
+}
+
+func TestEntriesFollowGRUBsQuoting(t *testing.T) {
+	for linux, want := range map[string]string{
+		`linux /v   a	b`:       "/v a b",
+		`linux /v 'a b'`:       `/v "a b"`,
+		`linux /v "a 'b' \"c"`: `/v "a \'b\' \"c"`,
+		`linux /v a\ b`:        `/v "a b"`,
+		`linux /v a\\b`:        `/v a\\b`,
+		`linux /v a # b`:       "/v a",
+		`linux /v a#b`:         "/v a#b",
+		`linux /v a; echo b`:   "/v a",
+		`linux /v ''`:          "/v ",
+	} {
+		entries := menu(t, "menuentry x {\n\t"+linux+"\n\tinitrd /i /j\n}\n")
+		if assert.Len(t, entries, 1, linux) {
+			assert.Equal(t, want, entries[0].CommandLine)
+			assert.Equal(t, []string{"/i", "/j"}, entries[0].Initrds)
+		}
+	}
+}
+
+func TestEntriesThatCannotBeToldAreLeftOut(t *testing.T) {
+	for _, body := range []string{
+		"linux /v $handoff\ninitrd /i", "linux \"/v-$version\"\ninitrd /i", "linux /v a", "initrd /i", "linux\ninitrd /i",
+		"linux /v\nlinux /w\ninitrd /i", "linux /v\ninitrd /i\ninitrd /j", "linux /v 'open\ninitrd /i", "chainloader /v",
+	} {
+		assert.Empty(t, menu(t, "menuentry x {\n"+body+"\n}\n"), body)
+	}
+	assert.Empty(t, menu(t, "linux /v\ninitrd /i\n"), "outside of an entry")
+	_, err := predict.Entries(strings.NewReader(strings.Repeat("x", 100<<10)))
+	assert.Error(t, err)
+}
+
+func FuzzEntries(f *testing.F) {
+	text, err := os.ReadFile("testdata/grub.cfg")
+	require.NoError(f, err)
+	f.Add(string(text))
+	f.Add("menuentry 'x' {\nlinux /v \"a b\" c\\d\ninitrd /i\n}")
+	f.Fuzz(func(t *testing.T, text string) {
+		entries, err := predict.Entries(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		for _, e := range entries {
+			require.True(t, strings.HasPrefix(e.CommandLine, e.Kernel) || strings.ContainsAny(e.Kernel, ` \'"`))
+			require.NotEmpty(t, e.Initrds)
+		}
+	})
+}
+
+// disk is what GRUB and the system read: contents by path.
+type disk map[string]string
+
+type memory struct{ *strings.Reader }
+
+func (memory) Close() error  { return nil }
+func (m memory) Size() int64 { return m.Reader.Size() }
+
+func (d disk) open(path string) (predict.File, error) {
+	content, ok := d[path]
+	if !ok {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	return memory{strings.NewReader(content)}, nil
+}
+
+// logOf writes an event log whose events are texts of PCRs 8 and 9.
+func logOf(events ...string) []byte {
+	le := binary.LittleEndian
+	spec := append([]byte("Spec ID Event03\x00\x00\x00\x00\x00\x00\x02\x00\x02"), 1, 0, 0, 0, 0x0b, 0, 32, 0, 0)
+	out := make([]byte, 28)
+	le.PutUint32(out[4:], 3)
+	out = append(le.AppendUint32(out, uint32(len(spec))), spec...)
+	for _, text := range events {
+		pcr := uint32(9)
+		if strings.HasPrefix(text, "grub_cmd: ") {
+			pcr = 8
+		}
+		for _, v := range []uint32{pcr, 0x0d, 1} {
+			out = le.AppendUint32(out, v)
+		}
+		sum := sha256.Sum256([]byte(text))
+		out = append(le.AppendUint16(out, 0x0b), sum[:]...)
+		out = append(le.AppendUint32(out, uint32(len(text)+1)), text+"\x00"...)
+	}
+	return out
+}
+
+const (
+	config  = "(hd0,gpt2)/grub/grub.cfg"
+	grubenv = "(hd0,gpt2)/grub/grubenv"
+)
+
+func stockLog() []byte {
+	return logOf("grub_cmd: configfile "+config, config, grubenv, grubenv, "grub_cmd: linux /vmlinuz-1 ro", "/vmlinuz-1", "grub_cmd: initrd /ucode /initrd-1", "/ucode", "/initrd-1")
+}
+
+func entry() predict.Entry {
+	return predict.Entry{CommandLine: "/vmlinuz-2 root=/dev/mapper/r ro", Kernel: "/vmlinuz-2", Initrds: []string{"/initrd-2"}}
+}
+
+func TestPredictionOfABootByGRUB(t *testing.T) {
+	kernel := string(signed(writePE(part{".text", "a kernel"}), "by somebody"))
+	d := disk{config: "the menu", "/vmlinuz-2": kernel, "/initrd-2": "an initrd"}
+	got, err := predict.GRUB{Log: stockLog(), Open: d.open}.Predict(entry())
+	require.NoError(t, err)
+	want, err := claims.New(claims.Files, []claims.Claim{
+		{Name: claims.KernelImage, Value: linearDigest([]byte(kernel)[:len(kernel)-len("by somebody")])},
+		{Name: claims.ImageSignature, Value: claims.Present},
+		{Name: claims.LoaderKernel, Value: sum(kernel)},
+		{Name: claims.CommandLineText, Value: "/vmlinuz-2 root=/dev/mapper/r ro"},
+		{Name: claims.LoaderFile, Value: sum("the menu")},
+		{Name: claims.LoaderEnvironment, Value: claims.Present},
+		{Name: claims.LoaderEnvironment, Value: claims.Present},
+		{Name: claims.LoaderInitrd, Value: sum("an initrd")},
+	})
+	require.NoError(t, err)
+	assert.Empty(t, claims.Diff(want, got))
+}
+
+// faulty is a file that cannot be read.
+type faulty struct{ memory }
+
+func (faulty) ReadAt([]byte, int64) (int, error) { return 0, errors.New("input/output error") }
+
+func TestPredictionByGRUBNamesWhatIsMissing(t *testing.T) {
+	kernel := string(signed(writePE(part{".text", "a kernel"}), "by somebody"))
+	whole := disk{config: "the menu", "/vmlinuz-2": kernel, "/initrd-2": "an initrd"}
+	for name, c := range map[string]struct {
+		log  []byte
+		open func(string) (predict.File, error)
+		want string
+	}{
+		"no configuration":            {stockLog(), disk{"/vmlinuz-2": kernel, "/initrd-2": "x"}.open, config},
+		"no kernel":                   {stockLog(), disk{config: "x", "/initrd-2": "x"}.open, "/vmlinuz-2"},
+		"no initrd":                   {stockLog(), disk{config: "x", "/vmlinuz-2": kernel}.open, "/initrd-2"},
+		"a kernel that is no program": {stockLog(), disk{config: "x", "/vmlinuz-2": "gzip", "/initrd-2": "x"}.open, "no PE file"},
+		"a log of another loader":     {logOf("grub_cmd: chainloader x"), whole.open, "does not show how GRUB loaded"},
+		"no log":                      {nil, whole.open, "event log"},
+		"a file that cannot be read": {stockLog(), func(string) (predict.File, error) {
+			return faulty{memory{strings.NewReader("x")}}, nil
+		}, "input/output error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := predict.GRUB{Log: c.log, Open: c.open}.Predict(entry())
+			assert.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+func TestMountedStaysBelowItsPlaces(t *testing.T) {
+	assert.Equal(t, []string{"/boot/efi/grub/x", "/efi/grub/x", "/boot/grub/x", "/grub/x"}, predict.Mounted("(hd0,gpt2)/grub/x"))
+	assert.Equal(t, []string{"/boot/efi/vmlinuz", "/efi/vmlinuz", "/boot/vmlinuz", "/vmlinuz"}, predict.Mounted("/vmlinuz"))
+	for _, path := range []string{"", "grub/x", "(hd0", "(hd0)x", "/../etc/shadow", "(hd0)/a/../../b"} {
+		assert.Empty(t, predict.Mounted(path), path)
+	}
+}
