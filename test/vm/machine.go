@@ -20,6 +20,9 @@ const (
 	OVMF
 	// OVMFSecureBoot is OVMF with Secure Boot on, trusting [SnakeoilKey].
 	OVMFSecureBoot
+	// OVMFMicrosoft is OVMF with Secure Boot on, trusting Microsoft's keys, as
+	// shops sell machines.
+	OVMFMicrosoft
 )
 
 // firmwareFiles are pflash images of Debian's ovmf package.
@@ -34,10 +37,15 @@ func (f Firmware) files() firmwareFiles {
 		return firmwareFiles{dir + "OVMF_CODE_4M.fd", dir + "OVMF_VARS_4M.fd"}
 	case OVMFSecureBoot:
 		return firmwareFiles{dir + "OVMF_CODE_4M.secboot.fd", dir + "OVMF_VARS_4M.snakeoil.fd"}
+	case OVMFMicrosoft:
+		return firmwareFiles{dir + "OVMF_CODE_4M.secboot.fd", dir + "OVMF_VARS_4M.ms.fd"}
 	default:
 		return firmwareFiles{}
 	}
 }
+
+// secure tells whether Secure Boot is on.
+func (f Firmware) secure() bool { return f == OVMFSecureBoot || f == OVMFMicrosoft }
 
 // Defaults of a Machine.
 const (
@@ -58,11 +66,12 @@ type Machine struct {
 	CPUs     int    // 0: 2
 	Firmware Firmware
 
-	// Either a kernel with an initrd, or an ESP to boot from.
-	Kernel  string // path of vmlinuz
-	Initrd  string // path
-	Cmdline string // "": [DefaultCmdline]
-	ESP     string // path of a disk image; never written to
+	// Either a kernel with an initrd, or an ESP to boot from, or the first disk.
+	Kernel    string // path of vmlinuz
+	Initrd    string // path
+	Cmdline   string // "": [DefaultCmdline]
+	ESP       string // path of a disk image; never written to
+	BootFirst bool
 
 	// NVRAM is the path of OVMF's variables, made from the package's when it
 	// is not there. Only OVMF has it, and then must.
@@ -102,10 +111,12 @@ func (m Machine) patience() time.Duration {
 
 func (m Machine) check() error {
 	switch {
-	case (m.Kernel == "") == (m.ESP == ""):
-		return errors.New("it must have either a kernel or an ESP")
-	case m.Firmware == SeaBIOS && m.ESP != "":
-		return errors.New("SeaBIOS cannot boot an ESP: use OVMF")
+	case m.starts() != 1:
+		return errors.New("it must have one of a kernel, an ESP and a first disk to boot from")
+	case m.BootFirst && len(m.Disks) == 0:
+		return errors.New("it has no disk to boot from")
+	case m.Firmware == SeaBIOS && m.Kernel == "":
+		return errors.New("SeaBIOS cannot boot an ESP or a disk: use OVMF")
 	case (m.Firmware == SeaBIOS) != (m.NVRAM == ""):
 		return errors.New("OVMF needs the path of its NVRAM, SeaBIOS has none")
 	}
@@ -115,6 +126,17 @@ func (m Machine) check() error {
 		}
 	}
 	return nil
+}
+
+// starts counts what the machine could boot from.
+func (m Machine) starts() int {
+	n := 0
+	for _, has := range []bool{m.Kernel != "", m.ESP != "", m.BootFirst} {
+		if has {
+			n++
+		}
+	}
+	return n
 }
 
 // prepare makes the machine's NVRAM when it is not there.
@@ -172,7 +194,11 @@ func (m Machine) args() []string {
 	args = append(args, m.firmwareArgs()...)
 	args = append(args, m.bootArgs()...)
 	for i, disk := range m.Disks {
-		args = append(args, diskArgs(fmt.Sprintf("disk%d", i), disk, "")...)
+		options := ""
+		if i == 0 && m.BootFirst {
+			options = ",bootindex=1"
+		}
+		args = append(args, diskArgs(fmt.Sprintf("disk%d", i), disk, options)...)
 	}
 	args = append(args, m.networkArgs()...)
 	if m.TPM != nil {
@@ -185,14 +211,14 @@ func (m Machine) args() []string {
 
 func (m Machine) firmwareArgs() []string {
 	smm := "off"
-	if m.Firmware == OVMFSecureBoot {
+	if m.Firmware.secure() {
 		smm = "on"
 	}
 	args := []string{"-machine", "q35,smm=" + smm}
 	if m.Firmware == SeaBIOS {
 		return args
 	}
-	if m.Firmware == OVMFSecureBoot {
+	if m.Firmware.secure() {
 		// Only code in SMM may write variables, and no S3 resume goes round it.
 		args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on",
 			"-global", "ICH9-LPC.disable_s3=1")
@@ -203,8 +229,11 @@ func (m Machine) firmwareArgs() []string {
 }
 
 func (m Machine) bootArgs() []string {
-	if m.ESP != "" {
+	switch {
+	case m.ESP != "":
 		return diskArgs("esp", Disk{Path: m.ESP, Snapshot: true}, ",bootindex=1")
+	case m.BootFirst:
+		return nil
 	}
 	cmdline := m.Cmdline
 	if cmdline == "" {

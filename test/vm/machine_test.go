@@ -14,11 +14,11 @@ import (
 
 func TestMachineRefuses(t *testing.T) {
 	for why, m := range map[string]Machine{
-		"either a kernel or an ESP":  {},
-		"SeaBIOS cannot boot an ESP": {ESP: "esp"},
-		"needs the path of its":      {ESP: "esp", Firmware: OVMF},
-		"SeaBIOS has none":           {Kernel: "k", NVRAM: "nvram"},
-		"70000 is no port":           {Kernel: "k", Reach: []int{443, 70000}},
+		"one of a kernel, an ESP and a first disk": {},
+		"SeaBIOS cannot boot an ESP":               {ESP: "esp"},
+		"needs the path of its":                    {ESP: "esp", Firmware: OVMF},
+		"SeaBIOS has none":                         {Kernel: "k", NVRAM: "nvram"},
+		"70000 is no port":                         {Kernel: "k", Reach: []int{443, 70000}},
 	} {
 		_, err := m.Start(t.Context())
 		assert.ErrorContains(t, err, why)

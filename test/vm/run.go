@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 
@@ -24,6 +26,7 @@ type Run struct {
 	swtpm   *process.Process // nil without a TPM
 	input   io.WriteCloser
 	console *console
+	shown   *os.File // where it is written beside
 	killed  atomic.Bool
 	done    chan struct{} // closed once all has ended
 }
@@ -36,7 +39,11 @@ func (m Machine) launch(ctx context.Context) (*Run, error) {
 		done:    make(chan struct{}),
 	}
 	cmd := exec.CommandContext(ctx, qemu, m.args()...)
-	cmd.Stdout = r.console
+	var err error
+	if r.shown, err = m.shown(); err != nil {
+		return nil, fmt.Errorf("showing the console: %w", err)
+	}
+	cmd.Stdout = io.MultiWriter(r.console, r.shown)
 	input, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("making the console's input: %w", err)
@@ -59,6 +66,19 @@ func (m Machine) launch(ctx context.Context) (*Run, error) {
 	return r, nil
 }
 
+// consoleVariable names a folder in which the consoles of all machines are
+// written while they run, for whoever wants to watch.
+const consoleVariable = "KEYWRIGHT_VM_CONSOLES"
+
+// shown is where the console is written beside.
+func (m Machine) shown() (*os.File, error) {
+	dir := os.Getenv(consoleVariable)
+	if dir == "" {
+		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	}
+	return os.OpenFile(filepath.Join(dir, m.Name+".log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+}
+
 // finish waits for the processes to end, QEMU first.
 func (r *Run) finish() {
 	<-r.qemu.Done()
@@ -66,7 +86,7 @@ func (r *Run) finish() {
 		r.swtpm.End(swtpmGrace)
 	}
 	// Nobody reads it any more.
-	_ = r.input.Close()
+	_ = errors.Join(r.input.Close(), r.shown.Close())
 	r.console.end()
 	close(r.done)
 }
