@@ -8,7 +8,8 @@ import (
 	"keywright.dev/kms/exchange"
 )
 
-// verified is a statement whose quote verified, and the boot it was made in.
+// verified is a statement that its machine signed for the challenge at hand, and
+// the boot it was made in.
 type verified struct {
 	ek        exchange.EK
 	ak        exchange.AK
@@ -19,8 +20,8 @@ type verified struct {
 	boot      attest.Boot
 	// binding is SHA-256(EK Name ‖ AK Name) of the keys that verified.
 	binding [32]byte
-	// refusal says what is wrong with evidence whose quote is the machine's
-	// own; it is recorded against the machine.
+	// refusal says what is wrong with evidence that is the machine's own and
+	// fresh; it is recorded against the machine.
 	refusal *Refusal
 }
 
@@ -39,8 +40,8 @@ func keysOf(m *Machine) (exchange.EK, exchange.AK, *Refusal) {
 }
 
 // verify checks the quote and only then looks at what it covers. A refusal
-// that it returns comes before a valid signature; one about signed evidence
-// stands in the result.
+// that it returns comes before fresh evidence of the machine; one about such
+// evidence stands in the result.
 func (s *Service) verify(purpose exchange.Purpose, a *Attested, ek exchange.EK, ak exchange.AK) (*verified, *Refusal) {
 	pcrs, err := exchange.ParsePCRValues(a.Evidence.PCRs)
 	if err != nil {
@@ -51,27 +52,47 @@ func (s *Service) verify(purpose exchange.Purpose, a *Attested, ek exchange.EK, 
 	if err != nil {
 		return nil, refuseEvidence(ReasonQuote, err)
 	}
-	v := &verified{ek: ek, ak: ak, raw: a.Statement, binding: bindingOf(ek, ak)}
+	statement, refusal := freshStatement(purpose, a)
+	if refusal != nil {
+		return nil, refusal
+	}
+	v := &verified{ek: ek, ak: ak, raw: a.Statement, statement: statement, binding: bindingOf(ek, ak)}
 	v.boot.Counters = quoted.Counters()
-	v.refusal = s.readSigned(v, purpose, a, quoted)
+	v.refusal = s.readSigned(v, a, quoted)
 	return v, nil
 }
 
-// readSigned parses the statement and appraises the boot.
-func (s *Service) readSigned(v *verified, purpose exchange.Purpose, a *Attested, quoted attest.Quoted) *Refusal {
+// freshStatement parses a signed statement and holds it against what stands
+// beside it. A signature lasts for ever, so that anybody who saw a request can
+// send it again beside another challenge: only the challenge inside tells that
+// the machine itself asks now.
+func freshStatement(purpose exchange.Purpose, a *Attested) (*exchange.Statement, *Refusal) {
 	statement, err := exchange.ParseStatement(a.Statement)
-	if err != nil {
-		return refuse(ReasonMalformed, "the statement cannot be parsed")
+	switch {
+	case err != nil:
+		return nil, refuse(ReasonMalformed, "the statement cannot be parsed")
+	case statement.Purpose != purpose:
+		return nil, refuse(ReasonMalformed, "the statement is for another step")
+	case statement.Machine != a.Machine:
+		return nil, refuse(ReasonMalformed, "the machine in the statement is not the one beside it")
+	case !bytes.Equal(statement.Challenge[:], a.Challenge):
+		return nil, refuse(ReasonChallenge, "the challenge in the statement is not the one beside it")
+	default:
+		return statement, nil
 	}
-	if refusal := s.checkStatement(statement, purpose, a); refusal != nil {
+}
+
+// readSigned judges the statement and appraises the boot.
+func (s *Service) readSigned(v *verified, a *Attested, quoted attest.Quoted) *Refusal {
+	if refusal := s.checkStatement(v.statement); refusal != nil {
 		return refusal
 	}
-	if purpose != exchange.PurposeCommit {
-		if v.recipient, err = exchange.ParseRecipientKey(statement.Recipient); err != nil {
+	var err error
+	if v.statement.Purpose != exchange.PurposeCommit {
+		if v.recipient, err = exchange.ParseRecipientKey(v.statement.Recipient); err != nil {
 			return refuse(ReasonMalformed, "the recipient key in the statement is not one")
 		}
 	}
-	v.statement = statement
 	boot, err := s.appraiser.Appraise(quoted, a.Evidence.EventLog)
 	if err != nil {
 		return refuseEvidence(ReasonEventLog, err)
@@ -80,15 +101,9 @@ func (s *Service) readSigned(v *verified, purpose exchange.Purpose, a *Attested,
 	return nil
 }
 
-// checkStatement compares the statement with what stands beside it.
-func (s *Service) checkStatement(statement *exchange.Statement, purpose exchange.Purpose, a *Attested) *Refusal {
+// checkStatement holds a statement against this service and its challenges.
+func (s *Service) checkStatement(statement *exchange.Statement) *Refusal {
 	switch {
-	case statement.Purpose != purpose:
-		return refuse(ReasonMalformed, "the statement is for another step")
-	case statement.Machine != a.Machine:
-		return refuse(ReasonMalformed, "the machine in the statement is not the one beside it")
-	case !bytes.Equal(statement.Challenge[:], a.Challenge):
-		return refuse(ReasonChallenge, "the challenge in the statement is not the one beside it")
 	case statement.Selection != exchange.SelectionBitmap():
 		return refuse(ReasonMalformed, "the PCR selection in the statement is not the one of the challenge")
 	case statement.ServiceKey != s.identityFingerprint:

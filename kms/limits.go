@@ -63,7 +63,7 @@ func (l *machineLimits) makeRoom() {
 	}
 }
 
-// unproven counts a refusal that came before a valid signature: anybody can
+// unproven counts a refusal that came before fresh evidence: anybody can
 // cause those, so the log gets them as aggregates. Other errors pass.
 func (s *Service) unproven(err error, source netip.Addr) error {
 	var refusal *Refusal

@@ -13,7 +13,7 @@ const (
 	ActionEnroll  = "machine.enroll"
 	ActionCommit  = "machine.commit"
 	ActionRelease = "boot.release"
-	// ActionUnproven is an aggregate of refusals before a valid signature.
+	// ActionUnproven is an aggregate of refusals before fresh evidence.
 	ActionUnproven = "guest.unproven"
 )
 

@@ -56,8 +56,10 @@ func refuse(reason Reason, format string, args ...any) *Refusal {
 	return &Refusal{reason, fmt.Sprintf(format, args...)}
 }
 
-// refuseReplay is for evidence that was used before. It is recorded and changes
-// nothing else: only fresh evidence says anything about a machine.
+// refuseReplay is for a request that was made before, with the challenge that it
+// was signed for. It is recorded against the machine and changes nothing else:
+// only fresh evidence says anything about a machine. Old evidence beside a new
+// challenge does not come this far.
 func refuseReplay() *Refusal {
 	return refuse(ReasonChallenge, "the challenge was redeemed before")
 }
