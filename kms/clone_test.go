@@ -1,6 +1,7 @@
 package kms_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -52,4 +53,45 @@ func TestAttack15CloneOfTheTPM(t *testing.T) {
 	m.Boot()
 	_, err = m.Unlock(t.Context(), f.guest())
 	require.NoError(t, err, "the original goes on")
+}
+
+// TestAttack15CloneOfAMachineWithoutKeys lets the clone ask while the machine
+// gets nothing anyway: its counters must not become the ones to beat.
+func TestAttack15CloneOfAMachineWithoutKeys(t *testing.T) {
+	f := newFixture(t)
+	m := f.machine("web-17")
+	clone := *m.TPM
+	original := m.TPM
+	m.Boot()
+	asClone := func(t *testing.T, reason kms.Reason) {
+		t.Helper()
+		before := f.row(m).Counters
+		m.TPM = &clone
+		_, err := m.Unlock(t.Context(), f.guest())
+		refused(t, reason, err)
+		m.TPM = original
+		assert.Equal(t, before, f.row(m).Counters)
+	}
+	t.Run("enrolling", func(t *testing.T) {
+		require.NoError(t, m.Complete(t.Context(), f.guest()))
+		again := *m
+		again.TPM, again.Volumes = &clone, slices.Clone(m.Volumes)
+		forget(&again)
+		refused(t, kms.ReasonCounters, again.Complete(t.Context(), f.guest()))
+	})
+	t.Run("pending", func(t *testing.T) {
+		_, err := m.Commit(t.Context(), f.guest())
+		require.NoError(t, err)
+		asClone(t, kms.ReasonPending)
+		f.approve(m)
+		m.TPM = &clone
+		_, err = m.Unlock(t.Context(), f.guest())
+		refused(t, kms.ReasonCounters, err)
+		m.TPM = original
+	})
+	t.Run("revoked", func(t *testing.T) {
+		_, _, err := f.RevokeMachine(t.Context(), operator(), "web-17", "")
+		require.NoError(t, err)
+		asClone(t, kms.ReasonRevoked)
+	})
 }

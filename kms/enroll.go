@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 
+	"keywright.dev/kms/attest"
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/secret"
@@ -205,10 +206,12 @@ func (e *enrolling) judge(state *State) *Refusal {
 		return refuse(ReasonRevoked, "the machine is revoked")
 	case !bytes.Equal(m.AK, e.keys.AK):
 		return refuse(ReasonEnrolled, "the machine is enrolled with another attestation key")
-	case m.Status == MachinePending && (!m.Committed || e.resumes(state)):
-		return nil
-	default:
+	case m.Status != MachinePending || m.Committed && !e.resumes(state):
 		return refuse(ReasonEnrolled, "the machine is enrolled already and shows no open resume id: a copied TPM?")
+	case e.boot.Counters.Since(m.Counters) == attest.Regression:
+		return refuse(ReasonCounters, "the TPM's counters went back since the enrolment began")
+	default:
+		return nil
 	}
 }
 

@@ -246,7 +246,7 @@ func secretContext(v *verified, machine string, row *Secret) envelope.Context {
 func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) {
 	m := *state.Machine
 	now := r.service.Clock()
-	if refusal == nil || refusal.Reason != ReasonCounters {
+	if r.boot.Counters.Since(m.Counters) != attest.Regression {
 		m.Releases = r.releasesInWindow(&m)
 		m.Counters = r.boot.Counters
 	}
