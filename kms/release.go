@@ -274,7 +274,7 @@ func (r *releasing) remember(out *Outcome, state *State) {
 			Status:      MeasurementSeen, Source: SourceAttested, Machine: m.ID, Created: now,
 		}}
 	}
-	if state.Platform == nil && state.Platforms < maxSeen {
+	if state.Platform == nil && state.SeenPlatforms < maxSeen {
 		out.Platforms = []Platform{{
 			Machine: m.ID, Digest: r.boot.Platform.Digest(), Claims: r.boot.Platform.Marshal(), Created: now,
 		}}

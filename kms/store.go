@@ -50,9 +50,9 @@ type State struct {
 
 	Measurements []Measurement // those of the key that exist
 	Platform     *Platform     // nil where there is none
-	// Platforms and SeenMeasurements count what is kept for the machine, so that
-	// a decision can bound them.
-	Platforms        int
+	// SeenPlatforms and SeenMeasurements count what is kept for the machine and
+	// waits for an operator, so that a decision can bound them.
+	SeenPlatforms    int
 	SeenMeasurements int
 }
 
@@ -61,6 +61,11 @@ type Outcome struct {
 	// Redeem enters a challenge as redeemed. That it was redeemed before is an
 	// error of the store even where decide overlooks it.
 	Redeem *Redemption
+	// DropMachine deletes the machine of this id with its volumes and their
+	// secrets, its platform sets and the measurements that were seen first on it
+	// and are not approved; before rows are written. That there is none is no
+	// error. Its entries in the audit log stay.
+	DropMachine string
 	// DropVolumes deletes volumes, by id, with their secrets; before Volumes
 	// and Secrets are written.
 	DropVolumes []string
@@ -134,6 +139,9 @@ type Reader interface {
 	// ordered by digest and group; after is the hex digest last seen, and a page
 	// never ends between two groups of one digest.
 	Measurements(ctx context.Context, group, after string, limit int) ([]Measurement, error)
+	// ApprovedMeasurements returns the approved ones of a group, those that were
+	// entered last first; at most limit.
+	ApprovedMeasurements(ctx context.Context, group string, limit int) ([]Measurement, error)
 	// FindMeasurements returns those whose hex digest begins with ref.
 	FindMeasurements(ctx context.Context, ref string, limit int) ([]Measurement, error)
 	// Platforms returns the platform sets of a machine, newest first.

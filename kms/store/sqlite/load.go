@@ -50,7 +50,7 @@ func (l *loader) loadMachine(key kms.Key) error {
 	}
 	l.machine = &row.WholeMachine
 	l.state.Machine = &machine
-	l.state.Platforms, l.state.SeenMeasurements = int(row.Platforms), int(row.Seen)
+	l.state.SeenPlatforms, l.state.SeenMeasurements = int(row.Platforms), int(row.Seen)
 	l.state.Redeemed = row.Redeemed > 0
 	if row.HasPlatform {
 		l.state.Platform = &kms.Platform{

@@ -24,10 +24,8 @@ func (p *putter) put(o kms.Outcome) error {
 			return err
 		}
 	}
-	for _, id := range o.DropVolumes {
-		if err := p.rows.DropVolume(p.ctx, id); err != nil {
-			return fmt.Errorf("dropping volume %s: %w", id, translate(err))
-		}
+	if err := p.drop(o); err != nil {
+		return err
 	}
 	if o.Machine != nil {
 		if err := p.putMachine(*o.Machine); err != nil {
@@ -38,6 +36,34 @@ func (p *putter) put(o kms.Outcome) error {
 		return err
 	}
 	return p.addEntries(o.Entries)
+}
+
+func (p *putter) drop(o kms.Outcome) error {
+	if o.DropMachine != "" {
+		if err := p.dropMachine(o.DropMachine); err != nil {
+			return fmt.Errorf("dropping machine %s: %w", o.DropMachine, translate(err))
+		}
+	}
+	for _, id := range o.DropVolumes {
+		if err := p.rows.DropVolume(p.ctx, id); err != nil {
+			return fmt.Errorf("dropping volume %s: %w", id, translate(err))
+		}
+	}
+	return nil
+}
+
+// dropMachine deletes what refers to a machine before the machine.
+func (p *putter) dropMachine(id string) error {
+	for _, drop := range []func(context.Context, string) error{
+		p.rows.DropVolumesOfMachine, p.rows.DropPlatformsOfMachine, p.rows.DropMeasurementsSeenOn,
+		p.rows.DropMachineState, p.rows.DropMachine,
+	} {
+		if err := drop(p.ctx, id); err != nil {
+			return err
+		}
+	}
+	p.loaded = nil
+	return nil
 }
 
 func (p *putter) redeem(r kms.Redemption) error {

@@ -159,6 +159,15 @@ func (s *Store) listMeasurements(ctx context.Context, group string, after []byte
 	return s.rows.ListMeasurements(ctx, sqlitedb.ListMeasurementsParams{After: after, Skip: limit - 1})
 }
 
+// ApprovedMeasurements implements [kms.Reader].
+func (s *Store) ApprovedMeasurements(ctx context.Context, group string, limit int) ([]kms.Measurement, error) {
+	rows, err := s.rows.ApprovedMeasurementsOfGroup(ctx, sqlitedb.ApprovedMeasurementsOfGroupParams{InGroup: group, Limit: most(limit)})
+	if err != nil {
+		return nil, fmt.Errorf("listing approved measurements: %w", err)
+	}
+	return each(rows, toMeasurement), nil
+}
+
 // FindMeasurements implements [kms.Reader].
 func (s *Store) FindMeasurements(ctx context.Context, ref string, limit int) ([]kms.Measurement, error) {
 	const digits = 64

@@ -185,6 +185,32 @@ func testFindMeasurements(t *testing.T, s Store) {
 	assert.Equal(t, []kms.Measurement{one}, got)
 }
 
+// However many wait for an operator, the approved ones are found.
+func testApprovedMeasurements(t *testing.T, s Store) {
+	var first, second kms.Measurement
+	for n := range 20 {
+		m := NewMeasurement("web", n)
+		switch n {
+		case 7:
+			first = m
+		case 11:
+			second = m
+		default:
+			m.Status = kms.MeasurementSeen
+		}
+		put(t, s, kms.Outcome{Measurements: []kms.Measurement{m, NewMeasurement("db", n)}})
+	}
+	got, err := s.ApprovedMeasurements(context.Background(), "web", 10)
+	require.NoError(t, err)
+	assert.Equal(t, []kms.Measurement{second, first}, got, "those of the group, the last first")
+	got, err = s.ApprovedMeasurements(context.Background(), "web", 1)
+	require.NoError(t, err)
+	assert.Equal(t, []kms.Measurement{second}, got)
+	got, err = s.ApprovedMeasurements(context.Background(), "", 10)
+	require.NoError(t, err)
+	assert.Empty(t, got)
+}
+
 func testPlatforms(t *testing.T, s Store) {
 	put(t, s, family(1))
 	put(t, s, family(2))

@@ -37,8 +37,8 @@ func testState(t *testing.T, s Store) {
 	assert.ElementsMatch(t, o.Measurements, got.Measurements, "those that exist")
 	require.NotNil(t, got.Platform)
 	assert.Equal(t, o.Platforms[1], *got.Platform)
-	assert.Equal(t, 2, got.Platforms)
-	assert.Zero(t, got.SeenMeasurements, "approved ones do not count")
+	assert.Zero(t, got.SeenPlatforms, "approved ones do not count")
+	assert.Zero(t, got.SeenMeasurements, "likewise")
 }
 
 func sortedSecrets(secrets []kms.Secret) []kms.Secret {
@@ -104,15 +104,19 @@ func testCounters(t *testing.T, s Store) {
 	seen, other := NewMeasurement("web", 1), NewMeasurement("web", 2)
 	seen.Status, seen.Machine = kms.MeasurementSeen, MachineID(1)
 	other.Status, other.Machine = kms.MeasurementSeen, MachineID(2)
-	o.Measurements, o.Platforms = []kms.Measurement{seen, other}, []kms.Platform{NewPlatform(MachineID(1), 1)}
+	waiting := NewPlatform(MachineID(1), 1)
+	waiting.Approved = false
+	o.Measurements, o.Platforms = []kms.Measurement{seen, other}, []kms.Platform{waiting, NewPlatform(MachineID(1), 2)}
 	put(t, s, o)
 	got := stateOf(t, s, kms.Key{Machine: MachineID(1)})
 	assert.Equal(t, 1, got.SeenMeasurements)
-	assert.Equal(t, 1, got.Platforms)
+	assert.Equal(t, 1, got.SeenPlatforms)
 
-	seen.Status = kms.MeasurementApproved
-	put(t, s, kms.Outcome{Measurements: []kms.Measurement{seen}})
-	assert.Zero(t, stateOf(t, s, kms.Key{Machine: MachineID(1)}).SeenMeasurements)
+	seen.Status, waiting.Approved = kms.MeasurementApproved, true
+	put(t, s, kms.Outcome{Measurements: []kms.Measurement{seen}, Platforms: []kms.Platform{waiting}})
+	got = stateOf(t, s, kms.Key{Machine: MachineID(1)})
+	assert.Zero(t, got.SeenMeasurements)
+	assert.Zero(t, got.SeenPlatforms)
 }
 
 // A hostile TPM chooses its counters; empty fields stay empty.
@@ -165,4 +169,44 @@ func testDropVolumes(t *testing.T, s Store) {
 	got := stateOf(t, s, kms.Key{Machine: MachineID(1)})
 	assert.ElementsMatch(t, []kms.Volume{NewVolume(MachineID(1), 3), again}, got.Volumes)
 	assert.ElementsMatch(t, []kms.Secret{NewSecret(VolumeID(3), 1), NewSecret(again.ID, 1)}, got.Secrets)
+}
+
+// A machine is dropped with all that is its own, and only that.
+func testDropMachine(t *testing.T, s Store) {
+	put(t, s, everything(t, 2))
+	before, err := s.Counts(context.Background())
+	require.NoError(t, err)
+	other := stateOf(t, s, kms.Key{Machine: MachineID(2), Measurements: [][32]byte{Digest("measurement", 2)}})
+
+	o := everything(t, 1)
+	seen, approved, elsewhere := NewMeasurement("web", 11), NewMeasurement("web", 12), NewMeasurement("web", 13)
+	seen.Machine, approved.Machine, elsewhere.Machine = MachineID(1), MachineID(1), MachineID(2)
+	seen.Status, elsewhere.Status = kms.MeasurementSeen, kms.MeasurementSeen
+	o.Measurements = []kms.Measurement{seen, approved, elsewhere}
+	put(t, s, o)
+	// Its successor may have what only one machine can have.
+	successor := family(3)
+	successor.Machine.Name, successor.Machine.AKName = o.Machine.Name, o.Machine.AKName
+	successor.DropMachine = MachineID(1)
+	put(t, s, successor)
+	put(t, s, kms.Outcome{DropMachine: MachineID(1)}) // it is gone
+
+	platform := Digest("platform", 1)
+	assert.Equal(t, kms.State{}, stateOf(t, s, kms.Key{Machine: MachineID(1), Platform: &platform}))
+	assert.Equal(t, successor.Machine, stateOf(t, s, kms.Key{Machine: MachineID(3)}).Machine)
+	assert.Equal(t, []kms.Measurement{approved, elsewhere},
+		stateOf(t, s, kms.Key{Group: "web", Measurements: [][32]byte{seen.Digest, approved.Digest, elsewhere.Digest}}).Measurements)
+	other.SeenMeasurements++
+	assert.Equal(t, other, stateOf(t, s, kms.Key{Machine: MachineID(2), Measurements: [][32]byte{Digest("measurement", 2)}, Group: "web"}))
+	entries, err := s.LatestEntries(context.Background(), MachineID(1), "", 10)
+	require.NoError(t, err)
+	assert.Len(t, entries, 1, "the log forgets nothing")
+
+	put(t, s, kms.Outcome{DropMachine: MachineID(3)})
+	after, err := s.Counts(context.Background())
+	require.NoError(t, err)
+	before.Measurements[kms.MeasurementSeen]++
+	before.Measurements[kms.MeasurementApproved]++
+	before.Entries++
+	assert.Equal(t, before, after)
 }

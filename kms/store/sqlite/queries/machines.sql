@@ -5,7 +5,7 @@ SELECT * FROM whole_machines WHERE id = ?;
 -- measurement and the platform set, empty columns where there is none.
 -- name: LoadMachine :one
 SELECT sqlc.embed(m),
-  (SELECT count(*) FROM platforms WHERE platforms.machine = m.id) AS platforms,
+  (SELECT count(*) FROM platforms WHERE platforms.machine = m.id AND NOT platforms.approved) AS platforms,
   (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
   (SELECT count(*) FROM redemptions WHERE redemptions.challenge = sqlc.narg(challenge)) AS redeemed,
   x.num IS NOT NULL AS has_measurement, coalesce(x.in_group, '') AS x_group, x.claims AS x_claims,
@@ -34,6 +34,12 @@ ON CONFLICT (id) DO UPDATE SET name = excluded.name, proposed = excluded.propose
   ak = excluded.ak, ak_name = excluded.ak_name, trust = excluded.trust, created = excluded.created,
   approved = excluded.approved, approved_by = excluded.approved_by
 RETURNING num;
+
+-- name: DropMachineState :exec
+DELETE FROM machine_states WHERE machine = (SELECT num FROM machines WHERE id = ?);
+
+-- name: DropMachine :exec
+DELETE FROM machines WHERE id = ?;
 
 -- name: PutMachineState :exec
 INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, reset_count, restart_count, clock,

@@ -20,6 +20,12 @@ ORDER BY measurements.digest, measurements.in_group;
 -- name: ListMeasurementsOfGroup :many
 SELECT * FROM measurements WHERE in_group = ? AND digest > ? ORDER BY digest LIMIT ?;
 
+-- name: ApprovedMeasurementsOfGroup :many
+SELECT * FROM measurements WHERE in_group = ? AND status = 'approved' ORDER BY num DESC LIMIT ?;
+
+-- name: DropMeasurementsSeenOn :exec
+DELETE FROM measurements WHERE machine = ? AND status = 'seen';
+
 -- name: FindMeasurements :many
 SELECT * FROM measurements WHERE digest >= sqlc.arg(low) AND digest <= sqlc.arg(high)
 ORDER BY digest, in_group LIMIT sqlc.arg(most);
@@ -28,6 +34,9 @@ ORDER BY digest, in_group LIMIT sqlc.arg(most);
 INSERT INTO platforms (machine, digest, claims, approved, created) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (machine, digest) DO UPDATE SET claims = excluded.claims, approved = excluded.approved,
   created = excluded.created;
+
+-- name: DropPlatformsOfMachine :exec
+DELETE FROM platforms WHERE machine = ?;
 
 -- name: PlatformsOfMachine :many
 SELECT * FROM platforms WHERE machine = ? ORDER BY created DESC, num DESC;

@@ -16,6 +16,9 @@ ON CONFLICT (id) DO UPDATE SET machine = excluded.machine, uuid = excluded.uuid,
 -- name: DropVolume :exec
 DELETE FROM volumes WHERE id = ?;
 
+-- name: DropVolumesOfMachine :exec
+DELETE FROM volumes WHERE machine = ?;
+
 -- name: PutSecret :exec
 INSERT INTO secrets (volume, version, purpose, status, keyring, keyring_version, wrapped, created)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)

@@ -39,8 +39,23 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.addWrapperStmt, err = db.PrepareContext(ctx, addWrapper); err != nil {
 		return nil, fmt.Errorf("error preparing query AddWrapper: %w", err)
 	}
+	if q.approvedMeasurementsOfGroupStmt, err = db.PrepareContext(ctx, approvedMeasurementsOfGroup); err != nil {
+		return nil, fmt.Errorf("error preparing query ApprovedMeasurementsOfGroup: %w", err)
+	}
 	if q.countsStmt, err = db.PrepareContext(ctx, counts); err != nil {
 		return nil, fmt.Errorf("error preparing query Counts: %w", err)
+	}
+	if q.dropMachineStmt, err = db.PrepareContext(ctx, dropMachine); err != nil {
+		return nil, fmt.Errorf("error preparing query DropMachine: %w", err)
+	}
+	if q.dropMachineStateStmt, err = db.PrepareContext(ctx, dropMachineState); err != nil {
+		return nil, fmt.Errorf("error preparing query DropMachineState: %w", err)
+	}
+	if q.dropMeasurementsSeenOnStmt, err = db.PrepareContext(ctx, dropMeasurementsSeenOn); err != nil {
+		return nil, fmt.Errorf("error preparing query DropMeasurementsSeenOn: %w", err)
+	}
+	if q.dropPlatformsOfMachineStmt, err = db.PrepareContext(ctx, dropPlatformsOfMachine); err != nil {
+		return nil, fmt.Errorf("error preparing query DropPlatformsOfMachine: %w", err)
 	}
 	if q.dropServiceKeyStmt, err = db.PrepareContext(ctx, dropServiceKey); err != nil {
 		return nil, fmt.Errorf("error preparing query DropServiceKey: %w", err)
@@ -50,6 +65,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.dropVolumeStmt, err = db.PrepareContext(ctx, dropVolume); err != nil {
 		return nil, fmt.Errorf("error preparing query DropVolume: %w", err)
+	}
+	if q.dropVolumesOfMachineStmt, err = db.PrepareContext(ctx, dropVolumesOfMachine); err != nil {
+		return nil, fmt.Errorf("error preparing query DropVolumesOfMachine: %w", err)
 	}
 	if q.entriesAfterStmt, err = db.PrepareContext(ctx, entriesAfter); err != nil {
 		return nil, fmt.Errorf("error preparing query EntriesAfter: %w", err)
@@ -204,9 +222,34 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing addWrapperStmt: %w", cerr)
 		}
 	}
+	if q.approvedMeasurementsOfGroupStmt != nil {
+		if cerr := q.approvedMeasurementsOfGroupStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing approvedMeasurementsOfGroupStmt: %w", cerr)
+		}
+	}
 	if q.countsStmt != nil {
 		if cerr := q.countsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing countsStmt: %w", cerr)
+		}
+	}
+	if q.dropMachineStmt != nil {
+		if cerr := q.dropMachineStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropMachineStmt: %w", cerr)
+		}
+	}
+	if q.dropMachineStateStmt != nil {
+		if cerr := q.dropMachineStateStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropMachineStateStmt: %w", cerr)
+		}
+	}
+	if q.dropMeasurementsSeenOnStmt != nil {
+		if cerr := q.dropMeasurementsSeenOnStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropMeasurementsSeenOnStmt: %w", cerr)
+		}
+	}
+	if q.dropPlatformsOfMachineStmt != nil {
+		if cerr := q.dropPlatformsOfMachineStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropPlatformsOfMachineStmt: %w", cerr)
 		}
 	}
 	if q.dropServiceKeyStmt != nil {
@@ -222,6 +265,11 @@ func (q *Queries) Close() error {
 	if q.dropVolumeStmt != nil {
 		if cerr := q.dropVolumeStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing dropVolumeStmt: %w", cerr)
+		}
+	}
+	if q.dropVolumesOfMachineStmt != nil {
+		if cerr := q.dropVolumesOfMachineStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropVolumesOfMachineStmt: %w", cerr)
 		}
 	}
 	if q.entriesAfterStmt != nil {
@@ -473,10 +521,16 @@ type Queries struct {
 	addServiceKeyStmt                   *sql.Stmt
 	addTreeHashStmt                     *sql.Stmt
 	addWrapperStmt                      *sql.Stmt
+	approvedMeasurementsOfGroupStmt     *sql.Stmt
 	countsStmt                          *sql.Stmt
+	dropMachineStmt                     *sql.Stmt
+	dropMachineStateStmt                *sql.Stmt
+	dropMeasurementsSeenOnStmt          *sql.Stmt
+	dropPlatformsOfMachineStmt          *sql.Stmt
 	dropServiceKeyStmt                  *sql.Stmt
 	dropServiceKeysOfKindStmt           *sql.Stmt
 	dropVolumeStmt                      *sql.Stmt
+	dropVolumesOfMachineStmt            *sql.Stmt
 	entriesAfterStmt                    *sql.Stmt
 	findMeasurementsStmt                *sql.Stmt
 	getMachineStmt                      *sql.Stmt
@@ -529,10 +583,16 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		addServiceKeyStmt:                   q.addServiceKeyStmt,
 		addTreeHashStmt:                     q.addTreeHashStmt,
 		addWrapperStmt:                      q.addWrapperStmt,
+		approvedMeasurementsOfGroupStmt:     q.approvedMeasurementsOfGroupStmt,
 		countsStmt:                          q.countsStmt,
+		dropMachineStmt:                     q.dropMachineStmt,
+		dropMachineStateStmt:                q.dropMachineStateStmt,
+		dropMeasurementsSeenOnStmt:          q.dropMeasurementsSeenOnStmt,
+		dropPlatformsOfMachineStmt:          q.dropPlatformsOfMachineStmt,
 		dropServiceKeyStmt:                  q.dropServiceKeyStmt,
 		dropServiceKeysOfKindStmt:           q.dropServiceKeysOfKindStmt,
 		dropVolumeStmt:                      q.dropVolumeStmt,
+		dropVolumesOfMachineStmt:            q.dropVolumesOfMachineStmt,
 		entriesAfterStmt:                    q.entriesAfterStmt,
 		findMeasurementsStmt:                q.findMeasurementsStmt,
 		getMachineStmt:                      q.getMachineStmt,

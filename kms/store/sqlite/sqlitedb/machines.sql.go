@@ -37,6 +37,24 @@ func (q *Queries) Counts(ctx context.Context) ([]Count, error) {
 	return items, nil
 }
 
+const dropMachine = `-- name: DropMachine :exec
+DELETE FROM machines WHERE id = ?
+`
+
+func (q *Queries) DropMachine(ctx context.Context, id string) error {
+	_, err := q.exec(ctx, q.dropMachineStmt, dropMachine, id)
+	return err
+}
+
+const dropMachineState = `-- name: DropMachineState :exec
+DELETE FROM machine_states WHERE machine = (SELECT num FROM machines WHERE id = ?)
+`
+
+func (q *Queries) DropMachineState(ctx context.Context, id string) error {
+	_, err := q.exec(ctx, q.dropMachineStateStmt, dropMachineState, id)
+	return err
+}
+
 const getMachine = `-- name: GetMachine :one
 SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE id = ?
 `
@@ -322,7 +340,7 @@ func (q *Queries) ListMachinesByStatusAndGroup(ctx context.Context, arg ListMach
 
 const loadMachine = `-- name: LoadMachine :one
 SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.last_release, m.last_refusal,
-  (SELECT count(*) FROM platforms WHERE platforms.machine = m.id) AS platforms,
+  (SELECT count(*) FROM platforms WHERE platforms.machine = m.id AND NOT platforms.approved) AS platforms,
   (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
   (SELECT count(*) FROM redemptions WHERE redemptions.challenge = ?1) AS redeemed,
   x.num IS NOT NULL AS has_measurement, coalesce(x.in_group, '') AS x_group, x.claims AS x_claims,

@@ -9,6 +9,68 @@ import (
 	"context"
 )
 
+const approvedMeasurementsOfGroup = `-- name: ApprovedMeasurementsOfGroup :many
+SELECT num, digest, in_group, claims, cmdline, status, source, machine, created, approved, approved_by FROM measurements WHERE in_group = ? AND status = 'approved' ORDER BY num DESC LIMIT ?
+`
+
+type ApprovedMeasurementsOfGroupParams struct {
+	InGroup string
+	Limit   int64
+}
+
+func (q *Queries) ApprovedMeasurementsOfGroup(ctx context.Context, arg ApprovedMeasurementsOfGroupParams) ([]Measurement, error) {
+	rows, err := q.query(ctx, q.approvedMeasurementsOfGroupStmt, approvedMeasurementsOfGroup, arg.InGroup, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Measurement
+	for rows.Next() {
+		var i Measurement
+		if err := rows.Scan(
+			&i.Num,
+			&i.Digest,
+			&i.InGroup,
+			&i.Claims,
+			&i.Cmdline,
+			&i.Status,
+			&i.Source,
+			&i.Machine,
+			&i.Created,
+			&i.Approved,
+			&i.ApprovedBy,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const dropMeasurementsSeenOn = `-- name: DropMeasurementsSeenOn :exec
+DELETE FROM measurements WHERE machine = ? AND status = 'seen'
+`
+
+func (q *Queries) DropMeasurementsSeenOn(ctx context.Context, machine string) error {
+	_, err := q.exec(ctx, q.dropMeasurementsSeenOnStmt, dropMeasurementsSeenOn, machine)
+	return err
+}
+
+const dropPlatformsOfMachine = `-- name: DropPlatformsOfMachine :exec
+DELETE FROM platforms WHERE machine = ?
+`
+
+func (q *Queries) DropPlatformsOfMachine(ctx context.Context, machine string) error {
+	_, err := q.exec(ctx, q.dropPlatformsOfMachineStmt, dropPlatformsOfMachine, machine)
+	return err
+}
+
 const findMeasurements = `-- name: FindMeasurements :many
 SELECT num, digest, in_group, claims, cmdline, status, source, machine, created, approved, approved_by FROM measurements WHERE digest >= ?1 AND digest <= ?2
 ORDER BY digest, in_group LIMIT ?3

@@ -18,6 +18,15 @@ func (q *Queries) DropVolume(ctx context.Context, id string) error {
 	return err
 }
 
+const dropVolumesOfMachine = `-- name: DropVolumesOfMachine :exec
+DELETE FROM volumes WHERE machine = ?
+`
+
+func (q *Queries) DropVolumesOfMachine(ctx context.Context, machine string) error {
+	_, err := q.exec(ctx, q.dropVolumesOfMachineStmt, dropVolumesOfMachine, machine)
+	return err
+}
+
 const listVolumes = `-- name: ListVolumes :many
 SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created FROM volumes WHERE id > ? ORDER BY id LIMIT ?
 `
