@@ -31,19 +31,16 @@ func (r *releasing) loadNearest(ctx context.Context) error {
 	return nil
 }
 
-// nearest returns the approved measurement that differs least from set, and the
-// differences; nil where the group has none.
+// nearest returns of the measurements approved last the one that differs least
+// from set, and the differences; nil where the group has none.
 func (s *Service) nearest(ctx context.Context, group string, set claims.Set) (*Measurement, []claims.Difference, error) {
-	rows, err := s.Store.Measurements(ctx, group, "", maxNearest)
+	rows, err := s.Store.ApprovedMeasurements(ctx, group, maxNearest)
 	if err != nil {
 		return nil, nil, err
 	}
 	var nearest *Measurement
 	var best []claims.Difference
 	for i, row := range rows {
-		if row.Status != MeasurementApproved {
-			continue
-		}
 		approved, err := claims.Parse(row.Claims)
 		if err != nil {
 			return nil, nil, fmt.Errorf("reading measurement/%s: %w", hexDigest(row.Digest), err)

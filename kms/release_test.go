@@ -187,3 +187,25 @@ func TestWaitingMeasurementsOfAMachineAreBounded(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, rows, 1+16)
 }
+
+// TestRefusalIsExplainedAmongManySeen fills the group with measurements that
+// nobody approved.
+func TestRefusalIsExplainedAmongManySeen(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	var seen kms.Outcome
+	for i := range 100 { // their digests come first
+		seen.Measurements = append(seen.Measurements, kms.Measurement{
+			Digest: [32]byte{31: byte(i)}, Group: "default", Claims: []byte("x"), Status: kms.MeasurementSeen, Source: kms.SourceAttested,
+		})
+	}
+	f.write(seen)
+	m.Log = recordedBoot(t, "ovmf-secureboot-uki")
+	m.Boot()
+	_, err := m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonMeasurement, err)
+	facts := f.lastEntry(m.TPM.Machine()).Facts
+	require.NotEmpty(t, facts)
+	assert.Equal(t, hexOf(f.row(m).Expected), facts[0].Was, "what was approved is what it is compared with")
+	assert.Greater(t, len(facts), 2)
+}
