@@ -96,7 +96,7 @@ func (c *committing) readDetails() *Refusal {
 		return refuse(ReasonMeasurement, "the next boot cannot be predicted: %v", err)
 	}
 	c.source, c.commandLine = SourcePredicted, commandLineOfFiles(c.expected, files)
-	return nil
+	return checkSize(c.expected)
 }
 
 // decide is the decision about one commit. It may be repeated until the machine
@@ -161,32 +161,39 @@ func (c *committing) commit(out *Outcome, state *State) *Refusal {
 			out.Secrets = append(out.Secrets, current)
 		}
 	}
-	c.expect(out, state)
-	return nil
+	return c.expect(out, state)
 }
 
 // expect records the boot to approve, and the machine as ready for approval.
-func (c *committing) expect(out *Outcome, state *State) {
-	now := c.service.Clock()
+func (c *committing) expect(out *Outcome, state *State) *Refusal {
 	m := *state.Machine
 	m.Committed, m.Counters, m.Tier = true, c.boot.Counters, string(claims.TierOf(c.expected))
 	m.Measurement, m.Expected, m.ExpectedPlatform = c.boot.Measurement.Digest(), c.expected.Digest(), c.boot.Platform.Digest()
 	out.Machine = &m
-	add := func(set claims.Set, source MeasurementSource, commandLine string) {
-		row := Measurement{
-			Digest: set.Digest(), Group: m.Group, Claims: set.Marshal(), CommandLine: commandLine,
-			Status: MeasurementSeen, Source: source, Machine: m.ID, Created: now,
-		}
-		if !hasMeasurement(state.Measurements, row.Digest) && !hasMeasurement(out.Measurements, row.Digest) {
-			out.Measurements = append(out.Measurements, row)
-		}
-	}
-	add(c.expected, c.source, c.commandLine)
-	add(c.boot.Measurement, SourceAttested, commandLineOf(c.boot.Measurement, c.details.CommandLine))
+	c.see(out, state, c.expected, c.source, c.commandLine)
+	c.see(out, state, c.boot.Measurement, SourceAttested, commandLineOf(c.boot.Measurement, c.details.CommandLine))
 	if state.Platform == nil {
-		out.Platforms = []Platform{{Machine: m.ID, Digest: m.ExpectedPlatform, Claims: c.boot.Platform.Marshal(), Created: now}}
+		out.Platforms = []Platform{{
+			Machine: m.ID, Digest: m.ExpectedPlatform, Claims: c.boot.Platform.Marshal(), Created: c.service.Clock(),
+		}}
+	}
+	if state.SeenMeasurements+len(out.Measurements) > maxSeen || state.SeenPlatforms+len(out.Platforms) > maxSeen {
+		return refuse(ReasonRate, "%d boots of the machine wait for an operator already: approve one of them, or revoke it", maxSeen)
 	}
 	c.result = Committed{Status: m.Status, Measurement: m.Expected, Platform: m.ExpectedPlatform}
+	return nil
+}
+
+// see keeps a measurement for an operator to look at.
+func (c *committing) see(out *Outcome, state *State, set claims.Set, source MeasurementSource, commandLine string) {
+	m, digest := state.Machine, set.Digest()
+	if hasMeasurement(state.Measurements, digest) || hasMeasurement(out.Measurements, digest) {
+		return
+	}
+	out.Measurements = append(out.Measurements, Measurement{
+		Digest: digest, Group: m.Group, Claims: set.Marshal(), CommandLine: commandLine,
+		Status: MeasurementSeen, Source: source, Machine: m.ID, Created: c.service.Clock(),
+	})
 }
 
 func hasMeasurement(rows []Measurement, digest [32]byte) bool {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 
 	"keywright.dev/kms/attest"
+	"keywright.dev/kms/claims"
 	"keywright.dev/kms/exchange"
 )
 
@@ -98,6 +99,20 @@ func (s *Service) readSigned(v *verified, a *Attested, quoted attest.Quoted) *Re
 		return refuseEvidence(ReasonEventLog, err)
 	}
 	v.boot = boot
+	if refusal := checkSize(boot.Measurement); refusal != nil {
+		return refusal
+	}
+	return checkSize(boot.Platform)
+}
+
+// maxClaims bounds the claims of a boot that are kept, in bytes: a virtual
+// machine's take 2 to 30 KB.
+const maxClaims = 64 << 10
+
+func checkSize(set claims.Set) *Refusal {
+	if n := len(set.Marshal()); n > maxClaims {
+		return refuse(ReasonEventLog, "the claims of the boot take %d bytes, at most %d are kept", n, maxClaims)
+	}
 	return nil
 }
 

@@ -20,7 +20,7 @@ const (
 	// may be asked for again.
 	maxReleases   = 5
 	releaseWindow = uint64(10 * time.Minute / time.Millisecond)
-	// maxSeen bounds the measurements and platform sets that wait for an
+	// maxSeen bounds the measurements, and the platform sets, that wait for an
 	// operator, for each machine.
 	maxSeen = 16
 	// maxNearest bounds the approved measurements that a refused one is

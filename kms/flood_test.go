@@ -1,0 +1,74 @@
+package kms_test
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms"
+	"keywright.dev/test/sim"
+)
+
+// TestAttack19CommitsAreBounded has a machine that nobody approved commit to
+// another boot on another platform again and again.
+func TestAttack19CommitsAreBounded(t *testing.T) {
+	f := newFixture(t)
+	m := f.machine("web-17")
+	require.NoError(t, m.Complete(t.Context(), f.guest()))
+	commit := func(n int) error {
+		var err error
+		m.Log, err = recordedBoot(t, "ovmf-uki").With(0, 0x8, []byte{byte(n)})
+		require.NoError(t, err)
+		m.Log, err = m.Log.With(1, 0x80000002, []byte{byte(n)})
+		require.NoError(t, err)
+		m.Boot()
+		f.clock.Advance(time.Minute)
+		_, err = m.Commit(t.Context(), f.guest())
+		return err
+	}
+	for n := range 16 {
+		require.NoError(t, commit(n))
+	}
+	for n := range 40 {
+		refused(t, kms.ReasonRate, commit(16+n))
+	}
+	rows, err := f.store.Measurements(t.Context(), "default", "", 1000)
+	require.NoError(t, err)
+	assert.Len(t, rows, 16)
+	platforms, err := f.store.Platforms(t.Context(), m.TPM.Machine())
+	require.NoError(t, err)
+	assert.Len(t, platforms, 16)
+	require.NoError(t, commit(3), "a boot that is known costs nothing")
+	f.approve(m)
+}
+
+// TestAttack19ClaimsAreBounded commits to a boot of thousands of events.
+func TestAttack19ClaimsAreBounded(t *testing.T) {
+	f := newFixture(t)
+	m := f.machine("web-17")
+	log := recordedBoot(t, "ovmf-uki").Bytes
+	for i := range 4000 {
+		log = appendUnexplained(log, byte(i), byte(i>>8))
+	}
+	var err error
+	m.Log, err = sim.NewLog(log)
+	require.NoError(t, err)
+	m.Boot()
+	refusal := refused(t, kms.ReasonEventLog, m.Enroll(t.Context(), f.guest()))
+	assert.Contains(t, refusal.Detail, "claims")
+}
+
+// appendUnexplained adds an event to PCR 13 of a SHA-256 log.
+func appendUnexplained(log []byte, data ...byte) []byte {
+	digest := sha256.Sum256(data)
+	for _, n := range []uint32{13, 0x0d, 1} { // PCR, EV_IPL, digests
+		log = binary.LittleEndian.AppendUint32(log, n)
+	}
+	log = binary.LittleEndian.AppendUint16(log, 0x0b)
+	log = append(log, digest[:]...)
+	return binary.LittleEndian.AppendUint32(log, 0)
+}
