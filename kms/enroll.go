@@ -46,6 +46,10 @@ func (s *Service) BeginEnrollment(_ context.Context, keys TPMKeys) (Enrollment, 
 	return Enrollment{Challenge: challenge, Credential: blob, EncryptedSecret: encrypted}, nil
 }
 
+// maxCertificate bounds the certificate of an endorsement key, in bytes of DER:
+// they take 1 to 2 KB.
+const maxCertificate = 8 << 10
+
 func checkKeys(keys TPMKeys) (exchange.EK, exchange.AK, *Refusal) {
 	ek, err := exchange.CheckEK(keys.EK)
 	if err != nil {
@@ -54,6 +58,9 @@ func checkKeys(keys TPMKeys) (exchange.EK, exchange.AK, *Refusal) {
 	ak, err := exchange.CheckAK(keys.AK)
 	if err != nil {
 		return exchange.EK{}, exchange.AK{}, refuse(ReasonKeys, "the AK is not of the AK template")
+	}
+	if len(keys.EKCertificate) > maxCertificate {
+		return exchange.EK{}, exchange.AK{}, refuse(ReasonKeys, "the EK's certificate has more than %d bytes", maxCertificate)
 	}
 	return ek, ak, nil
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/kms"
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
 	"keywright.dev/test/sim"
 )
 
@@ -60,6 +62,36 @@ func TestAttack19ClaimsAreBounded(t *testing.T) {
 	m.Boot()
 	refusal := refused(t, kms.ReasonEventLog, m.Enroll(t.Context(), f.guest()))
 	assert.Contains(t, refusal.Detail, "claims")
+}
+
+// completion is an honest request for an enrolment's second step, which tests
+// falsify.
+func completion(t *testing.T, f *fixture, m *sim.Machine, falsify func(*sim.Request)) api.CompleteRequest {
+	t.Helper()
+	begun, err := f.guest().Begin(t.Context(), api.BeginRequest{Keys: m.Keys()})
+	require.NoError(t, err)
+	r, err := m.Prepare(exchange.PurposeEnroll, begun.Challenge)
+	require.NoError(t, err)
+	falsify(r)
+	c, err := r.CompleteRequest(begun)
+	require.NoError(t, err)
+	return c
+}
+
+// TestAttack19CertificateIsBounded enrols with a certificate that is no such
+// thing, and long.
+func TestAttack19CertificateIsBounded(t *testing.T) {
+	f := newFixture(t)
+	m := f.machine("web-17")
+	c := completion(t, f, m, func(*sim.Request) {})
+	c.Keys.EKCertificate = make([]byte, 8<<10+1)
+	_, err := f.guest().Complete(t.Context(), c)
+	refused(t, kms.ReasonKeys, err)
+	_, err = f.guest().Begin(t.Context(), api.BeginRequest{Keys: c.Keys})
+	refused(t, kms.ReasonKeys, err)
+	c.Keys.EKCertificate = make([]byte, 8<<10)
+	_, err = f.guest().Complete(t.Context(), c)
+	require.NoError(t, err)
 }
 
 // appendUnexplained adds an event to PCR 13 of a SHA-256 log.
