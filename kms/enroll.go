@@ -79,6 +79,9 @@ func (s *Service) CompleteEnrollment(ctx context.Context, a Attested, keys TPMKe
 	defer e.release.Wipe()
 	key := Key{Machine: a.Machine, AKName: e.ak.Name, Challenge: &e.redemption.Challenge}
 	if err := s.transact(ctx, key, e.decide); err != nil {
+		if e.stranger {
+			return Sealed{}, s.unproven(err, a.Source)
+		}
 		return Sealed{}, err
 	}
 	return s.seal(e.verified, &e.release)
@@ -109,6 +112,8 @@ type enrolling struct {
 	trust      string
 	details    exchange.EnrollDetails
 	release    exchange.Release
+	// stranger is set by a decision about a machine that is not known.
+	stranger bool
 }
 
 // beginComplete proves that EK and AK share a TPM that signed the statement.
@@ -135,6 +140,9 @@ func (s *Service) beginComplete(a Attested, keys TPMKeys, proof []byte) (*enroll
 	v, refusal := s.verify(exchange.PurposeEnroll, &a, ek, ak)
 	if refusal != nil {
 		return nil, refusal
+	}
+	if !s.limits.allow(a.Machine) {
+		return nil, refuse(ReasonRate, "the machine asks too often")
 	}
 	e := &enrolling{verified: v, service: s, attested: a, keys: keys, redemption: redemption}
 	if e.release.ID, err = s.random32(); err != nil {
@@ -167,15 +175,16 @@ func (e *enrolling) readDetails() {
 func (e *enrolling) decide(state State) (Outcome, *Refusal, error) {
 	e.release.Wipe()
 	e.release.Secrets, e.release.Entry = nil, nil
+	e.stranger = state.Machine == nil
 	d := machineDraft(ActionEnroll, &e.attested)
 	if state.Redeemed {
-		return e.service.refused(Outcome{}, d, refuseReplay())
+		return e.refused(Outcome{}, d, refuseReplay())
 	}
 	d.fact("ek.trust", "", e.trust)
 	out := Outcome{Redeem: &e.redemption}
 	refusal := e.judge(&state)
 	if refusal != nil {
-		return e.service.refused(out, d, refusal)
+		return e.refused(out, d, refusal)
 	}
 	if err := e.admit(&out, &state); err != nil {
 		return Outcome{}, nil, err
@@ -187,6 +196,15 @@ func (e *enrolling) decide(state State) (Outcome, *Refusal, error) {
 	}
 	e.release.Entry = out.Entries[0].Signed.Marshal()
 	return out, nil, nil
+}
+
+// refused records a refusal of a machine that is known. Anybody can make keys of
+// his own and be refused with them: those are counted.
+func (e *enrolling) refused(out Outcome, d draft, refusal *Refusal) (Outcome, *Refusal, error) {
+	if e.stranger {
+		return out, refusal, nil
+	}
+	return e.service.refused(out, d, refusal)
 }
 
 // judge refuses an enrolment that would change a binding: only an operator can.

@@ -94,6 +94,58 @@ func TestAttack19CertificateIsBounded(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestAttack19RefusalsOfStrangersAreCounted has TPMs of one's own making cause
+// refusals: nobody is behind them that an entry could be about.
+func TestAttack19RefusalsOfStrangersAreCounted(t *testing.T) {
+	f := newFixture(t)
+	stranger := func() *sim.Machine {
+		m := f.machine("x")
+		c := completion(t, f, m, func(r *sim.Request) { r.Statement.ServiceKey = [32]byte{1} })
+		_, err := f.guest().Complete(t.Context(), c)
+		refused(t, kms.ReasonServiceKey, err)
+		return m
+	}
+	before, err := f.store.Counts(t.Context())
+	require.NoError(t, err)
+	for range 20 {
+		stranger()
+	}
+	after, err := f.store.Counts(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, before, after)
+	require.NoError(t, f.FlushAggregates(t.Context()))
+	found, err := f.store.LatestEntries(t.Context(), "", "", 10)
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	entry, err := f.Log.Verifier().Verify(found[0].Signed)
+	require.NoError(t, err)
+	assert.Equal(t, kms.ActionUnproven, entry.Action)
+	assert.EqualValues(t, 20, entry.Count)
+
+	m := stranger()
+	require.NoError(t, m.Enroll(t.Context(), f.guest()), "its owner put it right")
+	c := completion(t, f, m, func(r *sim.Request) { r.Statement.ServiceKey = [32]byte{1} })
+	_, err = f.guest().Complete(t.Context(), c)
+	refused(t, kms.ReasonServiceKey, err)
+	assert.Equal(t, "service_key", f.lastEntry(m.TPM.Machine()).Code, "now there is a machine that it is about")
+}
+
+// TestAttack19EnrolmentsOfOneMachineAreLimited begins anew with one TPM.
+func TestAttack19EnrolmentsOfOneMachineAreLimited(t *testing.T) {
+	f := newFixture(t)
+	m := f.machine("x")
+	for range 20 {
+		forget(m)
+		require.NoError(t, m.Complete(t.Context(), f.guest()))
+	}
+	forget(m)
+	refused(t, kms.ReasonRate, m.Complete(t.Context(), f.guest()))
+	_, err := m.Commit(t.Context(), f.guest())
+	refused(t, kms.ReasonRate, err)
+	f.clock.Advance(6 * time.Second)
+	require.NoError(t, m.Complete(t.Context(), f.guest()))
+}
+
 // appendUnexplained adds an event to PCR 13 of a SHA-256 log.
 func appendUnexplained(log []byte, data ...byte) []byte {
 	digest := sha256.Sum256(data)

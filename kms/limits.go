@@ -27,7 +27,9 @@ const (
 )
 
 // machineLimits limits the rate of each machine behind its signature, so that a
-// stolen AK can fill neither log nor store.
+// stolen AK can fill neither log nor store. Who makes keys of his own is as many
+// machines as he likes: what those leave behind is bounded by how many may wait
+// for approval, and by what is kept of each.
 type machineLimits struct {
 	clock    func() time.Time
 	mu       sync.Mutex
@@ -63,8 +65,9 @@ func (l *machineLimits) makeRoom() {
 	}
 }
 
-// unproven counts a refusal that came before fresh evidence: anybody can
-// cause those, so the log gets them as aggregates. Other errors pass.
+// unproven counts a refusal that came before fresh evidence of a machine that is
+// known: anybody can cause those, so the log gets them as aggregates. Other
+// errors pass.
 func (s *Service) unproven(err error, source netip.Addr) error {
 	var refusal *Refusal
 	if errors.As(err, &refusal) {

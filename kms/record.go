@@ -13,7 +13,8 @@ const (
 	ActionEnroll  = "machine.enroll"
 	ActionCommit  = "machine.commit"
 	ActionRelease = "boot.release"
-	// ActionUnproven is an aggregate of refusals before fresh evidence.
+	// ActionUnproven is an aggregate of refusals before fresh evidence of a machine
+	// that is known.
 	ActionUnproven = "guest.unproven"
 )
 
