@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"keywright.dev/kms/attest"
 	"keywright.dev/kms/audit"
@@ -184,23 +185,31 @@ func (c *committing) expect(out *Outcome, state *State) *Refusal {
 	return nil
 }
 
-// see keeps a measurement for an operator to look at.
+// see keeps a measurement for an operator to look at. One that waits already
+// because of another machine waits for this one's sake from now on: the other
+// may be forgotten.
 func (c *committing) see(out *Outcome, state *State, set claims.Set, source MeasurementSource, commandLine string) {
 	m, digest := state.Machine, set.Digest()
-	if hasMeasurement(state.Measurements, digest) || hasMeasurement(out.Measurements, digest) {
-		return
-	}
-	out.Measurements = append(out.Measurements, Measurement{
+	row := Measurement{
 		Digest: digest, Group: m.Group, Claims: set.Marshal(), CommandLine: commandLine,
 		Status: MeasurementSeen, Source: source, Machine: m.ID, Created: c.service.Clock(),
-	})
+	}
+	if known := findMeasurement(state.Measurements, digest); known != nil {
+		if known.Status != MeasurementSeen || known.Machine == m.ID {
+			return
+		}
+		row = *known
+		row.Machine = m.ID
+	}
+	if findMeasurement(out.Measurements, digest) == nil {
+		out.Measurements = append(out.Measurements, row)
+	}
 }
 
-func hasMeasurement(rows []Measurement, digest [32]byte) bool {
-	for _, row := range rows {
-		if row.Digest == digest {
-			return true
-		}
+func findMeasurement(rows []Measurement, digest [32]byte) *Measurement {
+	i := slices.IndexFunc(rows, func(m Measurement) bool { return m.Digest == digest })
+	if i < 0 {
+		return nil
 	}
-	return false
+	return &rows[i]
 }

@@ -69,10 +69,7 @@ func checkKeys(keys TPMKeys) (exchange.EK, exchange.AK, *Refusal) {
 // volume. A machine that is pending already gets the same secrets again where
 // it shows their resume ids, and may start anew before its commit.
 func (s *Service) CompleteEnrollment(ctx context.Context, a Attested, keys TPMKeys, proof []byte) (Sealed, error) {
-	if err := s.roomForPending(ctx); err != nil {
-		return Sealed{}, s.unproven(err, a.Source)
-	}
-	e, err := s.beginComplete(a, keys, proof)
+	e, err := s.beginComplete(ctx, a, keys, proof)
 	if err != nil {
 		return Sealed{}, s.unproven(err, a.Source)
 	}
@@ -87,19 +84,16 @@ func (s *Service) CompleteEnrollment(ctx context.Context, a Attested, keys TPMKe
 	return s.seal(e.verified, &e.release)
 }
 
-// maxPending bounds the machines that wait for approval: anybody with a TPM, or
-// the likeness of one, can ask.
+// maxPending bounds the machines that wait for approval while nobody vouches for
+// them: anybody can ask who makes the likeness of a TPM.
 const maxPending = 10_000
 
-func (s *Service) roomForPending(ctx context.Context) error {
+func (s *Service) pendingIsFull(ctx context.Context) (bool, error) {
 	counts, err := s.Store.Counts(ctx)
 	if err != nil {
-		return fmt.Errorf("counting machines: %w", err)
+		return false, fmt.Errorf("counting machines: %w", err)
 	}
-	if counts.Machines[MachinePending] >= maxPending {
-		return refuse(ReasonRate, "%d machines wait for approval already: approve or revoke some", maxPending)
-	}
-	return nil
+	return counts.Machines[MachinePending] >= maxPending, nil
 }
 
 // enrolling is one enrolment at its second step.
@@ -112,12 +106,14 @@ type enrolling struct {
 	trust      string
 	details    exchange.EnrollDetails
 	release    exchange.Release
+	// full tells that as many machines wait as may.
+	full bool
 	// stranger is set by a decision about a machine that is not known.
 	stranger bool
 }
 
 // beginComplete proves that EK and AK share a TPM that signed the statement.
-func (s *Service) beginComplete(a Attested, keys TPMKeys, proof []byte) (*enrolling, error) {
+func (s *Service) beginComplete(ctx context.Context, a Attested, keys TPMKeys, proof []byte) (*enrolling, error) {
 	redemption, err := s.Challenges.Check(exchange.PurposeEnroll, a.Challenge, a.Token)
 	if err != nil {
 		return nil, err
@@ -146,6 +142,9 @@ func (s *Service) beginComplete(a Attested, keys TPMKeys, proof []byte) (*enroll
 	}
 	e := &enrolling{verified: v, service: s, attested: a, keys: keys, redemption: redemption}
 	if e.release.ID, err = s.random32(); err != nil {
+		return nil, err
+	}
+	if e.full, err = s.pendingIsFull(ctx); err != nil {
 		return nil, err
 	}
 	e.readDetails()
@@ -225,6 +224,8 @@ func (e *enrolling) judge(state *State) *Refusal {
 	}
 	m := state.Machine
 	switch {
+	case m == nil && e.full && e.trust == TrustByPerson:
+		return refuse(ReasonRate, "%d machines wait for approval already: approve or revoke some", maxPending)
 	case m == nil:
 		return nil
 	case m.Status == MachineRevoked:
@@ -262,7 +263,7 @@ func (e *enrolling) admit(out *Outcome, state *State) error {
 	for _, v := range state.Volumes {
 		out.DropVolumes = append(out.DropVolumes, v.ID)
 	}
-	out.Machine = e.newMachine()
+	out.Machine = e.newMachine(state.Machine)
 	for _, asked := range e.statement.Volumes {
 		if err := e.addVolume(out, asked); err != nil {
 			return err
@@ -271,7 +272,12 @@ func (e *enrolling) admit(out *Outcome, state *State) error {
 	return nil
 }
 
-func (e *enrolling) newMachine() *Machine {
+// newMachine returns the machine's row. One that begins anew gets no younger.
+func (e *enrolling) newMachine(before *Machine) *Machine {
+	created := e.service.Clock()
+	if before != nil {
+		created = before.Created
+	}
 	proposed := e.details.Name
 	if !validMachineName(proposed) {
 		proposed = "machine-" + exchange.ShortID(e.attested.Machine)
@@ -279,7 +285,7 @@ func (e *enrolling) newMachine() *Machine {
 	return &Machine{
 		ID: e.attested.Machine, Proposed: proposed, Group: DefaultGroup, Status: MachinePending,
 		EK: e.keys.EK, EKCert: e.keys.EKCertificate, AK: e.keys.AK, AKName: e.ak.Name, Trust: e.trust,
-		Tier: string(e.boot.Tier), Counters: e.boot.Counters, Created: e.service.Clock(),
+		Tier: string(e.boot.Tier), Counters: e.boot.Counters, Created: created,
 	}
 }
 

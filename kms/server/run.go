@@ -22,7 +22,8 @@ type Listeners struct {
 const (
 	// sequenceEvery is how often entries are brought into the audit log's tree.
 	sequenceEvery = 500 * time.Millisecond
-	// upkeepEvery is how often refusals are recorded and keys are looked after.
+	// upkeepEvery is how often refusals are recorded, enrolments expire and keys
+	// are looked after.
 	upkeepEvery = time.Minute
 	// stopTimeout bounds how long requests in flight may go on.
 	stopTimeout = 25 * time.Second
@@ -147,7 +148,7 @@ func (s *Server) sequenceAll(ctx context.Context) error {
 }
 
 func (s *Server) upkeep(ctx context.Context) error {
-	return errors.Join(s.Service.FlushAggregates(ctx), s.Upkeep(ctx))
+	return errors.Join(s.Service.FlushAggregates(ctx), s.Service.ExpirePending(ctx), s.Upkeep(ctx))
 }
 
 // quiet drops what anybody can make net/http write by breaking a handshake off.
