@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -231,6 +232,33 @@ func TestAttack19TooManyConnections(t *testing.T) {
 	for _, conn := range held {
 		conn.Close()
 	}
+}
+
+// TestAttack19SlowBodiesGiveWay takes every connection with a body that never
+// ends: a machine's new connection takes the place of the one that has been
+// arriving longest.
+func TestAttack19SlowBodiesGiveWay(t *testing.T) {
+	r := newRig(t, func(c *config.Config) {
+		c.Limits.Connections, c.Limits.ConnectionsPerSource = 16, 8
+		c.Limits.BodyTimeout = config.Duration(10 * time.Minute)
+	})
+	m := r.active("web-17")
+	r.measured("keywright_guest_connections", 0)
+	answers := make(chan string, 16)
+	for i := range 16 {
+		conn := r.secure(dialFrom(fmt.Sprintf("127.0.1.%d", i/8+1)))
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", api.PathBootRelease)
+		go func() {
+			line, _ := bufio.NewReader(conn).ReadString('\n') // it may be cut off when the test ends
+			answers <- line
+		}()
+	}
+	r.measured("keywright_guest_body_bytes", 16*101*2)
+	require.Eventually(t, func() bool {
+		_, err := m.Unlock(t.Context(), r.guest("127.0.0.9"))
+		return err == nil
+	}, 10*time.Second, 100*time.Millisecond)
+	assert.Equal(t, "HTTP/1.1 503 Service Unavailable\r\n", <-answers, "who made room is told to come again")
 }
 
 // TestAttack19SlowBodiesHoldWhatTheySent fills the memory for bodies from one

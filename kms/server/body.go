@@ -91,12 +91,16 @@ func (b *bodies) makeRoom(asking *charge) bool {
 	if front == nil || front.Value == asking {
 		return false
 	}
-	oldest := front.Value.(*charge) //nolint:errcheck,forcetypeassert // nothing else is put in
-	oldest.gone = true
-	b.settle(oldest)
-	b.add(oldest, -oldest.bytes)
-	oldest.stop()
+	b.end(front.Value.(*charge)) //nolint:errcheck,forcetypeassert // nothing else is put in
 	return true
+}
+
+// end ends a body that arrives.
+func (b *bodies) end(c *charge) {
+	c.gone = true
+	b.settle(c)
+	b.add(c, -c.bytes)
+	c.stop()
 }
 
 func (b *bodies) add(c *charge, bytes int64) {
@@ -119,6 +123,15 @@ func (c *charge) arrive(stop func()) {
 	c.bodies.mu.Lock()
 	defer c.bodies.mu.Unlock()
 	c.stop, c.place = stop, c.bodies.arriving.PushBack(c)
+}
+
+// giveWay ends the body unless it is complete.
+func (c *charge) giveWay() {
+	c.bodies.mu.Lock()
+	defer c.bodies.mu.Unlock()
+	if c.place != nil {
+		c.bodies.end(c)
+	}
 }
 
 // complete tells that all of it is here: it does not give way any more.
@@ -149,6 +162,9 @@ func (c *charge) read(w http.ResponseWriter, r *http.Request, limit int, now tim
 	_ = control.SetReadDeadline(now.Add(c.bodies.limits.BodyTimeout))
 	c.arrive(func() { _ = control.SetReadDeadline(now) })
 	defer c.complete()
+	connection := connectionFrom(r.Context())
+	connection.arrive(c.giveWay)
+	defer connection.arrived()
 	var body []byte
 	most := limit + 1 // one more than is allowed, to see what is too long
 	if r.ContentLength >= 0 {

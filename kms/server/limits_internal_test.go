@@ -199,6 +199,45 @@ func TestConnectionHasAMomentBeforeItGivesWay(t *testing.T) {
 	assert.Zero(t, a.waiting.Len())
 }
 
+func TestBodyHasAMomentBeforeItGivesWay(t *testing.T) {
+	limits := DefaultLimits()
+	limits.Connections = 3
+	now := time.Unix(1e9, 0)
+	a := newConnections(&limits, func() time.Time { return now }, func() {})
+	connect := func() (*connection, *connection) { return a.admit(pipeFrom{address: "192.0.2.1:1"}) }
+	var gaveWay []int
+	var held []*connection
+	for i := range 3 {
+		c, _ := connect()
+		a.track(c, http.StateActive)
+		c.arrive(func() { gaveWay = append(gaveWay, i) })
+		held = append(held, c)
+	}
+	none, _ := connect()
+	assert.Nil(t, none, "they had no time yet")
+	now = now.Add(requestGrace)
+	held[0].arrived()
+	fourth, evicted := connect()
+	require.NotNil(t, fourth)
+	assert.Same(t, held[1], evicted, "the first is being served")
+	evicted.giveUp()
+	assert.Equal(t, []int{1}, gaveWay)
+	assert.Equal(t, 3, a.count())
+
+	// It was served all the same: nothing counts it any more, so it ends.
+	evicted.arrived()
+	a.track(evicted, http.StateIdle)
+	assert.Equal(t, 3, a.count())
+	assert.Equal(t, 1, a.waiting.Len(), "the fourth")
+	for _, c := range append(held, fourth) {
+		require.NoError(t, c.Close())
+	}
+	assert.Zero(t, a.count())
+	assert.Zero(t, a.waiting.Len()+a.arriving.Len())
+	connectionFrom(t.Context()).arrive(nil) // a request of no such connection
+	connectionFrom(t.Context()).arrived()
+}
+
 // pipeFrom is a connection of which only the address matters.
 type pipeFrom struct {
 	net.Conn

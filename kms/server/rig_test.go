@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -166,6 +167,15 @@ func (r *rig) send(listener, method, path, body string, headers ...string) (head
 	return head{response.StatusCode, response.Header}, string(text)
 }
 
+// measured waits until a metric has a value.
+func (r *rig) measured(metric string, value int) {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool {
+		_, text := r.send("metrics", http.MethodGet, api.PathMetrics, "")
+		return strings.Contains(text, fmt.Sprintf("\n%s %d\n", metric, value))
+	}, 10*time.Second, 20*time.Millisecond, metric)
+}
+
 // pin is what a guest pins of the service.
 func (r *rig) pin() [32]byte {
 	r.t.Helper()
@@ -186,8 +196,9 @@ func (r *rig) machine(name string) *sim.Machine {
 // active returns a machine that is enrolled, approved and restarted.
 func (r *rig) active(name string) *sim.Machine {
 	r.t.Helper()
-	m := r.machine(name)
-	require.NoError(r.t, m.Enroll(r.t.Context(), r.guest("127.0.0.1")))
+	m, guest := r.machine(name), r.guest("127.0.0.1")
+	defer guest.Close()
+	require.NoError(r.t, m.Enroll(r.t.Context(), guest))
 	_, err := r.operator().ApproveMachine(r.t.Context(), name, api.ApproveMachine{EKHash: m.TPM.Machine()})
 	require.NoError(r.t, err)
 	m.Boot()

@@ -69,7 +69,7 @@ func (s *Server) guestServer(ctx context.Context) *http.Server {
 	// One request at a time on a connection: its limits are then those of requests.
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
-	server.ConnState = s.connections.track
+	server.ConnState, server.ConnContext = s.connections.track, withConnection
 	return server
 }
 
