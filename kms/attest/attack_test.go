@@ -237,6 +237,28 @@ func TestAttack07SecondSecureBootStateIsUnexplained(t *testing.T) {
 	assert.Len(t, boot.Measurement.Values(claims.Unexplained), 1)
 }
 
+// Attack 7: the firmware's separator under a false type, so that what runs later
+// seems to be the firmware: it measures that Secure Boot is enabled.
+func TestAttack07HiddenSeparatorStillEndsTheFirmware(t *testing.T) {
+	const unknown = 0x1234
+	state := digested(7, evVariableConfig, efiVariable(globalVendor, "SecureBoot", "\x01"))
+	for _, name := range []string{"ovmf-uki", "seabios-kernel"} {
+		log := edited(t, name, func(events []logEvent) []logEvent {
+			for i := range events {
+				// The separator, and the true state of Secure Boot.
+				if e := &events[i]; e.pcr == 7 && (e.kind == evSeparator || strings.Contains(string(e.data), wide("SecureBoot"))) {
+					e.kind = unknown
+				}
+			}
+			return append(events, state)
+		})
+		boot := appraise(t, log)
+		assert.Empty(t, boot.Measurement.Values(claims.SecureBoot), name)
+		assert.Len(t, boot.Measurement.Values(claims.Separator), len(appraise(t, readLog(t, name)).Measurement.Values(claims.Separator)), name)
+		assert.Equal(t, claims.Identity, boot.Tier, name)
+	}
+}
+
 // Attack 7: data that the digest covers and that is no variable.
 func TestAttack07MalformedVariableIsUnexplained(t *testing.T) {
 	good := efiVariable(securityVendor, "dbx", "x")

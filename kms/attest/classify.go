@@ -116,13 +116,14 @@ func inPCR(e *event, value string) string {
 
 // explain returns the claim for an event, or no name. Whatever the claim, its
 // value determines the digest; so a false type can make a claim's name wrong
-// but not its measurement equal to that of another boot.
+// but not its measurement equal to that of another boot. The separator of the
+// firmware's PCRs is known by its digest, as for checkSeparators: what stands
+// before and behind it means different things.
 func (s seen) explain(e *event) (name, value string) {
+	if separator, ok := separatorOf(e); ok && (e.pcr <= 7 || e.kind == evSeparator) {
+		return claims.Separator, inPCR(e, separator)
+	}
 	switch e.kind {
-	case evSeparator:
-		if separator, ok := separatorOf(e); ok {
-			return claims.Separator, inPCR(e, separator)
-		}
 	case evAction, evEFIAction:
 		if isAction(e.data) && e.covered() {
 			return claims.Action, inPCR(e, string(e.data))
