@@ -93,22 +93,18 @@ func (s *Service) prepareApproval(ctx context.Context, actor audit.Actor, m *Mac
 	return p, p.findMeasurement(ctx, m)
 }
 
-// findMeasurement reads the claims to approve: they may be known in another
-// group than the one the machine goes to.
-func (p *approving) findMeasurement(ctx context.Context, m *Machine) error {
-	ref, group := p.approval.Measurement, ""
-	if ref == "" {
-		if m.Expected == ([32]byte{}) {
-			return usage("machine/%s has not finished its enrolment: run keywright-unlock enroll on it again", m.ID)
-		}
-		ref, group = hexDigest(m.Expected), m.Group
-	}
-	found, err := p.service.FindMeasurement(ctx, ref, group)
-	if err != nil {
+// findMeasurement reads the claims to approve: of the group that the machine
+// goes to, or of any other where that one does not know them.
+func (p *approving) findMeasurement(ctx context.Context, m *Machine) (err error) {
+	if p.approval.Measurement != "" {
+		p.measurement, err = p.service.findForGroup(ctx, p.approval.Measurement, p.group)
 		return err
 	}
-	p.measurement = found
-	return nil
+	if m.Expected == ([32]byte{}) {
+		return usage("machine/%s has not finished its enrolment: run keywright-unlock enroll on it again", m.ID)
+	}
+	p.measurement, err = p.service.FindMeasurement(ctx, hexDigest(m.Expected), m.Group)
+	return err
 }
 
 func (p *approving) decide(state State) (Outcome, error) {

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"keywright.dev/kms/audit"
@@ -93,7 +94,7 @@ func (s *Service) ApproveMeasurement(ctx context.Context, actor audit.Actor, ref
 // determines the claims.
 func (s *Service) findForGroup(ctx context.Context, ref, group string) (*Measurement, error) {
 	found, err := s.FindMeasurement(ctx, ref, group)
-	if err == nil || group == "" {
+	if group == "" || !errors.Is(err, ErrNotFound) {
 		return found, err
 	}
 	rows, listErr := s.Store.FindMeasurements(ctx, trimKind("measurement", ref), maxFound)
