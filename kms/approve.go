@@ -31,12 +31,23 @@ type Approval struct {
 	// Platform is the digest of the platform set to approve; empty: the one of
 	// the enrolment.
 	Platform string
+	// AnnouncedMeasurement and AnnouncedPlatform are the digests that the
+	// operator saw announced. Where one is given and another is announced by
+	// now, nothing is approved.
+	AnnouncedMeasurement string
+	AnnouncedPlatform    string
+}
+
+// Approved is a machine with the digests that were approved with it.
+type Approved struct {
+	*Machine
+	ApprovedMeasurement, ApprovedPlatform [32]byte
 }
 
 // ApproveMachine makes a pending machine active, and approves the boot and the
 // platform announced for it. On an active machine it approves the named
 // measurement and platform.
-func (s *Service) ApproveMachine(ctx context.Context, actor audit.Actor, ref string, a Approval) (*Machine, error) {
+func (s *Service) ApproveMachine(ctx context.Context, actor audit.Actor, ref string, a Approval) (*Approved, error) {
 	found, err := s.FindMachine(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -52,7 +63,7 @@ func (s *Service) ApproveMachine(ctx context.Context, actor audit.Actor, ref str
 	if err := s.Store.Transact(ctx, key, p.decide); err != nil {
 		return nil, fmt.Errorf("approving machine/%s: %w", found.ID, err)
 	}
-	return p.approved, nil
+	return &Approved{p.approved, p.measurement.Digest, p.platform}, nil
 }
 
 // approving is one approval under way.
@@ -63,11 +74,17 @@ type approving struct {
 	name, group string
 	measurement *Measurement
 	platform    [32]byte
-	approved    *Machine
+	// announced and announcedPlatform are what the machine must still announce
+	// when it is approved.
+	announced, announcedPlatform [32]byte
+	approved                     *Machine
 }
 
 func (s *Service) prepareApproval(ctx context.Context, actor audit.Actor, m *Machine, a Approval) (*approving, error) {
-	p := &approving{service: s, actor: actor, approval: a, name: a.Name, group: a.Group, platform: m.ExpectedPlatform}
+	p := &approving{
+		service: s, actor: actor, approval: a, name: a.Name, group: a.Group,
+		platform: m.ExpectedPlatform, announced: m.Expected, announcedPlatform: m.ExpectedPlatform,
+	}
 	if p.name == "" {
 		p.name = m.Name
 	}
@@ -83,12 +100,21 @@ func (s *Service) prepareApproval(ctx context.Context, actor audit.Actor, m *Mac
 	if !validGroup(p.group) {
 		return nil, usage("the group %.70q is not a name: use a-z, 0-9, - and ., at most %d characters", p.group, MaxName)
 	}
-	if a.Platform != "" {
-		digest, ok := parseDigest(a.Platform)
-		if !ok {
-			return nil, usage("--platform is not 64 hexadecimal digits")
+	for _, given := range []struct {
+		text, name string
+		digest     *[32]byte
+	}{
+		{a.Platform, "--platform", &p.platform},
+		{a.AnnouncedMeasurement, "the measurement announced", &p.announced},
+		{a.AnnouncedPlatform, "the platform announced", &p.announcedPlatform},
+	} {
+		digest, ok := parseDigest(given.text)
+		switch {
+		case ok:
+			*given.digest = digest
+		case given.text != "":
+			return nil, usage("%s is not 64 hexadecimal digits", given.name)
 		}
-		p.platform = digest
 	}
 	return p, p.findMeasurement(ctx, m)
 }
@@ -145,6 +171,10 @@ func (p *approving) check(state *State) error {
 		return usage("it is revoked")
 	case !m.Committed:
 		return usage("it has not finished its enrolment: run keywright-unlock enroll on it again")
+	case m.Expected != p.announced:
+		return usage("it announced another measurement meanwhile: look at it again with `keywright machine show`")
+	case m.ExpectedPlatform != p.announcedPlatform:
+		return usage("it announced another platform meanwhile: look at it again with `keywright machine show`")
 	case state.NameHolder != "" && state.NameHolder != m.ID:
 		return usage("another machine has the name %q: choose one with --name", p.name)
 	case state.Platform == nil:

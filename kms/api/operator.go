@@ -57,6 +57,19 @@ type ApproveMachine struct {
 	// Platform is the digest of the platform set to approve; empty approves the
 	// one of the enrolment.
 	Platform string `json:"platform,omitempty"`
+	// AnnouncedMeasurement and AnnouncedPlatform are the digests that the operator
+	// saw as expected and expected_platform. Where one is given and another is
+	// announced by now, nothing is approved.
+	AnnouncedMeasurement string `json:"announced_measurement,omitempty"`
+	AnnouncedPlatform    string `json:"announced_platform,omitempty"`
+}
+
+// ApprovedMachine is the answer to an approval: the machine, and the digests that
+// were approved with it.
+type ApprovedMachine struct {
+	Machine
+	ApprovedMeasurement string `json:"approved_measurement"`
+	ApprovedPlatform    string `json:"approved_platform"`
 }
 
 // RenameMachine is the body of a rename.

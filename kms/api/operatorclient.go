@@ -100,8 +100,8 @@ func (o *OperatorClient) Machine(ctx context.Context, ref string) (MachineDetail
 }
 
 // ApproveMachine approves a pending machine.
-func (o *OperatorClient) ApproveMachine(ctx context.Context, ref string, a ApproveMachine) (Machine, error) {
-	return post[Machine](ctx, o.c, at(PathMachineApprove, ref), a)
+func (o *OperatorClient) ApproveMachine(ctx context.Context, ref string, a ApproveMachine) (ApprovedMachine, error) {
+	return post[ApprovedMachine](ctx, o.c, at(PathMachineApprove, ref), a)
 }
 
 // RenameMachine gives a machine another name.

@@ -53,7 +53,7 @@ func (o *operators) addMachines() {
 		Route: Route{Method: http.MethodGet, Path: api.PathMachine, Action: "machine.show", Summary: "Show a machine."},
 		find:  findMachine[*RefInput](o), act: o.showMachine,
 	})
-	register(o, operation[approveMachineInput, *kms.Machine, api.Machine]{
+	register(o, operation[approveMachineInput, *kms.Machine, api.ApprovedMachine]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMachineApprove, Action: kms.ActionApprove, Summary: "Approve a machine and the boot announced for it."},
 		find:  findMachine[*approveMachineInput](o), act: o.approveMachine,
 	})
@@ -133,8 +133,15 @@ func (o *operators) measurementsOf(ctx context.Context, m *kms.Machine) ([]api.M
 	return list, nil
 }
 
-func (o *operators) approveMachine(ctx context.Context, m *kms.Machine, in *approveMachineInput) (api.Machine, error) {
-	return machineAnswer(o.server.Service.ApproveMachine(ctx, stateOf(ctx).peer.actor(), m.ID, kms.Approval(in.Body)))
+func (o *operators) approveMachine(ctx context.Context, m *kms.Machine, in *approveMachineInput) (api.ApprovedMachine, error) {
+	approved, err := o.server.Service.ApproveMachine(ctx, stateOf(ctx).peer.actor(), m.ID, kms.Approval(in.Body))
+	if err != nil {
+		return api.ApprovedMachine{}, err
+	}
+	return api.ApprovedMachine{
+		Machine:             machineOf(approved.Machine),
+		ApprovedMeasurement: hexOf(approved.ApprovedMeasurement), ApprovedPlatform: hexOf(approved.ApprovedPlatform),
+	}, nil
 }
 
 func (o *operators) renameMachine(ctx context.Context, m *kms.Machine, in *renameMachineInput) (api.Machine, error) {

@@ -89,6 +89,9 @@ Read the EK hash from the hypervisor, not from here, and give it with --ek-hash:
 it shows that this is the machine you mean. It is required unless a pinned CA or
 the inventory vouches for the TPM.
 
+What is approved is what the machine announces when the command begins, and it is
+printed. If it announces something else meanwhile, nothing is approved.
+
 On an active machine it approves the measurement and the platform you name.`,
 		Args: exactly("MACHINE"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -96,18 +99,17 @@ On an active machine it approves the measurement and the platform you name.`,
 			if err != nil {
 				return err
 			}
+			body.AnnouncedMeasurement, body.AnnouncedPlatform = before.Expected, before.ExpectedPlatform
 			if dryRun {
 				return p.print(before, func(w io.Writer) { writeApproval(w, before, body) })
 			}
-			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Machine, error) {
+			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.ApprovedMachine, error) {
 				return o.ApproveMachine(ctx, before.ID, body)
 			})
 			if m, err = on(refOf(before.Machine), m, err); err != nil {
 				return err
 			}
-			return p.print(m, func(w io.Writer) {
-				fmt.Fprintf(w, "machine/%s is %s in group %s\n", m.Name, m.Status, m.Group)
-			})
+			return p.print(m, func(w io.Writer) { writeApproved(w, m) })
 		},
 	}
 	c.Flags().StringVar(&body.EKHash, "ek-hash", "", "the EK hash that the hypervisor shows for this machine's TPM")
@@ -131,6 +133,11 @@ func refOf(m api.Machine) string {
 	default:
 		return "machine/" + short(m.ID)
 	}
+}
+
+func writeApproved(w io.Writer, m api.ApprovedMachine) {
+	fmt.Fprintf(w, "machine/%s is %s in group %s\n", m.Name, m.Status, m.Group)
+	fields(w, "measurement", m.ApprovedMeasurement, "platform", m.ApprovedPlatform)
 }
 
 func writeApproval(w io.Writer, m api.MachineDetails, a api.ApproveMachine) {
