@@ -150,3 +150,29 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	assert.NotContains(t, metrics, m.TPM.Machine())
 	assert.NotContains(t, metrics, "web-17")
 }
+
+// TestApprovalIsAllowedForTheGroupThatTheMachineGoesTo moves machines into a
+// group that the operator may approve nothing for.
+func TestApprovalIsAllowedForTheGroupThatTheMachineGoesTo(t *testing.T) {
+	site := filepath.Join(t.TempDir(), "site.cedar")
+	require.NoError(t, os.WriteFile(site, []byte(`@id("production-is-ours")
+forbid (principal, action == Action::"machine.approve", resource in Group::"production");
+`), 0o600))
+	r := newRig(t, func(c *config.Config) { c.Policy.Files = []string{site} })
+	m := r.machine("web-17")
+	require.NoError(t, m.Enroll(t.Context(), r.guest("127.0.0.1")))
+	approve := func(group string) error {
+		_, err := r.operator().ApproveMachine(t.Context(), "web-17", api.ApproveMachine{EKHash: m.TPM.Machine(), Group: group})
+		return err
+	}
+	refusedWith(t, api.CodeForbidden, approve("production"))
+	found, err := r.operator().AuditEntries(t.Context(), api.ListQuery{Action: "machine.approve"})
+	require.NoError(t, err)
+	require.Len(t, found.Items, 1)
+	assert.Equal(t, []string{"production-is-ours"}, found.Items[0].Policies)
+	require.NoError(t, approve("web"))
+	refusedWith(t, api.CodeForbidden, approve("production"))
+	shown, err := r.operator().Machine(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Equal(t, "web", shown.Group)
+}

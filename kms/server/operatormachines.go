@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 
@@ -133,8 +134,18 @@ func (o *operators) measurementsOf(ctx context.Context, m *kms.Machine) ([]api.M
 	return list, nil
 }
 
+// approveMachine was allowed for the group that the machine is in; the approval
+// is worth something in the one that it goes to.
 func (o *operators) approveMachine(ctx context.Context, m *kms.Machine, in *approveMachineInput) (api.ApprovedMachine, error) {
-	approved, err := o.server.Service.ApproveMachine(ctx, stateOf(ctx).peer.actor(), m.ID, kms.Approval(in.Body))
+	approval := kms.Approval(in.Body)
+	if approval.Group = cmp.Or(approval.Group, m.Group); approval.Group != m.Group {
+		moved := policyMachine(m)
+		moved.Group = approval.Group
+		if err := o.authorize(ctx, kms.ActionApprove, object{moved, "machine/" + m.ID}); err != nil {
+			return api.ApprovedMachine{}, err
+		}
+	}
+	approved, err := o.server.Service.ApproveMachine(ctx, stateOf(ctx).peer.actor(), m.ID, approval)
 	if err != nil {
 		return api.ApprovedMachine{}, err
 	}
