@@ -82,6 +82,9 @@ func (s *Server) notReady(ctx context.Context) []string {
 		s.Logger.Warn("the store does not answer", "error", err)
 		reasons = append(reasons, "the store does not answer")
 	}
+	if s.Store.Err() != nil {
+		reasons = append(reasons, "the store takes no changes since writing to disk failed")
+	}
 	s.Metrics.ready.Set(map[bool]float64{true: 1}[len(reasons) == 0])
 	return reasons
 }

@@ -25,13 +25,16 @@ const (
 	// upkeepEvery is how often refusals are recorded, enrolments expire and keys
 	// are looked after.
 	upkeepEvery = time.Minute
+	// watchEvery is how often the store is asked whether it failed.
+	watchEvery = 200 * time.Millisecond
 	// stopTimeout bounds how long requests in flight may go on.
 	stopTimeout = 25 * time.Second
 )
 
 // Run serves until ctx ends. Then it admits nothing any more, lets requests in
 // flight finish, records and sequences what is left, and returns. It returns an
-// error if a listener fails or what was left could not be recorded.
+// error if a listener fails, if the store takes no more changes, or if what was
+// left could not be recorded.
 func (s *Server) Run(ctx context.Context, l Listeners) error {
 	// Requests in flight outlive ctx.
 	serving := context.WithoutCancel(ctx)
@@ -51,6 +54,7 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 	serve("metrics", func() error { return metrics.Serve(l.Metrics) })
 	group.Go(func() { s.repeat(ctx, sequenceEvery, "sequencing the audit log", s.sequenceAll) })
 	group.Go(func() { s.repeat(ctx, upkeepEvery, "looking after the service", s.upkeep) })
+	group.Go(func() { s.watchStore(ctx, stop) })
 	s.running.Store(true)
 
 	<-ctx.Done()
@@ -110,6 +114,24 @@ func (s *Server) stop(ctx context.Context, servers ...*http.Server) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, s.sequenceAll(ctx))...)
+}
+
+// watchStore ends the service when the store fails: only a new process finds out
+// what the disk holds.
+func (s *Server) watchStore(ctx context.Context, stop context.CancelCauseFunc) {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := s.Store.Err(); err != nil {
+			stop(fmt.Errorf("the service ends, to be started anew: %w", err))
+			return
+		}
+	}
 }
 
 // repeat does something now and then until ctx ends. An error is logged, and

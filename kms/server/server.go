@@ -23,6 +23,9 @@ import (
 type Store interface {
 	kms.Reader
 	kms.LogReader
+	// Err returns why the store takes no more changes, or nil while it does. What
+	// it holds is unknown then, until it is opened anew.
+	Err() error
 }
 
 // Backups are the store as backups see it.
