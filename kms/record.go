@@ -58,7 +58,7 @@ func (s *Service) entry(d draft, outcome audit.Outcome, refusal *Refusal) (LogEn
 	}
 	e := audit.Entry{
 		ID: id, Time: s.Clock(), Actor: d.actor, Action: d.action, Object: d.object, Outcome: outcome,
-		Policies: d.policies, Request: d.request, Release: d.release, Count: 1,
+		Policies: audit.BoundPolicies(d.policies), Request: d.request, Release: d.release, Count: 1,
 	}
 	if refusal != nil {
 		e.Code = string(refusal.Reason)

@@ -1,6 +1,8 @@
 package kms_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/policy"
 )
 
 func TestMachineUnlocksItself(t *testing.T) {
@@ -186,6 +189,29 @@ func TestWaitingMeasurementsOfAMachineAreBounded(t *testing.T) {
 	rows, err := f.store.Measurements(t.Context(), "default", "", 100)
 	require.NoError(t, err)
 	assert.Len(t, rows, 1+16)
+}
+
+// TestManyPoliciesDecide has more policies permit a release, and forbid one, than
+// an entry names.
+func TestManyPoliciesDecide(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	policies := func(effect string) {
+		var text strings.Builder
+		for i := range 40 {
+			fmt.Fprintf(&text, "@id(\"p%d\") %s (principal is Machine, action == Action::\"boot.release\", resource is Volume);\n", i, effect)
+		}
+		var err error
+		f.policy, err = policy.New(policy.Document{Name: "many", Text: []byte(text.String())})
+		require.NoError(t, err)
+	}
+	policies("forbid")
+	_, err := m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonPolicy, err)
+	policies("permit")
+	_, err = m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err)
+	assert.Len(t, f.lastEntry(m.TPM.Machine()).Policies, audit.MaxPolicies)
 }
 
 // TestRefusalIsExplainedAmongManySeen fills the group with measurements that

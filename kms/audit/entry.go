@@ -102,7 +102,8 @@ type Entry struct {
 	Outcome Outcome
 	// Code is the short reason that the caller was told; empty where all went well.
 	Code string
-	// Policies are the ids of the policies that determined the decision.
+	// Policies are the ids of the policies that determined the decision; see
+	// [BoundPolicies].
 	Policies []string
 	// Facts are ordered; see [BoundFacts].
 	Facts []Fact

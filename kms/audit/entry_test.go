@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -155,6 +156,23 @@ func TestBoundFactsKeepsWhatFitsAndCountsTheRest(t *testing.T) {
 	assert.True(t, strings.HasPrefix(odd.Is, "\uFFFDé"))
 	assert.True(t, strings.HasSuffix(odd.Is, "é…"))
 	assert.LessOrEqual(t, len(odd.Is), audit.MaxValue)
+}
+
+func TestBoundPoliciesAlwaysFitsAnEntry(t *testing.T) {
+	var ids []string
+	for n := range 256 {
+		e := entryN(0)
+		e.Policies = audit.BoundPolicies(ids)
+		_, err := e.Marshal()
+		require.NoError(t, err, "%d policies", n)
+		ids = append(ids, strings.Repeat("p", 60)+strconv.Itoa(n))
+	}
+	bounded := audit.BoundPolicies(ids)
+	require.Len(t, bounded, audit.MaxPolicies)
+	assert.Equal(t, ids[:audit.MaxPolicies-1], bounded[:audit.MaxPolicies-1])
+	assert.Equal(t, "(omitted) 225", bounded[audit.MaxPolicies-1])
+	assert.Equal(t, strings.Repeat("p", 60)+"31", ids[audit.MaxPolicies-1], "the caller's list is as it was")
+	assert.Len(t, audit.BoundPolicies(ids[:audit.MaxPolicies]), audit.MaxPolicies)
 }
 
 // TestEntryHasNoFieldForASecret walks the type: strings of bounded shape, fixed

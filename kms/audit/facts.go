@@ -11,7 +11,7 @@ import (
 // an entry too large.
 const maxFactBytes = 40 << 10
 
-// omitted names the last fact of a list that [BoundFacts] shortened.
+// omitted names what ends a list that [BoundFacts] or [BoundPolicies] shortened.
 const omitted = "(omitted)"
 
 // BoundFacts returns facts that an entry accepts, whatever their origin, so
@@ -31,6 +31,17 @@ func BoundFacts(facts []Fact) []Fact {
 		bounded = append(bounded, f)
 	}
 	return bounded
+}
+
+// BoundPolicies returns at most as many ids as an entry accepts, so that no set of
+// policies can make a decision unrecordable: those left out are counted in a last
+// one, "(omitted) 9", which no policy can have.
+func BoundPolicies(ids []string) []string {
+	if len(ids) <= MaxPolicies {
+		return ids
+	}
+	kept := ids[: MaxPolicies-1 : MaxPolicies-1]
+	return append(kept, omitted+" "+strconv.Itoa(len(ids)-len(kept)))
 }
 
 func boundName(s string) string {
