@@ -29,15 +29,13 @@ func (s *Service) RenameMachine(ctx context.Context, actor audit.Actor, ref, nam
 }
 
 // RevokeMachine denies a machine every key from this transaction on. It
-// returns the volumes whose secrets the machine may have kept from before.
+// returns the volumes whose secrets the machine may have kept from before: all,
+// for the enrolment delivered them.
 func (s *Service) RevokeMachine(ctx context.Context, actor audit.Actor, ref, reason string) (*Machine, []Volume, error) {
 	var opens []Volume
 	m, err := s.changeMachine(ctx, actor, ref, Key{}, ActionRevoke, func(state *State, d *draft) (Machine, error) {
 		m := *state.Machine
-		opens = opens[:0]
-		if !m.LastRelease.IsZero() || m.Committed {
-			opens = append(opens, state.Volumes...)
-		}
+		opens = state.Volumes
 		d.fact("status", string(m.Status), string(MachineRevoked))
 		d.fact("reason", "", reason)
 		m.Status = MachineRevoked

@@ -72,6 +72,17 @@ func TestUnmeasuredBootIsNotApproved(t *testing.T) {
 	}
 }
 
+// TestRevocationTellsWhatMayBeOpenAlready revokes a machine that never booted:
+// its enrolment delivered the keys.
+func TestRevocationTellsWhatMayBeOpenAlready(t *testing.T) {
+	f := newFixture(t)
+	m := f.machine("web-17")
+	require.NoError(t, m.Complete(t.Context(), f.guest()))
+	_, opens, err := f.RevokeMachine(t.Context(), operator(), m.TPM.Machine(), "")
+	require.NoError(t, err)
+	assert.Len(t, opens, 2)
+}
+
 func TestReferences(t *testing.T) {
 	f := newFixture(t)
 	m := f.active("web-17")

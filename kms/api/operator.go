@@ -86,8 +86,8 @@ type Revoke struct {
 // Revoked reports a revocation and what the revoked thing still opens.
 type Revoked struct {
 	Machine Machine `json:"machine"`
-	// StillOpens are the volumes whose secrets the machine may have kept from
-	// earlier releases.
+	// StillOpens are the volumes whose secrets the machine may have kept, from its
+	// enrolment or from earlier releases.
 	StillOpens []Volume `json:"still_opens"`
 }
 

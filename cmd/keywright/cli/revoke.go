@@ -54,10 +54,6 @@ func writeRevocation(w io.Writer, m api.MachineDetails) {
 
 func writeRevoked(w io.Writer, r api.Revoked) {
 	fmt.Fprintf(w, "%s is revoked: it gets no keys from now on\n", refOf(r.Machine))
-	if len(r.StillOpens) == 0 {
-		fmt.Fprintln(w, "it never received any")
-		return
-	}
 	fmt.Fprintln(w, "with keys that it received before, it may still open:")
 	for _, v := range r.StillOpens {
 		fmt.Fprintf(w, "  volume/%s  LUKS %s\n", short(v.ID), v.UUID)
