@@ -10,6 +10,7 @@ import (
 
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/kms/root/file"
+	"keywright.dev/kms/store/sqlite"
 )
 
 // Names in the data folder.
@@ -27,7 +28,8 @@ func SocketPath(data string) string { return filepath.Join(data, socketFile) }
 
 // prepareFolder makes the data folder and refuses one that others can enter.
 func prepareFolder(data string) error {
-	if err := os.MkdirAll(data, 0o700); err != nil {
+	// The store makes no folder that is there: this is the one place to sync it.
+	if err := sqlite.MakeDir(data); err != nil {
 		return fmt.Errorf("making the data folder: %w", err)
 	}
 	info, err := os.Stat(data)

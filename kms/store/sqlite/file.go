@@ -25,7 +25,7 @@ const (
 // claim locks the store at path for this process, until the file is closed.
 // SQLite's own locks would let two servers take turns.
 func claim(path string) (*os.File, error) {
-	if err := makeDir(filepath.Dir(path)); err != nil {
+	if err := MakeDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	lock, err := os.OpenFile(path+lockSuffix, os.O_CREATE|os.O_RDWR, fileMode)
@@ -44,8 +44,10 @@ func claim(path string) (*os.File, error) {
 	return nil, errors.Join(err, lock.Close())
 }
 
-// makeDir makes the directory and what is missing above it, durably.
-func makeDir(dir string) error {
+// MakeDir makes the directory of a store and what is missing above it, with mode
+// 0700. Each is synced into the one above, so that no store is lost with the name
+// of its directory.
+func MakeDir(dir string) error {
 	switch _, err := os.Stat(dir); {
 	case err == nil:
 		return nil
@@ -53,7 +55,7 @@ func makeDir(dir string) error {
 		return err
 	}
 	parent := filepath.Dir(dir)
-	if err := makeDir(parent); err != nil {
+	if err := MakeDir(parent); err != nil {
 		return err
 	}
 	if err := os.Mkdir(dir, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
