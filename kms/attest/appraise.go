@@ -46,8 +46,9 @@ type Appraiser struct {
 	cache *cache
 }
 
-// NewAppraiser returns an appraiser that remembers at most logs event logs; a
-// remembered log takes some 30 KiB. With 0 it remembers none.
+// NewAppraiser returns an appraiser that remembers at most logs event logs, and
+// of them at most [MaxRemembered] bytes; a virtual machine's take 2 to 20 KB.
+// With 0 it remembers none.
 func NewAppraiser(logs int) *Appraiser { return &Appraiser{newCache(logs)} }
 
 // appraised is what an event log alone says.

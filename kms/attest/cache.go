@@ -4,12 +4,19 @@ import (
 	"container/list"
 	"crypto/sha256"
 	"sync"
+
+	"keywright.dev/kms/claims"
 )
+
+// MaxRemembered bounds what an appraiser remembers of all logs, in bytes. A
+// log that somebody made long takes its place from others.
+const MaxRemembered = 8 << 20
 
 // cache keeps the logs seen last, by the SHA-256 of a log's bytes.
 type cache struct {
 	mu     sync.Mutex
-	limit  int
+	limit  int        // of logs
+	bytes  int        // of those that are kept
 	recent *list.List // of *appraised, the last used first
 	byHash map[[sha256.Size]byte]*list.Element
 }
@@ -37,8 +44,24 @@ func (c *cache) put(a *appraised) {
 		return
 	}
 	c.byHash[a.hash] = c.recent.PushFront(a)
-	if c.recent.Len() > c.limit {
+	c.bytes += a.size()
+	for c.recent.Len() > c.limit || c.bytes > MaxRemembered {
 		oldest, _ := c.recent.Remove(c.recent.Back()).(*appraised)
 		delete(c.byHash, oldest.hash)
+		c.bytes -= oldest.size()
 	}
+}
+
+// size is about what the log takes in memory, in bytes: of each claim its text
+// and what holds it.
+func (a *appraised) size() int {
+	const fixed, eachClaim = 1 << 10, 64
+	size := fixed
+	for _, set := range []claims.Set{a.measurement, a.platform} {
+		size += len(set.Marshal()) + set.Len()*eachClaim
+	}
+	for _, c := range a.state {
+		size += len(c.Value) + eachClaim
+	}
+	return size
 }
