@@ -256,22 +256,6 @@ func TestAttack11HeaderOfAnotherIdentity(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestAttack21RowsAreSwapped moves the wrapped secret of one volume to another,
-// as the owner of the database can.
-func TestAttack21RowsAreSwapped(t *testing.T) {
-	f := newFixture(t)
-	m, other := f.active("web-17"), f.active("web-18")
-	stolen, err := f.store.Secrets(t.Context(), other.Volumes[0].ID)
-	require.NoError(t, err)
-	own, err := f.store.Secrets(t.Context(), m.Volumes[0].ID)
-	require.NoError(t, err)
-	own[0].Wrapped = stolen[0].Wrapped
-	f.write(kms.Outcome{Secrets: own})
-	_, err = m.Unlock(t.Context(), f.guest())
-	refusal := refused(t, kms.ReasonVolume, err)
-	assert.Contains(t, refusal.Detail, "does not open")
-}
-
 // TestAttack28AKRowIsSwapped puts a software key in the place of the AK.
 func TestAttack28AKRowIsSwapped(t *testing.T) {
 	f := newFixture(t)

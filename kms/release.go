@@ -234,11 +234,12 @@ func (r *releasing) unwrap(state *State) *Refusal {
 	return nil
 }
 
-// secretContext is what a machine's secret is wrapped under.
+// secretContext is what a machine's secret is wrapped under. Its purpose is what
+// the secret is about to be used for, whatever the row says.
 func secretContext(v *verified, machine string, row *Secret) envelope.Context {
 	return envelope.Context{
 		Keyring: row.Keyring, Version: row.KeyringVersion, Binding: v.binding[:],
-		Machine: machine, Volume: row.Volume, Purpose: row.Purpose, SecretVersion: row.Version,
+		Machine: machine, Volume: row.Volume, Purpose: PurposeKeyslot, SecretVersion: row.Version,
 	}
 }
 
@@ -308,11 +309,12 @@ func findAsked(volumes []exchange.Volume, id string) bool {
 	return slices.ContainsFunc(volumes, func(v exchange.Volume) bool { return v.ID == id })
 }
 
-// findSecret returns the newest secret of a volume in a state.
+// findSecret returns the newest secret in a state that opens a keyslot of a volume.
 func findSecret(secrets []Secret, volume string, status SecretStatus) *Secret {
 	for i := len(secrets) - 1; i >= 0; i-- {
-		if secrets[i].Volume == volume && secrets[i].Status == status {
-			return &secrets[i]
+		s := &secrets[i]
+		if s.Volume == volume && s.Status == status && s.Purpose == PurposeKeyslot {
+			return s
 		}
 	}
 	return nil
