@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"keywright.dev/kms/exchange"
@@ -43,9 +43,12 @@ type Challenges struct {
 	keyStore *Keys
 	clock    func() time.Time
 	random   io.Reader
+
+	// mu is held for reading while a key is used, so that none is wiped then.
+	mu sync.RWMutex
 	// keys holds the current key first, then the previous one, which is
 	// accepted until its last challenge has expired.
-	keys atomic.Pointer[[]challengeKey]
+	keys []challengeKey
 }
 
 // Issue makes a challenge for purpose.
@@ -54,7 +57,12 @@ func (c *Challenges) Issue(purpose exchange.Purpose) (Challenge, error) {
 	if _, err := io.ReadFull(c.random, ch.Nonce[:]); err != nil {
 		return Challenge{}, fmt.Errorf("issuing a challenge: %w", err)
 	}
-	key := (*c.keys.Load())[0]
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if len(c.keys) == 0 {
+		return Challenge{}, fmt.Errorf("issuing a challenge: the service is closed: %w", ErrUnavailable)
+	}
+	key := c.keys[0]
 	ch.Expires = c.clock().Add(ChallengeTTL).UTC().Truncate(time.Millisecond)
 	ch.Token = append(ch.Token, key.id[:]...)
 	ch.Token = binary.BigEndian.AppendUint64(ch.Token, uint64(ch.Expires.UnixMilli()))
@@ -68,6 +76,8 @@ func (c *Challenges) Check(purpose exchange.Purpose, nonce, token []byte) (Redem
 	if len(nonce) != 32 || len(token) != tokenLen {
 		return Redemption{}, refuse(ReasonChallenge, "the challenge or its token has the wrong length")
 	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
 	key, ok := c.find(token)
 	if !ok || !hmac.Equal(key.mac(purpose, [32]byte(nonce), token[:keyIDLen+8]), token[keyIDLen+8:]) {
 		return Redemption{}, refuse(ReasonChallenge, "the challenge is not one of this service and step")
@@ -82,6 +92,8 @@ func (c *Challenges) Check(purpose exchange.Purpose, nonce, token []byte) (Redem
 // credentialSecret derives what the credential of an enrolment holds, so that
 // nothing about the enrolment is stored before it is proved.
 func (c *Challenges) credentialSecret(token, nonce, ekName, akName []byte) (secret.Bytes, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
 	key, ok := c.find(token)
 	if !ok {
 		return secret.Bytes{}, refuse(ReasonChallenge, "the challenge is not one of this service and step")
@@ -95,8 +107,9 @@ func (c *Challenges) credentialSecret(token, nonce, ekName, akName []byte) (secr
 	return secret.New(mac.Sum(nil)), nil
 }
 
+// find returns the key that made a token; c.mu is held.
 func (c *Challenges) find(token []byte) (challengeKey, bool) {
-	for _, k := range *c.keys.Load() {
+	for _, k := range c.keys {
 		if len(token) >= keyIDLen && [keyIDLen]byte(token) == k.id {
 			return k, true
 		}

@@ -21,7 +21,10 @@ func OpenChallenges(ctx context.Context, keys *Keys, clock func() time.Time, ran
 		return nil, err
 	}
 	private.Wipe()
-	return c, c.load(ctx)
+	if err := c.load(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // RotateIfDue replaces the current key once it is older than
@@ -55,19 +58,38 @@ func (c *Challenges) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var accepted []challengeKey
-	for i, row := range rows {
-		if i > 1 || i == 1 && c.clock().Sub(rows[0].Created) > ChallengeTTL {
-			break
-		}
+	accepted := rows[:min(1, len(rows))]
+	if len(rows) > 1 && c.clock().Sub(rows[0].Created) <= ChallengeTTL {
+		accepted = rows[:2]
+	}
+	return c.hold(accepted)
+}
+
+// hold opens the keys of rows and wipes those that it held before.
+func (c *Challenges) hold(rows []ServiceKey) error {
+	var keys []challengeKey
+	for _, row := range rows {
 		key, err := c.open(row)
 		if err != nil {
+			wipeKeys(keys)
 			return err
 		}
-		accepted = append(accepted, key)
+		keys = append(keys, key)
 	}
-	c.keys.Store(&accepted)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wipeKeys(c.keys)
+	c.keys = keys
 	return nil
+}
+
+// Wipe wipes the keys; nothing is issued or recognised after it.
+func (c *Challenges) Wipe() { _ = c.hold(nil) }
+
+func wipeKeys(keys []challengeKey) {
+	for _, k := range keys {
+		k.key.Wipe()
+	}
 }
 
 func (c *Challenges) open(row ServiceKey) (challengeKey, error) {

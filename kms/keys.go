@@ -45,19 +45,27 @@ func OpenKeys(ctx context.Context, store ServiceKeys, roots []root.Root, clock f
 		store: store, roots: roots, clock: clock, random: random,
 		held: make(map[keyringRef]secret.Bytes), current: make(map[string]uint32),
 	}
-	versions, err := store.Keyrings(ctx)
+	if err := k.open(ctx); err != nil {
+		k.Wipe()
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *Keys) open(ctx context.Context) error {
+	versions, err := k.store.Keyrings(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("opening keyrings: %w", err)
+		return fmt.Errorf("opening keyrings: %w", err)
 	}
 	if len(versions) == 0 {
-		return k, k.createFirst(ctx)
+		return k.createFirst(ctx)
 	}
 	for _, v := range versions {
 		if err := k.hold(ctx, v); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return k, nil
+	return nil
 }
 
 // createFirst makes version 1 of the keyrings that every installation has.
@@ -86,6 +94,7 @@ func (k *Keys) makeVersion(ctx context.Context, name string, version uint32) (Ke
 	for _, r := range k.roots {
 		wrapped, err := r.Wrap(ctx, key, keyringContext(name, version))
 		if err != nil {
+			key.Wipe()
 			return KeyringVersion{}, fmt.Errorf("creating keyring/%s@%d: %w", name, version, err)
 		}
 		v.Wrappers = append(v.Wrappers, Wrapper{Root: r.URI(), Wrapped: wrapped})

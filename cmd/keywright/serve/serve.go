@@ -42,9 +42,10 @@ type Service struct {
 	// Server holds the routes.
 	Server *server.Server
 
-	store     *sqlite.Store
-	keys      *kms.Keys
-	listeners server.Listeners
+	store      *sqlite.Store
+	keys       *kms.Keys
+	challenges *kms.Challenges
+	listeners  server.Listeners
 }
 
 // parts are what the domain is made of.
@@ -155,7 +156,8 @@ func (s *Service) openParts(ctx context.Context, o Options, chosen root.Root) (p
 	if p.log, err = openLog(ctx, p.keys, o.Config.Audit.Origin, originOf(host)); err != nil {
 		return p, err
 	}
-	p.challenges, err = kms.OpenChallenges(ctx, p.keys, o.Clock, rand.Reader)
+	s.challenges, err = kms.OpenChallenges(ctx, p.keys, o.Clock, rand.Reader)
+	p.challenges = s.challenges
 	return p, err
 }
 
@@ -181,6 +183,9 @@ func (s *Service) Run(ctx context.Context) error {
 // Close closes what Open opened and wipes the keys.
 func (s *Service) Close() error {
 	closeListeners(s.listeners)
+	if s.challenges != nil {
+		s.challenges.Wipe()
+	}
 	if s.keys != nil {
 		s.keys.Wipe()
 	}
