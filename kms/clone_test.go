@@ -1,6 +1,7 @@
 package kms_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -8,25 +9,48 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/kms"
+	"keywright.dev/kms/audit"
 )
 
+// TestAttack14TPMIsResetAndReplayed resets the TPM alone and extends it with the
+// log of an approved boot. The PCRs are right, so that the keys are released: that
+// is conceded. What cannot be done is to hide it: the reset is counted, the entry
+// of the release shows it, and it never goes away.
 func TestAttack14TPMIsResetAndReplayed(t *testing.T) {
 	f := newFixture(t)
 	m := f.active("web-17")
 	_, err := m.Unlock(t.Context(), f.guest())
 	require.NoError(t, err)
-	// The TPM alone is reset and extended with the same log: PCRs are right, and
-	// the boot after is one like any other. What it cannot do is hide.
+	booted := f.row(m).Counters
+	_, err = m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonReleased, err) // without a reset there is nothing to be had
+
+	m.TPM.Boot(m.Log) // the machine goes on
+	_, err = m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err)
+	counters := factOf(t, f.lastEntry(m.TPM.Machine()), "tpm.counters")
+	assert.Contains(t, counters.Was, fmt.Sprintf("reset %d,", booted.ResetCount))
+	assert.Contains(t, counters.Is, fmt.Sprintf("reset %d,", booted.ResetCount+1))
+	assert.Equal(t, booted.ResetCount+1, f.row(m).Counters.ResetCount)
+	_, err = m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonReleased, err) // one release for each reset
+
 	m.Boot()
 	_, err = m.Unlock(t.Context(), f.guest())
 	require.NoError(t, err)
-	row, err := f.FindMachine(t.Context(), "web-17")
-	require.NoError(t, err)
-	assert.Equal(t, m.TPM.Clock.ResetCount, row.Counters.ResetCount)
+	counters = factOf(t, f.lastEntry(m.TPM.Machine()), "tpm.counters")
+	assert.Contains(t, counters.Is, fmt.Sprintf("reset %d,", booted.ResetCount+2), "its second boot is its third reset")
 
-	m.TPM.Clock.ResetCount--
+	m.TPM.Clock.ResetCount-- // as if there had been none
 	_, err = m.Unlock(t.Context(), f.guest())
 	refused(t, kms.ReasonCounters, err)
+}
+
+func factOf(t *testing.T, entry audit.Entry, name string) audit.Fact {
+	t.Helper()
+	i := slices.IndexFunc(entry.Facts, func(f audit.Fact) bool { return f.Name == name })
+	require.GreaterOrEqual(t, i, 0, "the entry has no fact %s", name)
+	return entry.Facts[i]
 }
 
 func TestAttack15CloneOfTheTPM(t *testing.T) {

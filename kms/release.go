@@ -146,6 +146,7 @@ func (r *releasing) decide(state State) (Outcome, *Refusal, error) {
 		return r.service.refused(out, d, refusal)
 	}
 	d.release = hexDigest(r.release.ID)
+	d.fact("tpm.counters", formatCounters(state.Machine.Counters), formatCounters(r.boot.Counters))
 	out, err := r.service.entered(out, d, audit.Allowed, nil)
 	if err != nil {
 		return Outcome{}, nil, err
