@@ -36,6 +36,9 @@ type Approval struct {
 	// now, nothing is approved.
 	AnnouncedMeasurement string
 	AnnouncedPlatform    string
+	// AllowUnmeasured approves a boot that nothing measured (tier identity): any
+	// system on the machine gets the keys then. A policy must allow it as well.
+	AllowUnmeasured bool
 }
 
 // Approved is a machine with the digests that were approved with it.
@@ -73,6 +76,7 @@ type approving struct {
 	approval    Approval
 	name, group string
 	measurement *Measurement
+	tier        claims.Tier // of the measurement
 	platform    [32]byte
 	// announced and announcedPlatform are what the machine must still announce
 	// when it is approved.
@@ -122,15 +126,23 @@ func (s *Service) prepareApproval(ctx context.Context, actor audit.Actor, m *Mac
 // findMeasurement reads the claims to approve: of the group that the machine
 // goes to, or of any other where that one does not know them.
 func (p *approving) findMeasurement(ctx context.Context, m *Machine) (err error) {
-	if p.approval.Measurement != "" {
+	switch {
+	case p.approval.Measurement != "":
 		p.measurement, err = p.service.findForGroup(ctx, p.approval.Measurement, p.group)
+	case m.Expected == [32]byte{}:
+		err = usage("machine/%s has not finished its enrolment: run keywright-unlock enroll on it again", m.ID)
+	default:
+		p.measurement, err = p.service.FindMeasurement(ctx, hexDigest(m.Expected), m.Group)
+	}
+	if err != nil {
 		return err
 	}
-	if m.Expected == ([32]byte{}) {
-		return usage("machine/%s has not finished its enrolment: run keywright-unlock enroll on it again", m.ID)
+	set, err := claims.Parse(p.measurement.Claims)
+	if err != nil {
+		return fmt.Errorf("reading measurement/%s: %w", hexDigest(p.measurement.Digest), err)
 	}
-	p.measurement, err = p.service.FindMeasurement(ctx, hexDigest(m.Expected), m.Group)
-	return err
+	p.tier = claims.TierOf(set)
+	return nil
 }
 
 func (p *approving) decide(state State) (Outcome, error) {
@@ -156,6 +168,7 @@ func (p *approving) decide(state State) (Outcome, error) {
 	d.fact("name", m.Name, updated.Name)
 	d.fact("group", m.Group, updated.Group)
 	d.fact("ek.trust", "", m.Trust)
+	d.fact("tier", "", string(p.tier))
 	d.fact("measurement", "", hexDigest(p.measurement.Digest))
 	d.fact("platform", "", hexDigest(p.platform))
 	p.approved = &updated
@@ -179,8 +192,8 @@ func (p *approving) check(state *State) error {
 		return usage("another machine has the name %q: choose one with --name", p.name)
 	case state.Platform == nil:
 		return usage("no platform set with that digest was seen on it")
-	case claims.Tier(m.Tier) == claims.Identity:
-		return usage("its boot is not measured (tier identity), so that any system on it would get the keys; this is off by default")
+	case p.tier == claims.Identity && !p.approval.AllowUnmeasured:
+		return usage("its boot is not measured (tier identity), so that any system on it would get the keys: if you want that, give --allow-unmeasured, and have a policy in the place of forbid-identity-tier that allows it")
 	default:
 		return p.checkEK(m)
 	}

@@ -1,6 +1,7 @@
 package kms_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/claims"
 	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/policy"
 	"keywright.dev/test/sim"
 )
 
@@ -55,21 +57,36 @@ func TestTrustedTPMNeedsNoHash(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestUnmeasuredBootIsNotApproved(t *testing.T) {
+// TestUnmeasuredBootIsOffByDefault boots a machine whose firmware measures too
+// little: two people have to want it, who approves and who writes the policy.
+func TestUnmeasuredBootIsOffByDefault(t *testing.T) {
 	f := newFixture(t)
-	m := f.machine("web-17")
-	m.Log = recordedBoot(t, "ovmf-kernel")
+	m := f.machine("old")
+	m.Log = recordedBoot(t, "seabios-kernel")
 	m.Boot()
-	err := m.Enroll(t.Context(), f.guest())
+	require.NoError(t, m.Enroll(t.Context(), f.guest()))
+	approval := kms.Approval{EKHash: m.TPM.Machine(), Group: "legacy"}
+	_, err := f.ApproveMachine(t.Context(), operator(), "old", approval)
+	require.ErrorContains(t, err, "--allow-unmeasured")
+	approval.AllowUnmeasured = true
+	_, err = f.ApproveMachine(t.Context(), operator(), "old", approval)
 	require.NoError(t, err)
-	row, err := f.FindMachine(t.Context(), "web-17")
+	assert.Equal(t, "identity", factOf(t, f.lastEntry(m.TPM.Machine()), "tier").Is)
+	m.Boot()
+	_, err = m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonPolicy, err)
+
+	// As docs/policy.md says.
+	documents, err := policy.Shipped()
 	require.NoError(t, err)
-	_, err = f.ApproveMachine(t.Context(), operator(), "web-17", kms.Approval{EKHash: m.TPM.Machine()})
-	if row.Tier == "identity" {
-		require.ErrorContains(t, err, "tier identity")
-	} else {
-		require.NoError(t, err)
+	for i, d := range documents {
+		documents[i].Text = bytes.Replace(d.Text, []byte(`when { context.tier == "identity" }`),
+			[]byte(`when { context.tier == "identity" && !(principal in Group::"legacy") }`), 1)
 	}
+	f.policy, err = policy.New(documents...)
+	require.NoError(t, err)
+	_, err = m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err)
 }
 
 // TestRevocationTellsWhatMayBeOpenAlready revokes a machine that never booted:

@@ -62,6 +62,9 @@ type ApproveMachine struct {
 	// announced by now, nothing is approved.
 	AnnouncedMeasurement string `json:"announced_measurement,omitempty"`
 	AnnouncedPlatform    string `json:"announced_platform,omitempty"`
+	// AllowUnmeasured approves a boot of tier identity: any system on the machine
+	// gets the keys then. A policy must allow it as well.
+	AllowUnmeasured bool `json:"allow_unmeasured,omitempty"`
 }
 
 // ApprovedMachine is the answer to an approval: the machine, and the digests that

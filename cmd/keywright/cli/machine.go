@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"keywright.dev/kms/api"
+	"keywright.dev/kms/claims"
 )
 
 func (p *Program) machineCommand() *cobra.Command {
@@ -117,6 +118,7 @@ On an active machine it approves the measurement and the platform you name.`,
 	c.Flags().StringVar(&body.Group, "group", "", "its group (default: its own, or default)")
 	c.Flags().StringVar(&body.Measurement, "measurement", "", "digest of the boot to approve (default: the one announced)")
 	c.Flags().StringVar(&body.Platform, "platform", "", "digest of the platform to approve (default: the one of the enrolment)")
+	c.Flags().BoolVar(&body.AllowUnmeasured, "allow-unmeasured", false, "approve a boot that nothing measured: any system on the machine gets the keys")
 	addDryRun(c, &dryRun)
 	return c
 }
@@ -138,6 +140,9 @@ func refOf(m api.Machine) string {
 func writeApproved(w io.Writer, m api.ApprovedMachine) {
 	fmt.Fprintf(w, "machine/%s is %s in group %s\n", m.Name, m.Status, m.Group)
 	fields(w, "measurement", m.ApprovedMeasurement, "platform", m.ApprovedPlatform)
+	if m.Tier == string(claims.Identity) {
+		fmt.Fprintln(w, "WARNING: its boot is not measured: whatever system runs on it gets the keys, where a policy allows that")
+	}
 }
 
 func writeApproval(w io.Writer, m api.MachineDetails, a api.ApproveMachine) {
@@ -145,7 +150,7 @@ func writeApproval(w io.Writer, m api.MachineDetails, a api.ApproveMachine) {
 	fields(w,
 		"name", cmp.Or(a.Name, m.Name, m.Proposed), "group", cmp.Or(a.Group, m.Group), "status", m.Status+" -> active",
 		"EK hash", m.EKHash, "EK vouched for by", m.EKTrust,
-		"measurement", cmp.Or(a.Measurement, m.Expected), "platform", cmp.Or(a.Platform, m.ExpectedPlatform),
+		"tier", m.Tier, "measurement", cmp.Or(a.Measurement, m.Expected), "platform", cmp.Or(a.Platform, m.ExpectedPlatform),
 	)
 }
 
