@@ -99,7 +99,8 @@ func (x *Explanation) advice(name string) string {
 	case ReasonPlatform:
 		return fmt.Sprintf("if you made this change: keywright machine approve %s --platform %s", name, x.is("platform"))
 	case ReasonCounters:
-		return "if the machine was restored from a snapshot, or its TPM was cleared, it must be enrolled anew; if not, a copy of its TPM is running: find it before anything else"
+		return "if the machine was restored from a snapshot, or its TPM was cleared, it gets its keys again once it was restarted so often that its resets are past those seen before, " +
+			"or as a new machine: give it a new TPM at the hypervisor and enrol it. If neither happened, a copy of its TPM is running: find it before anything else"
 	case ReasonRevoked:
 		return "a revoked machine gets no keys; unlock its disks with their passphrase or recovery key"
 	case ReasonReleased:
