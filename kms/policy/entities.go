@@ -38,19 +38,16 @@ func (m Machine) entities() []types.Entity {
 
 // Volume is a volume as policies see it.
 type Volume struct {
-	ID             string
-	Classification string
-	Machine        Machine // its owner, as its row says
+	ID      string
+	Machine Machine // its owner, as its row says
 }
 
 func (v Volume) entities() []types.Entity {
 	owner := v.Machine.uid()
 	return append([]types.Entity{{
-		UID:     uid("Volume", v.ID),
-		Parents: types.NewEntityUIDSet(owner),
-		Attributes: types.NewRecord(types.RecordMap{
-			"machine": owner, "classification": types.String(v.Classification),
-		}),
+		UID:        uid("Volume", v.ID),
+		Parents:    types.NewEntityUIDSet(owner),
+		Attributes: types.NewRecord(types.RecordMap{"machine": owner}),
 	}}, v.Machine.entities()...)
 }
 

@@ -48,7 +48,7 @@ func set(tb testing.TB, kind claims.Kind, lines ...string) claims.Set {
 var (
 	web17 = policy.Machine{ID: "7f3a", Name: "web-17", Group: "web", Status: "active"}
 	db1   = policy.Machine{ID: "0c5e", Name: "db-1", Group: "db", Status: "active"}
-	root  = policy.Volume{ID: "v1", Classification: "internal", Machine: web17}
+	root  = policy.Volume{ID: "v1", Machine: web17}
 )
 
 // goodBoot is a boot of tier exact whose measurement and platform are approved.

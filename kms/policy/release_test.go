@@ -141,7 +141,7 @@ func TestEverythingInTheSchemaIsReachable(t *testing.T) {
 	for _, condition := range []string{
 		`principal == Machine::"7f3a"`, `principal.name == "web-17"`, `principal.status == "active"`,
 		`principal in Group::"web"`, `resource in Group::"web"`, `resource in Machine::"7f3a"`,
-		`resource == Volume::"v1"`, `resource.classification == "internal"`, `resource.machine.name like "web-*"`,
+		`resource == Volume::"v1"`, `resource.machine.name like "web-*"`,
 		`context.measurement.approved`, `context.measurement has matched && context.measurement.matched == "m-1"`,
 		`context.measurement.digest like "*0*"`, `context.platform.approved`, `context.platform.digest != ""`,
 		`context.tier == "exact"`, `context.secureBoot`, `context has source && context.source == ip("192.0.2.7")`,
