@@ -99,10 +99,10 @@ func (s *Service) prepareApproval(ctx context.Context, actor audit.Actor, m *Mac
 		p.group = m.Group
 	}
 	if !validMachineName(p.name) {
-		return nil, usage("the name %.130q is not one: use a-z, 0-9, - and ., beginning and ending with a letter or digit", p.name)
+		return nil, usageName()
 	}
 	if !validGroup(p.group) {
-		return nil, usage("the group %.70q is not a name: use a-z, 0-9, - and ., at most %d characters", p.group, MaxName)
+		return nil, usageGroup()
 	}
 	for _, given := range []struct {
 		text, name string
@@ -189,7 +189,7 @@ func (p *approving) check(state *State) error {
 	case m.ExpectedPlatform != p.announcedPlatform:
 		return usage("it announced another platform meanwhile: look at it again with `keywright machine show`")
 	case state.NameHolder != "" && state.NameHolder != m.ID:
-		return usage("another machine has the name %q: choose one with --name", p.name)
+		return usage("another machine has the name: choose another with --name")
 	case state.Platform == nil:
 		return usage("no platform set with that digest was seen on it")
 	case p.tier == claims.Identity && !p.approval.AllowUnmeasured:

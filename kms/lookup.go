@@ -28,9 +28,9 @@ func (s *Service) FindMachine(ctx context.Context, ref string) (*Machine, error)
 	case len(found) == 0:
 		return nil, fmt.Errorf("machine/%.128s: %w", name, ErrNotFound)
 	case len(found) > 1:
-		return nil, usage("machine/%.128s names several machines: give the id, of which `keywright machine list` shows all", name)
+		return nil, usage("it names several machines: give the id, of which `keywright machine list` shows all")
 	case strings.HasPrefix(found[0].ID, name) && len(name) < minIDPrefix:
-		return nil, usage("machine/%.128s: give at least %d characters of an id", name, minIDPrefix)
+		return nil, usage("give at least %d characters of an id", minIDPrefix)
 	default:
 		return &found[0], nil
 	}
@@ -58,9 +58,9 @@ func (s *Service) FindMeasurement(ctx context.Context, ref, group string) (*Meas
 		case match == nil:
 			match = &found[i]
 		case match.Digest != found[i].Digest:
-			return nil, usage("measurement/%s names several measurements: give more of the digest", digest)
+			return nil, usageDigest()
 		default:
-			return nil, usage("measurement/%s is known in several groups: name one with --group", digest)
+			return nil, usage("the measurement is known in several groups: name one with --group")
 		}
 	}
 	if match == nil {

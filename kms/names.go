@@ -27,6 +27,18 @@ func validGroup(name string) bool {
 	return len(name) <= MaxName && validMachineName(name)
 }
 
+func usageName() *UsageError {
+	return usage("the name is not one: use a-z, 0-9, - and ., beginning and ending with a letter or digit, and nothing that reads as an id")
+}
+
+func usageGroup() *UsageError {
+	return usage("the group is not a name: use a-z, 0-9, - and ., at most %d characters", MaxName)
+}
+
+func usageDigest() *UsageError {
+	return usage("the digest names several measurements: give more of it")
+}
+
 func alphanumeric(c byte) bool {
 	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
 }

@@ -12,7 +12,7 @@ import (
 // RenameMachine gives an approved machine another unique name.
 func (s *Service) RenameMachine(ctx context.Context, actor audit.Actor, ref, name string) (*Machine, error) {
 	if !validMachineName(name) {
-		return nil, usage("the name %.130q is not one: use a-z, 0-9, - and ., beginning and ending with a letter or digit", name)
+		return nil, usageName()
 	}
 	return s.changeMachine(ctx, actor, ref, Key{Name: name}, ActionRename, func(state *State, d *draft) (Machine, error) {
 		m := *state.Machine
@@ -20,7 +20,7 @@ func (s *Service) RenameMachine(ctx context.Context, actor audit.Actor, ref, nam
 			return m, usage("it has no name yet: give it one with `keywright machine approve --name`")
 		}
 		if state.NameHolder != "" && state.NameHolder != m.ID {
-			return m, usage("another machine has the name %q", name)
+			return m, usage("another machine has the name")
 		}
 		d.fact("name", m.Name, name)
 		m.Name = name
@@ -82,7 +82,7 @@ func (s *Service) ApproveMeasurement(ctx context.Context, actor audit.Actor, ref
 		group = found.Group
 	}
 	if !validGroup(group) {
-		return nil, usage("the group %.70q is not a name: use a-z, 0-9, - and ., at most %d characters", group, MaxName)
+		return nil, usageGroup()
 	}
 	row := found.approvedIn(group, actor, s.Clock())
 	return s.enterMeasurement(ctx, actor, ActionApproveMeasurement, row)
@@ -101,7 +101,7 @@ func (s *Service) findForGroup(ctx context.Context, ref, group string) (*Measure
 	}
 	for _, row := range rows {
 		if row.Digest != rows[0].Digest {
-			return nil, usage("measurement/%s names several measurements: give more of the digest", trimKind("measurement", ref))
+			return nil, usageDigest()
 		}
 	}
 	return &rows[0], nil

@@ -74,7 +74,7 @@ func refuseEvidence(reason Reason, err error) *Refusal {
 }
 
 // UsageError is an operator's request that cannot be carried out as it is; the
-// text says what to do instead.
+// text says what to do instead. It repeats no value that the request chose.
 type UsageError struct {
 	Text string
 }

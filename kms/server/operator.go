@@ -159,7 +159,10 @@ func (o *operators) admit(r *http.Request, state *callState) error {
 	if err := CheckPeer(state.peer, o.server.Owner); err != nil {
 		f := fail(api.CodeForbidden)
 		f.cause = err
-		return errors.Join(f, o.server.Service.RecordDenied(r.Context(), state.peer.actor(), "operator.connect", "", nil))
+		if err := o.server.Service.RecordDenied(r.Context(), state.peer.actor(), "operator.connect", "", nil); err != nil {
+			return err
+		}
+		return f
 	}
 	if _, pattern := o.mux.Handler(r); pattern == "" {
 		return o.notRouted(r)
@@ -266,8 +269,10 @@ func (o *operators) authorize(ctx context.Context, action string, on object) err
 		return nil
 	}
 	s.Logger.Warn("an operator was refused", "action", action, "object", on.name, "actor", actor.ID, "decision", decision.String())
-	err := s.Service.RecordDenied(ctx, actor, action, on.name, decision.Policies)
-	return errors.Join(fail(api.CodeForbidden), err)
+	if err := s.Service.RecordDenied(ctx, actor, action, on.name, decision.Policies); err != nil {
+		return err
+	}
+	return fail(api.CodeForbidden)
 }
 
 // onService is the object of what concerns no single one.

@@ -1,8 +1,10 @@
 package server_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +15,7 @@ import (
 
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/kms/api"
+	"keywright.dev/kms/server"
 )
 
 // TestOperatorRoutesAreStrict holds that what a request says twice, or otherwise
@@ -35,6 +38,12 @@ func TestOperatorRoutesAreStrict(t *testing.T) {
 		"bad number":        {http.MethodGet, api.PathMachines + "?limit=" + private, ""},
 		"out of range":      {http.MethodGet, api.PathMachines + "?limit=100000", ""},
 		"bad enum":          {http.MethodGet, api.PathMachines + "?status=" + private, ""},
+		"no name":           {http.MethodPost, concrete(api.PathMachineRename), `{"name":"` + private + `"}`},
+		"no name to give":   {http.MethodPost, concrete(api.PathMachineApprove), `{"name":"` + private + `"}`},
+		"no group":          {http.MethodPost, concrete(api.PathMachineApprove), `{"group":"` + private + `"}`},
+		"no digest":         {http.MethodGet, api.PathMeasurements + "/" + private, ""},
+		"no base":           {http.MethodPost, api.PathMeasurements, `{"base":"measurement/` + private + `","files":""}`},
+		"no claims":         {http.MethodPost, api.PathMeasurements, `{"base":"web-17","files":"` + base64.StdEncoding.EncodeToString([]byte(private)) + `"}`},
 		"long reference":    {http.MethodGet, api.PathMachines + "/" + strings.Repeat(private, 100), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -175,4 +184,15 @@ forbid (principal, action == Action::"machine.approve", resource in Group::"prod
 	shown, err := r.operator().Machine(t.Context(), "web-17")
 	require.NoError(t, err)
 	assert.Equal(t, "web", shown.Group)
+}
+
+// TestRefusalThatCannotBeRecordedIsTold has a stranger refused over a store that
+// takes nothing any more: that is the service's failure, and in its log.
+func TestRefusalThatCannotBeRecordedIsTold(t *testing.T) {
+	r := newRig(t, nil)
+	r.close()
+	recorder := httptest.NewRecorder()
+	r.service.Server.ServeOperator(recorder, httptest.NewRequest(http.MethodGet, api.PathStatus, nil), server.Peer{UID: 65534})
+	assert.Equal(t, http.StatusServiceUnavailable, recorder.Code)
+	assert.Contains(t, r.log.String(), "recording operator.connect")
 }
