@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"keywright.dev/kms/secret"
@@ -25,6 +26,18 @@ func OpenChallenges(ctx context.Context, keys *Keys, clock func() time.Time, ran
 		return nil, err
 	}
 	return c, nil
+}
+
+// Restored tells whether the store was made from a backup and not opened since:
+// backups hold every service key but the challenge keys. It must be asked before
+// [OpenChallenges].
+func (k *Keys) Restored(ctx context.Context) (bool, error) {
+	keys, err := k.store.ServiceKeys(ctx)
+	if err != nil {
+		return false, fmt.Errorf("reading the service's keys: %w", err)
+	}
+	challenge := func(s ServiceKey) bool { return s.Kind == ServiceKeyChallenge }
+	return len(keys) > 0 && !slices.ContainsFunc(keys, challenge), nil
 }
 
 // RotateIfDue replaces the current key once it is older than

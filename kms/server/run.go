@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"keywright.dev/kms/audit"
 )
 
 // Listeners are what a server accepts from. Run closes them.
@@ -17,6 +19,10 @@ type Listeners struct {
 	Guest    net.Listener // TCP; TLS is the server's
 	Operator net.Listener // a unix socket
 	Metrics  net.Listener // TCP on loopback
+}
+
+func (l Listeners) close() error {
+	return errors.Join(l.Guest.Close(), l.Operator.Close(), l.Metrics.Close())
 }
 
 const (
@@ -33,11 +39,14 @@ const (
 
 // Run serves until ctx ends. Then it admits nothing any more, lets requests in
 // flight finish, records and sequences what is left, and returns. It returns an
-// error if a listener fails, if the store takes no more changes, or if what was
+// error if its start cannot be recorded, if a listener fails, if the store takes no more changes, or if what was
 // left could not be recorded.
 func (s *Server) Run(ctx context.Context, l Listeners) error {
 	// Requests in flight outlive ctx.
 	serving := context.WithoutCancel(ctx)
+	if err := s.recordStart(serving); err != nil {
+		return errors.Join(err, l.close())
+	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	guest, operator, metrics := s.guestServer(serving), s.operatorServer(serving), s.metricsServer(serving)
@@ -65,6 +74,18 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 		err = errors.Join(cause, err)
 	}
 	return err
+}
+
+// ActionStart is the action of the entry that a start leaves.
+const ActionStart = "server.start"
+
+// recordStart enters the start before anything is served.
+func (s *Server) recordStart(ctx context.Context) error {
+	facts := []audit.Fact{{Name: "version", Is: s.Version}}
+	if s.Restored {
+		facts = append(facts, audit.Fact{Name: "store", Is: "restored from a backup"})
+	}
+	return s.Service.Record(ctx, audit.Actor{Kind: audit.ActorService, ID: "server"}, ActionStart, "", facts...)
 }
 
 func (s *Server) guestServer(ctx context.Context) *http.Server {

@@ -38,12 +38,14 @@ type Backups interface {
 	LastBackup(ctx context.Context) (time.Time, error)
 }
 
-// Config is what a [Server] is made of. All fields are required.
+// Config is what a [Server] is made of. All fields but Restored are required.
 type Config struct {
 	Version string // of the product
-	Service *kms.Service
-	Store   Store
-	Backups Backups
+	// Restored tells that this is the first start after a restore.
+	Restored bool
+	Service  *kms.Service
+	Store    Store
+	Backups  Backups
 	// Log verifies the entries that the store returns.
 	Log    *audit.Verifier
 	Policy func() *policy.Engine

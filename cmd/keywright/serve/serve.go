@@ -58,6 +58,7 @@ type parts struct {
 	log        *audit.Signer
 	engine     *policy.Engine
 	roots      []string
+	restored   bool
 }
 
 // Open opens the data folder and the listeners. What it returned must be run,
@@ -127,7 +128,7 @@ func (s *Service) wire(ctx context.Context, o Options, chosen root.Root, metrics
 	s.GuestURL, s.Fingerprint = guestURL(o.Config.Server, bound), p.identity.Fingerprint().String()
 	s.Metrics = s.listeners.Metrics.Addr().String()
 	s.Server, err = server.New(server.Config{
-		Version: o.Version, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
+		Version: o.Version, Restored: p.restored, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
 		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine },
 		TLS: pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL, Fingerprint: s.Fingerprint,
 		Roots: p.roots, Owner: os.Geteuid(), Limits: limits, Upkeep: p.challenges.RotateIfDue,
@@ -146,6 +147,9 @@ func (s *Service) openParts(ctx context.Context, o Options, chosen root.Root) (p
 		return p, err
 	}
 	p.keys = s.keys
+	if p.restored, err = p.keys.Restored(ctx); err != nil {
+		return p, err
+	}
 	if p.ca, err = openCA(ctx, p.keys, o.Clock); err != nil {
 		return p, err
 	}
