@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,7 +51,16 @@ func BuildService(ctx context.Context, dir string) (string, error) {
 // NewService returns a service of program with its data in dir. It does not run
 // yet.
 func NewService(program, dir string) *Service {
-	return &Service{program: program, dir: dir, listen: "127.0.0.1:0"}
+	return &Service{program: program, dir: dir, listen: ownAddress(os.Getpid()) + ":0"}
+}
+
+// ownAddress is a loopback address that is this process's alone. A service that
+// starts again wants the port that it had: on the address that everybody uses,
+// another process, or a connection to one, may have taken it meanwhile.
+func ownAddress(pid int) string {
+	const first, last = 64 << 16, 127 << 16 // 127.64.0.0 to 127.126.255.255
+	n := first + pid%(last-first)
+	return netip.AddrFrom4([4]byte{127, byte(n >> 16), byte(n >> 8), byte(n)}).String()
 }
 
 // Data returns the data folder.

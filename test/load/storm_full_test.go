@@ -4,7 +4,6 @@ package load_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -24,7 +23,6 @@ func TestLongStorm(t *testing.T) {
 	}
 	r.service.Kill()
 	require.NoError(t, r.service.Start(t.Context()))
-	time.Sleep(sequencing)
 	r.check(r.head())
 	assert.NotZero(t, r.fleet.Retries.Load(), "the kills hit nobody")
 }
