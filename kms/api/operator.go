@@ -40,6 +40,9 @@ type MachineDetails struct {
 	// what an approval approves.
 	Expected         string `json:"expected,omitempty"`
 	ExpectedPlatform string `json:"expected_platform,omitempty"`
+	// Findings are the claims of these two that a person should look at before
+	// approving them.
+	Findings []Claim `json:"findings,omitempty"`
 }
 
 // ApproveMachine is the body of an approval.
@@ -156,6 +159,8 @@ type Measurement struct {
 	// digest.
 	CommandLine string  `json:"command_line,omitempty"`
 	Claims      []Claim `json:"claims,omitempty"`
+	// Findings are the claims that a person should look at before approving it.
+	Findings []Claim `json:"findings,omitempty"`
 }
 
 // ApproveMeasurement is the body of a measurement's approval.

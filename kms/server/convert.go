@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/hex"
+	"slices"
 
 	"keywright.dev/kms"
 	"keywright.dev/kms/api"
@@ -78,17 +79,28 @@ func measurementOf(m *kms.Measurement) api.Measurement {
 	}
 }
 
-// withClaims is measurementOf with the claims themselves.
+// withClaims is measurementOf with the claims themselves, and what of them stands
+// out.
 func withClaims(m *kms.Measurement) (api.Measurement, error) {
 	set, err := claims.Parse(m.Claims)
 	if err != nil {
 		return api.Measurement{}, err
 	}
-	out := measurementOf(m)
-	for c := range set.All() {
-		out.Claims = append(out.Claims, api.Claim(c))
+	findings, err := m.Findings()
+	if err != nil {
+		return api.Measurement{}, err
 	}
+	out := measurementOf(m)
+	out.Claims, out.Findings = claimsOf(slices.Collect(set.All())), claimsOf(findings)
 	return out, nil
+}
+
+func claimsOf(list []claims.Claim) []api.Claim {
+	var out []api.Claim
+	for _, c := range list {
+		out = append(out, api.Claim(c))
+	}
+	return out
 }
 
 func entryOf(e audit.Entry, index int64) api.AuditEntry {

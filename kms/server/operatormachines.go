@@ -108,6 +108,11 @@ func (o *operators) showMachine(ctx context.Context, m *kms.Machine, _ *RefInput
 	for i := range volumes {
 		details.Volumes = append(details.Volumes, volumeOf(&volumes[i]))
 	}
+	findings, err := o.server.Service.Findings(ctx, m)
+	if err != nil {
+		return api.MachineDetails{}, err
+	}
+	details.Findings = claimsOf(findings)
 	details.Measurements, err = o.measurementsOf(ctx, m)
 	return details, err
 }

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -9,6 +10,7 @@ import (
 
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/audit"
+	"keywright.dev/test/sim"
 )
 
 // TestMachineLivesThroughTheListeners goes through the life of a machine as
@@ -142,4 +144,31 @@ func TestStopFinishesAndRecords(t *testing.T) {
 	require.Len(t, list.Items, 1)
 	assert.Equal(t, "machine_unknown", list.Items[0].Code)
 	assert.GreaterOrEqual(t, list.Items[0].Index, int64(0), "sequenced before the stop")
+}
+
+// TestFindingsAreShownBeforeTheApproval enrols a machine with something in its
+// boot, and in its platform, that nothing explains.
+func TestFindingsAreShownBeforeTheApproval(t *testing.T) {
+	r := newRig(t, nil)
+	plain, odd := r.machine("plain"), r.machine("odd")
+	for _, pcr := range []uint32{14, 1} {
+		var err error
+		odd.Log, err = odd.Log.With(pcr, 0x80000004, []byte("something"))
+		require.NoError(t, err)
+	}
+	odd.Boot()
+	for _, m := range []*sim.Machine{plain, odd} {
+		require.NoError(t, m.Enroll(t.Context(), r.guest("127.0.0.1")))
+	}
+	shown, err := r.operator().Machine(t.Context(), "plain")
+	require.NoError(t, err)
+	assert.Empty(t, shown.Findings)
+	shown, err = r.operator().Machine(t.Context(), "odd")
+	require.NoError(t, err)
+	require.Len(t, shown.Findings, 2)
+	assert.True(t, strings.HasPrefix(shown.Findings[0].Value, "14 "))
+	assert.True(t, strings.HasPrefix(shown.Findings[1].Value, "1 "))
+	measurement, err := r.operator().Measurement(t.Context(), shown.Expected, "")
+	require.NoError(t, err)
+	assert.Equal(t, shown.Findings[:1], measurement.Findings)
 }

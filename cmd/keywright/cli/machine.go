@@ -74,6 +74,17 @@ func writeMachine(w io.Writer, m api.MachineDetails) {
 	for _, x := range m.Measurements {
 		fmt.Fprintf(w, "measurement/%s  %s in group %s, %s\n", short(x.ID), x.Status, x.Group, x.Source)
 	}
+	writeFindings(w, m.Findings)
+}
+
+// writeFindings writes what a person should look at.
+func writeFindings(w io.Writer, findings []api.Claim) {
+	if len(findings) > 0 {
+		fmt.Fprintln(w, "look at what nothing explains, or stands beside the image:")
+	}
+	for _, c := range findings {
+		fmt.Fprintf(w, "  %s %s\n", c.Name, c.Value)
+	}
 }
 
 func (p *Program) machineApprove() *cobra.Command {
@@ -110,7 +121,7 @@ On an active machine it approves the measurement and the platform you name.`,
 			if m, err = on(refOf(before.Machine), m, err); err != nil {
 				return err
 			}
-			return p.print(m, func(w io.Writer) { writeApproved(w, m) })
+			return p.print(m, func(w io.Writer) { writeApproved(w, m, before) })
 		},
 	}
 	c.Flags().StringVar(&body.EKHash, "ek-hash", "", "the EK hash that the hypervisor shows for this machine's TPM")
@@ -137,11 +148,14 @@ func refOf(m api.Machine) string {
 	}
 }
 
-func writeApproved(w io.Writer, m api.ApprovedMachine) {
+func writeApproved(w io.Writer, m api.ApprovedMachine, before api.MachineDetails) {
 	fmt.Fprintf(w, "machine/%s is %s in group %s\n", m.Name, m.Status, m.Group)
 	fields(w, "measurement", m.ApprovedMeasurement, "platform", m.ApprovedPlatform)
 	if m.Tier == string(claims.Identity) {
 		fmt.Fprintln(w, "WARNING: its boot is not measured: whatever system runs on it gets the keys, where a policy allows that")
+	}
+	if m.ApprovedMeasurement == before.Expected {
+		writeFindings(w, before.Findings)
 	}
 }
 
@@ -152,6 +166,9 @@ func writeApproval(w io.Writer, m api.MachineDetails, a api.ApproveMachine) {
 		"EK hash", m.EKHash, "EK vouched for by", m.EKTrust,
 		"tier", m.Tier, "measurement", cmp.Or(a.Measurement, m.Expected), "platform", cmp.Or(a.Platform, m.ExpectedPlatform),
 	)
+	if a.Measurement == "" {
+		writeFindings(w, m.Findings)
+	}
 }
 
 func (p *Program) machineRename() *cobra.Command {

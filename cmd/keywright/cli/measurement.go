@@ -72,6 +72,7 @@ func writeMeasurement(w io.Writer, m api.Measurement) {
 	for _, c := range m.Claims {
 		fmt.Fprintf(w, "  %s %s\n", c.Name, c.Value)
 	}
+	writeFindings(w, m.Findings)
 }
 
 func (p *Program) measurementApprove() *cobra.Command {
