@@ -162,7 +162,17 @@ func TestAttack04IdentityIsTakenOver(t *testing.T) {
 	t.Run("with the victim's EK and another AK", func(t *testing.T) {
 		thief := f.machine("victim")
 		thief.TPM.EKPublic = victim.TPM.EKPublic
-		require.Error(t, thief.Enroll(t.Context(), f.guest()), "the credential is for the victim's TPM")
+		begun, err := f.guest().Begin(t.Context(), api.BeginRequest{Keys: thief.Keys()})
+		require.NoError(t, err)
+		r, err := thief.Prepare(exchange.PurposeEnroll, begun.Challenge)
+		require.NoError(t, err)
+		_, err = r.CompleteRequest(begun)
+		require.Error(t, err, "the credential is for the victim's TPM")
+		a, err := r.Attest()
+		require.NoError(t, err)
+		guess := exchange.EnrollProof(secret.New(make([]byte, exchange.CredentialSize)), a.Statement)
+		_, err = f.guest().Complete(t.Context(), api.CompleteRequest{Attested: a, Keys: thief.Keys(), Proof: guess[:]})
+		refused(t, kms.ReasonCredential, err)
 	})
 	t.Run("with the victim's TPM again", func(t *testing.T) {
 		again := *victim
