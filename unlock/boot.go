@@ -64,22 +64,22 @@ type Keeper interface {
 }
 
 // Run asks for the machine's keys until the deadline and opens its volumes.
-// Its error is a [*Failure].
+// Being told to stop ends the asking; what is released is opened or wiped. Its
+// error is a [*Failure]. The caller has begun the boot ([RunDir.BeginBoot]).
 func (b *Boot) Run(ctx context.Context) error {
 	release, err := b.fetch(ctx)
 	if err != nil {
 		return err
 	}
 	defer release.Wipe()
-	if err := b.TPM.ExtendPCR15(exchange.ReleaseEvent(release.ID[:])); err != nil {
-		release.Wipe()
-		return b.reset(fmt.Errorf("closing the exchange of this boot: %w", err))
+	if err := b.claim(release); err != nil {
+		return err
 	}
 	if err := b.Keep.Receipt(release.Entry); err != nil {
 		// Worth a line, not worth a machine that does not boot.
 		b.Announce(printable("keywright: keeping the receipt: " + err.Error()))
 	}
-	if err := b.openAll(ctx, release); err != nil {
+	if err := b.openAll(context.WithoutCancel(ctx), release); err != nil {
 		failure := fail(CodeOpen, err)
 		b.Announce(failure.Line(b.machine(), -1) + "; this boot cannot ask again")
 		return failure
@@ -88,6 +88,29 @@ func (b *Boot) Run(ctx context.Context) error {
 }
 
 func (b *Boot) machine() string { return b.TPM.EK().MachineID() }
+
+// claim extends PCR 15, and refuses the release where somebody did before: then
+// the hand-over went on meanwhile, and devices must not be opened behind it.
+func (b *Boot) claim(release *exchange.Release) error {
+	event := exchange.ReleaseEvent(release.ID[:])
+	if err := b.TPM.ExtendPCR15(event); err != nil {
+		release.Wipe()
+		return b.reset(fmt.Errorf("closing the exchange of this boot: %w", err))
+	}
+	value, err := b.TPM.PCR15()
+	var failure *Failure
+	switch {
+	case err != nil:
+		failure = fail(CodeTPM, err)
+	case value != exchange.Extend([32]byte{}, event):
+		failure = fail(CodeSpent, errors.New("PCR 15 was extended while the answer was on its way: the hand-over went on, and the released keys are wiped"))
+	default:
+		return nil
+	}
+	release.Wipe()
+	b.Announce(failure.Line(b.machine(), -1))
+	return failure
+}
 
 // reset ends a boot whose PCR 15 cannot be extended: whatever ran next could
 // ask for the keys again.

@@ -23,6 +23,9 @@ type Closing struct {
 	// Root is the root file system to hand over to: its device, or the
 	// directory where it is mounted. Empty where control goes to a shell.
 	Root string
+	// EndBoot ends a boot that still runs and waits for it; [RunDir.EndBoot]
+	// does.
+	EndBoot func(ctx context.Context, clock Clock) error
 	// Opened returns what this boot opened.
 	Opened func() ([]Opened, error)
 	// Table reads the table of a mapping; luks.ReadTable does.
@@ -37,11 +40,17 @@ type Closing struct {
 // readingTime is how long the reason of a reset stays on the screen.
 const readingTime = 10 * time.Second
 
-// Run extends PCR 15 unless it was extended before, and checks the root. It may
-// be called again. If either fails it resets the machine: what runs next could
-// ask for the keys, or see data disks from a root that is not ours.
+// Run extends PCR 15 unless it was extended before, waits for a boot that still
+// opens volumes, and checks the root. It may be called again. If any of it fails
+// it resets the machine: what runs next could ask for the keys, or see data
+// disks from a root that is not ours.
 func (c *Closing) Run(ctx context.Context) error {
+	// Without ctx: being told to stop is no way around any of it.
+	ctx = context.WithoutCancel(ctx)
 	err := c.spend()
+	if err == nil {
+		err = wrap(CodeGuest, c.EndBoot(ctx, c.Clock))
+	}
 	if err == nil && c.Root != "" {
 		err = c.checkRoot()
 	}
@@ -50,8 +59,7 @@ func (c *Closing) Run(ctx context.Context) error {
 	}
 	failure := asFailure(err)
 	c.Announce(failure.Line("", -1) + "; resetting the machine")
-	// Without ctx: being told to stop is no way around the reset.
-	_ = c.Clock.Sleep(context.WithoutCancel(ctx), readingTime)
+	_ = c.Clock.Sleep(ctx, readingTime)
 	failure.err = errors.Join(failure.err, c.Reboot())
 	return failure
 }

@@ -32,10 +32,11 @@ func newHandover(t *testing.T) *handover {
 	t.Helper()
 	h := &handover{tpm: newSimTPM(t, new(journal)), clock: &fakeClock{now: time.Unix(0, 0)}}
 	h.Closing = &unlock.Closing{
-		TPM:    func() (unlock.ReleasePCR, error) { return h.tpm, nil },
-		Opened: func() ([]unlock.Opened, error) { return h.opened, nil },
-		Table:  func(string) (luks.Table, error) { return h.table, nil },
-		Clock:  h.clock, Announce: func(line string) { h.lines = append(h.lines, line) },
+		TPM:     func() (unlock.ReleasePCR, error) { return h.tpm, nil },
+		EndBoot: func(context.Context, unlock.Clock) error { return nil },
+		Opened:  func() ([]unlock.Opened, error) { return h.opened, nil },
+		Table:   func(string) (luks.Table, error) { return h.table, nil },
+		Clock:   h.clock, Announce: func(line string) { h.lines = append(h.lines, line) },
 		Reboot: func() error { h.reboots++; return nil },
 	}
 	return h
@@ -68,13 +69,16 @@ func TestClosingThatFailsResets(t *testing.T) {
 	for name, spoil := range map[string]func(*handover){
 		"no TPM":          func(h *handover) { h.Closing.TPM = func() (unlock.ReleasePCR, error) { return nil, os.ErrNotExist } },
 		"does not extend": func(h *handover) { h.tpm.stuck = errors.New("stuck") },
+		"a boot that does not end": func(h *handover) {
+			h.Closing.EndBoot = func(context.Context, unlock.Clock) error { return errors.New("it still runs") }
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHandover(t)
 			spoil(h)
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel() // being told to stop changes nothing
-			failed(t, unlock.CodeTPM, h.Run(ctx))
+			require.Error(t, h.Run(ctx))
 			assert.Equal(t, 1, h.reboots)
 			assert.Contains(t, h.lines[0], "resetting the machine")
 			assert.Equal(t, 10*time.Second, h.clock.now.Sub(time.Unix(0, 0)), "time to read why")

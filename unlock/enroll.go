@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/exchange"
@@ -198,19 +195,14 @@ func (e *Enrollment) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(e.Out, format+"\n", args...)
 }
 
-// lock keeps two enrolments from running at once. The kernel lets go of it when
-// the process ends, however it does.
+// lock keeps two enrolments from running at once.
 func (e *Enrollment) lock() (unlock func(), err error) {
-	if err := os.MkdirAll(string(e.RunDir), 0o700); err != nil {
-		return nil, fmt.Errorf("locking the enrolment: %w", err)
+	f, err := e.RunDir.lock(enrollLock)
+	if errors.Is(err, errHeld) {
+		return nil, errors.New("another keywright-unlock enroll is running")
 	}
-	f, err := os.OpenFile(filepath.Join(string(e.RunDir), lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the enrolment: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, errors.New("another keywright-unlock enroll is running")
 	}
 	return func() { _ = f.Close() }, nil
 }

@@ -18,7 +18,7 @@ const DefaultRunDir = "/run/keywright"
 const (
 	receiptFile = "receipt"
 	openedFile  = "opened.json"
-	lockFile    = "enroll.lock"
+	enrollLock  = "enroll.lock"
 	maxOpened   = 256 << 10
 )
 

@@ -37,6 +37,7 @@ type simTPM struct {
 	journal *journal
 	stuck   error // of PCR 15
 	mute    error // of quotes
+	blind   error // of PCR 15 once it is extended
 }
 
 func newSimTPM(t *testing.T, j *journal) *simTPM {
@@ -65,6 +66,9 @@ func (s *simTPM) Collect(extraData [32]byte, _ string) (tpm.Evidence, error) {
 
 func (s *simTPM) PCR15() ([32]byte, error) {
 	value, _ := s.PCRs.Value(15)
+	if value != [32]byte{} && s.blind != nil {
+		return value, s.blind
+	}
 	return value, nil
 }
 
@@ -174,9 +178,14 @@ func lost(api.ReleaseRequest) (api.ReleaseResponse, error) {
 type fakeOpener struct {
 	journal *journal
 	broken  string // volume that does not open
+	// opening is called before a volume is opened.
+	opening func(name string)
 }
 
 func (o *fakeOpener) Open(_ context.Context, v unlock.Volume, key secret.Bytes) (*luks.Mapping, error) {
+	if o.opening != nil {
+		o.opening(v.Config.Name)
+	}
 	if v.Config.Name == o.broken {
 		return nil, errors.New("it does not open")
 	}

@@ -40,8 +40,14 @@ func (h host) show(err error) error {
 	return &announced{err}
 }
 
-// bootWith gathers what a boot needs and runs it.
+// bootWith gathers what a boot needs and runs it. Whoever waits for its end
+// waits for all of it.
 func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time) error {
+	end, err := h.run.BeginBoot()
+	if err != nil {
+		return h.show(err)
+	}
+	defer end()
 	volumes, err := unlock.FindVolumes(ctx, c.Volumes, h.clock, deadline)
 	if err != nil {
 		return h.show(err)
@@ -114,7 +120,7 @@ func (h host) closeWith(ctx context.Context, c *unlock.Config, root string, devi
 			pcr, release = h.releasePCR(device, c)
 			return pcr, nil
 		},
-		Root: root, Opened: h.run.ReadOpened, Table: luks.ReadTable,
+		Root: root, EndBoot: h.run.EndBoot, Opened: h.run.ReadOpened, Table: luks.ReadTable,
 		Clock: h.clock, Announce: h.announce, Reboot: h.reboot,
 	}
 	if err := closing.Run(ctx); err != nil {

@@ -269,6 +269,26 @@ func TestClose(t *testing.T) {
 	assert.Empty(t, r.events)
 }
 
+// A boot that runs on in the background ends before the hand-over goes on.
+func TestCloseEndsABootThatWaits(t *testing.T) {
+	g := newGuest(t, 0)
+	c := unlock.Config{
+		Servers: []string{"https://127.0.0.1:1"}, ServiceKeys: []string{"sha256:" + strings.Repeat("00", 32)},
+		Volumes: []unlock.VolumeConfig{{Device: "/dev/keywright-none", Name: "none"}},
+	}
+	require.NoError(t, c.Write(g.path("boot.toml")))
+	cmd := g.child("boot", "--config", g.path("boot.toml"), "--deadline", "0s")
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool {
+		holder, err := os.ReadFile(g.path("run/boot.lock"))
+		return err == nil && len(holder) > 0
+	}, time.Minute, time.Millisecond, "the boot began")
+	out := new(bytes.Buffer)
+	require.Equal(t, unlock.ExitDone, g.runHere(g.hostOfTest(out, new(recorder)), "close", "--config", g.path("none")), out.String())
+	require.Error(t, cmd.Wait())
+	assert.Equal(t, unlock.ExitFailed, cmd.ProcessState.ExitCode())
+}
+
 // Without a TPM device a machine that was never enrolled goes on; one that was
 // is reset.
 func TestCloseWithoutTPM(t *testing.T) {

@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	h.opener = new(recorder)
 	h.reboot = func() error { return errors.New("a test does not reboot") }
 	h.run, h.esp = unlock.RunDir(os.Getenv(childRun)), []string{os.Getenv(childESP)}
-	os.Exit(run(context.Background(), h, os.Args[1:]))
+	os.Exit(start(h))
 }
 
 const passphrase = "installer's passphrase"
