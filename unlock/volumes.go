@@ -143,6 +143,12 @@ func readVolume(device *os.File) (Volume, error) {
 		}
 	}
 	v.Slots = validated.OwnSlots(v.ID)
+	// Before anything is asked: what a boot is released is released once.
+	for _, slot := range v.Slots {
+		if err := validated.Openable(slot); err != nil {
+			return Volume{}, fmt.Errorf("reading the header of %s: %w", device.Name(), err)
+		}
+	}
 	return v, nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"keywright.dev/hsm/tpm"
 	"keywright.dev/kms/exchange"
 	"keywright.dev/unlock"
+	"keywright.dev/unlock/luks"
 )
 
 // result is what a boot in this process came to.
@@ -178,6 +179,21 @@ func TestAttack11HeaderOfAnotherVolume(t *testing.T) {
 		"--key-slot", "1", "--key-file", "-", g.volumes[0])
 	cryptsetup(t, string(token), "token", "import", "--token-id", "0", "--json-file", "-", g.volumes[0])
 	g.refusedWith(g.bootHere(s, "--deadline", "1ms"), "KW-1211")
+}
+
+// TestAttack11KeyslotThatCostsTooMuch has our token name a keyslot that would
+// take the memory of a small machine. It is refused before anything is asked.
+func TestAttack11KeyslotThatCostsTooMuch(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s)
+	cryptsetup(t, passphrase, "luksConvertKey", "-q", "--key-slot", "0", "--pbkdf", "argon2id", "--pbkdf-force-iterations", "4",
+		"--pbkdf-memory", "1024", "--key-file", "-", g.volumes[1])
+	token := header(t, g.volumes[1]).OwnTokens()[0]
+	require.NoError(t, luks.Cryptsetup{}.AssignToken(t.Context(), g.volumes[1], token, 0))
+	r := g.bootHere(s)
+	g.refusedWith(r, "KW-1402")
+	assert.Contains(t, r.lines, "keyslot-foreign")
+	assert.NotContains(t, r.lines, "next try")
 }
 
 // TestAttack20ExtraKeyslotIsReported does not stop the boot, and is seen.
