@@ -30,8 +30,7 @@ func TestBootOpensEveryVolume(t *testing.T) {
 	info, err := os.Stat(filepath.Join(r.dir, "run", "receipt"))
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode())
-	opened, err := unlock.RunDir(filepath.Join(r.dir, "run")).ReadOpened()
-	require.NoError(t, err)
+	opened := r.recorded(t)
 	require.Len(t, opened, 2)
 	assert.Equal(t, "vol-a", opened[0].Volume)
 	assert.True(t, opened[0].Root)
@@ -84,19 +83,6 @@ func TestExtendFailsAndTheMachineIsReset(t *testing.T) {
 	assert.Contains(t, r.lines[0], "resetting the machine")
 	_, err := os.Stat(filepath.Join(r.dir, "run", "receipt"))
 	assert.ErrorIs(t, err, os.ErrNotExist)
-}
-
-func TestAllOrNothing(t *testing.T) {
-	r := newRig(t)
-	r.opener.broken = "data"
-	err := r.run(t)
-	failed(t, unlock.CodeOpen, err)
-	require.ErrorContains(t, err, "/dev/data")
-	assert.Equal(t, []string{"open root with key of vol-a", "close root"}, r.events[3:])
-	opened, err := unlock.RunDir(filepath.Join(r.dir, "run")).ReadOpened()
-	require.NoError(t, err)
-	assert.Empty(t, opened)
-	assert.Contains(t, r.lines[0], "this boot cannot ask again")
 }
 
 // TestAttack11ReleaseForAnotherHeaderOpensNothing holds the client's half: the

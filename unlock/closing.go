@@ -87,7 +87,7 @@ func (c *Closing) spend() error {
 // root, unchanged. A boot that opened nothing has nothing to protect: its root
 // was opened by passphrase.
 func (c *Closing) checkRoot() error {
-	opened, err := c.Opened()
+	opened, err := c.stillOpen()
 	if err != nil || len(opened) == 0 {
 		return wrap(CodeRoot, err)
 	}
@@ -107,6 +107,26 @@ func (c *Closing) checkRoot() error {
 		return fail(CodeRoot, fmt.Errorf("mapping %s is not what this boot opened: its table changed", table.Name))
 	}
 	return nil
+}
+
+// stillOpen returns what this boot opened, without mappings that it was killed
+// before it made.
+func (c *Closing) stillOpen() ([]Opened, error) {
+	recorded, err := c.Opened()
+	if err != nil {
+		return nil, err
+	}
+	var opened []Opened
+	for _, o := range recorded {
+		if o.Table.Number == "" {
+			_, err := c.Table(o.Table.Name)
+			if errors.Is(err, luks.ErrNoMapping) {
+				continue
+			}
+		}
+		opened = append(opened, o)
+	}
+	return opened, nil
 }
 
 func wrap(code api.Code, err error) error {

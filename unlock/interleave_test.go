@@ -15,6 +15,7 @@ import (
 
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/secret"
 	"keywright.dev/unlock"
 )
 
@@ -84,7 +85,12 @@ func TestAttack10HandOverWaitsForABootThatOpens(t *testing.T) {
 func TestStopDoesNotInterruptTheOpening(t *testing.T) {
 	r := newRig(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	r.opener.opening = func(string) { cancel() }
+	unseal := r.boot.Unseal
+	r.boot.Unseal = func(opening context.Context, v unlock.Volume, key secret.Bytes) (secret.Bytes, error) {
+		cancel()
+		require.NoError(t, opening.Err())
+		return unseal(opening, v, key)
+	}
 	require.NoError(t, r.boot.Run(ctx))
 	assert.Len(t, r.events, 5)
 }

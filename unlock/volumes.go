@@ -188,17 +188,26 @@ func hasUUID(path, uuid string) bool {
 	return err == nil && header.UUID == uuid
 }
 
+// Unseal returns the volume key that a released key opens in the keyslots that
+// our tokens name.
+func Unseal(ctx context.Context, v Volume, key secret.Bytes) (secret.Bytes, error) {
+	return v.LUKS.UnsealAny(ctx, v.Slots, key)
+}
+
 // Disks opens volumes through device-mapper.
 type Disks struct{}
 
+// Ready implements [Opener].
+func (Disks) Ready(ctx context.Context, v Volume) error { return v.LUKS.Ready(ctx, v.Config.Name) }
+
 // Open opens the volume's validated header over its device, and looks at the
 // finished mapping through its node, as what mounts it will.
-func (Disks) Open(ctx context.Context, v Volume, key secret.Bytes) (*luks.Mapping, error) {
+func (Disks) Open(ctx context.Context, v Volume, volumeKey secret.Bytes) (*luks.Mapping, error) {
 	options := luks.Options{
 		Discards: slices.Contains(v.Config.Options, optionDiscard),
 		ReadOnly: slices.Contains(v.Config.Options, optionReadOnly),
 	}
-	mapping, err := v.LUKS.Open(ctx, v.Slots, key, v.Config.Name, options)
+	mapping, err := v.LUKS.Open(ctx, volumeKey, v.Config.Name, options)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +216,7 @@ func (Disks) Open(ctx context.Context, v Volume, key secret.Bytes) (*luks.Mappin
 		err = v.LUKS.Check(table)
 	}
 	if err != nil {
-		return nil, errors.Join(err, luks.Close(context.WithoutCancel(ctx), v.Config.Name))
+		return nil, errors.Join(err, luks.Discard(ctx, v.Config.Name))
 	}
 	return mapping, nil
 }

@@ -68,7 +68,7 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time)
 	}
 	b := &unlock.Boot{
 		TPM: identity, EventLog: c.EventLogPath(), Servers: list, Pins: pins, Volumes: volumes,
-		Opener: h.opener, Clock: h.clock, Deadline: deadline, Random: rand.Float64,
+		Unseal: h.unseal, Opener: h.opener, Clock: h.clock, Deadline: deadline, Random: rand.Float64,
 		Announce: h.announce, Keep: h.run, Reboot: h.reboot,
 	}
 	if err := b.Run(ctx); err != nil {

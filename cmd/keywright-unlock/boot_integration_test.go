@@ -38,7 +38,7 @@ func (offClock) Now() time.Time { return time.Now().AddDate(-10, 0, 0) }
 // hostOfTest is a machine without device-mapper whose resets are events.
 func (g *guest) hostOfTest(out *bytes.Buffer, opener *recorder) host {
 	return host{
-		stdout: out, stderr: out, clock: offClock{}, opener: opener,
+		stdout: out, stderr: out, clock: offClock{}, unseal: opener.unseal, opener: opener,
 		openTPM:  g.dialTPM,
 		announce: func(line string) { out.WriteString(line + "\n") },
 		harden:   func() error { return nil },

@@ -21,6 +21,7 @@ import (
 type host struct {
 	stdout, stderr io.Writer
 	openTPM        func(path string) (*tpm.Device, error)
+	unseal         func(ctx context.Context, v unlock.Volume, key secret.Bytes) (secret.Bytes, error)
 	opener         unlock.Opener
 	clock          unlock.Clock
 	announce       func(line string)
@@ -35,7 +36,7 @@ type host struct {
 func system() host {
 	return host{
 		stdout: os.Stdout, stderr: os.Stderr,
-		openTPM: tpm.Open, opener: unlock.Disks{}, clock: unlock.SystemClock{},
+		openTPM: tpm.Open, unseal: unlock.Unseal, opener: unlock.Disks{}, clock: unlock.SystemClock{},
 		announce: unlock.Consoles, harden: unlock.Harden, reboot: unlock.Reboot,
 		run: unlock.DefaultRunDir, esp: unlock.ESPFolders(), prompt: prompt,
 	}

@@ -48,11 +48,16 @@ func ask(ctx context.Context) error {
 	}
 	return (&unlock.Boot{
 		TPM: liar{identity}, EventLog: config.EventLogPath(), Servers: []unlock.Server{server}, Pins: pins,
-		Volumes: volumes, Opener: unlock.Disks{}, Clock: clock, Deadline: clock.Now(),
+		Volumes: volumes, Unseal: unlock.Unseal, Opener: careless{}, Clock: clock, Deadline: clock.Now(),
 		Random: func() float64 { return 0 }, Announce: func(string) {}, Keep: unlock.RunDir(os.TempDir()),
 		Reboot: func() error { return errors.New("a thief does not reboot") },
 	}).Run(ctx)
 }
+
+// careless asks for the keys of volumes that are open already.
+type careless struct{ unlock.Disks }
+
+func (careless) Ready(context.Context, unlock.Volume) error { return nil }
 
 // liar says that nothing was extended; what it quotes is what the TPM has.
 type liar struct{ *tpm.Identity }
