@@ -15,6 +15,7 @@ import (
 
 	"keywright.dev/hsm/tpm"
 	"keywright.dev/kms/exchange"
+	"keywright.dev/unlock/luks"
 )
 
 const (
@@ -161,6 +162,9 @@ func (v *VolumeConfig) check() error {
 		return fmt.Errorf("volume %.100q: device is neither an absolute path nor UUID=…", v.Device)
 	case v.Name == "":
 		return fmt.Errorf("volume %.100q has no name", v.Device)
+	}
+	if err := luks.CheckName(v.Name); err != nil {
+		return fmt.Errorf("volume %.100q: %w", v.Device, err)
 	}
 	for _, option := range v.Options {
 		if option != optionDiscard && option != optionReadOnly {

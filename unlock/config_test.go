@@ -55,6 +55,8 @@ func TestConfigRefuses(t *testing.T) {
 		"UUID":           {"8c3a1f40", "8C3A1F40"},
 		"relative path":  {"/dev/vdb", "vdb"},
 		"no name":        {`"data"`, `""`},
+		"path as name":   {`"data"`, `"srv/data"`},
+		"control":        {`"data"`, `"control"`},
 		"name twice":     {`"data"`, `"root"`},
 		"option":         {"discard", "nofail"},
 		"two roots":      {`name = "data"`, "name = \"data\"\nroot = true"},

@@ -8,6 +8,7 @@ import (
 
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/exchange"
+	"keywright.dev/unlock/luks"
 )
 
 // begin sends the TPM's keys and gets a credential for them.
@@ -210,7 +211,7 @@ func configFor(t *target, old []VolumeConfig) VolumeConfig {
 		}
 	}
 	name := t.Name
-	if name == "" {
+	if luks.CheckName(name) != nil {
 		name = "luks-" + t.uuid()
 	}
 	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: name, Root: t.Root}
