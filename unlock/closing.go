@@ -16,13 +16,17 @@ import (
 )
 
 // Closing is the end of a boot's exchange: what has to be done before control
-// leaves the measured initramfs. All fields are required but Root.
+// leaves the measured initramfs. All fields are required but Root and
+// Misuse.
 type Closing struct {
 	// TPM gives PCR 15.
 	TPM func() (ReleasePCR, error)
 	// Root is the root file system to hand over to: its device, or the
 	// directory where it is mounted. Empty where control goes to a shell.
 	Root string
+	// Misuse is why it is not known what to check: PCR 15 is extended all the
+	// same, but nothing is handed over to.
+	Misuse error
 	// EndBoot ends a boot that still runs and waits for it; [RunDir.EndBoot]
 	// does.
 	EndBoot func(ctx context.Context, clock Clock) error
@@ -51,13 +55,22 @@ func (c *Closing) Run(ctx context.Context) error {
 	if err == nil {
 		err = wrap(CodeGuest, c.EndBoot(ctx, c.Clock))
 	}
+	if err == nil {
+		err = c.Misuse
+	}
 	if err == nil && c.Root != "" {
 		err = c.checkRoot()
 	}
 	if err == nil {
 		return nil
 	}
-	failure := asFailure(err)
+	return c.Reset(ctx, err)
+}
+
+// Reset shows why and resets the machine. It returns what it was given where the
+// machine goes on.
+func (c *Closing) Reset(ctx context.Context, why error) error {
+	failure := asFailure(why)
 	c.Announce(failure.Line("", -1) + "; resetting the machine")
 	_ = c.Clock.Sleep(ctx, readingTime)
 	failure.err = errors.Join(failure.err, c.Reboot())

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"net"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/hsm/tpm"
-	"keywright.dev/kms/exchange"
 	"keywright.dev/unlock"
 	"keywright.dev/unlock/luks"
 )
@@ -270,59 +268,3 @@ func TestAllOrNothing(t *testing.T) {
 	assert.NotZero(t, g.pcr15())
 	assert.Contains(t, r.lines, "KW-1406")
 }
-
-func TestClose(t *testing.T) {
-	s := startService(t)
-	g := enrolled(t, s)
-	want := exchange.Extend([32]byte{}, exchange.NoReleaseEvent())
-	for range 2 {
-		var out bytes.Buffer
-		require.Equal(t, unlock.ExitDone, g.runHere(g.hostOfTest(&out, new(recorder)), "close", "--config", g.path("none"), "--root", "/"), out.String())
-		assert.Equal(t, want, g.pcr15())
-	}
-	r := g.bootHere(s)
-	assert.Contains(t, r.lines, "KW-1404")
-	assert.Empty(t, r.events)
-}
-
-// A boot that runs on in the background ends before the hand-over goes on.
-func TestCloseEndsABootThatWaits(t *testing.T) {
-	g := newGuest(t, 0)
-	c := unlock.Config{
-		Servers: []string{"https://127.0.0.1:1"}, ServiceKeys: []string{"sha256:" + strings.Repeat("00", 32)},
-		Volumes: []unlock.VolumeConfig{{Device: "/dev/keywright-none", Name: "none"}},
-	}
-	require.NoError(t, c.Write(g.path("boot.toml")))
-	cmd := g.child("boot", "--config", g.path("boot.toml"), "--deadline", "0s")
-	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool {
-		holder, err := os.ReadFile(g.path("run/boot.lock"))
-		return err == nil && len(holder) > 0
-	}, time.Minute, time.Millisecond, "the boot began")
-	out := new(bytes.Buffer)
-	require.Equal(t, unlock.ExitDone, g.runHere(g.hostOfTest(out, new(recorder)), "close", "--config", g.path("none")), out.String())
-	require.Error(t, cmd.Wait())
-	assert.Equal(t, unlock.ExitFailed, cmd.ProcessState.ExitCode())
-}
-
-// Without a TPM device a machine that was never enrolled goes on; one that was
-// is reset.
-func TestCloseWithoutTPM(t *testing.T) {
-	g := &guest{t: t, dir: t.TempDir()}
-	out, opener := new(bytes.Buffer), new(recorder)
-	h := g.hostOfTest(out, opener)
-	h.clock = hurried{}
-	h.openTPM = func(string) (*tpm.Device, error) { return nil, os.ErrNotExist }
-	assert.Equal(t, unlock.ExitDone, g.runHere(h, "close", "--config", g.path("none")))
-	assert.Empty(t, opener.events)
-	assert.Equal(t, unlock.ExitFailed, g.runHere(h, "close", "--config", g.config()))
-	assert.Equal(t, []string{"reboot"}, opener.events)
-	assert.Contains(t, out.String(), "KW-1401")
-}
-
-// hurried makes waiting short.
-type hurried struct{ unlock.SystemClock }
-
-func (h hurried) Now() time.Time { return time.Unix(0, 0).Add(time.Since(time.Unix(0, 0)) * 1000) }
-
-func (hurried) Sleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }

@@ -24,6 +24,8 @@ func main() { os.Exit(start(system())) }
 
 // start runs the process's command line and returns the exit code.
 func start(h host) int {
+	// Whoever reads our output may go away, which must end nothing halfway.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	return run(ctx, h, os.Args[1:])

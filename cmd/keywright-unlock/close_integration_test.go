@@ -1,0 +1,134 @@
+//go:build integration
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/hsm/tpm"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/unlock"
+)
+
+// notReleased is PCR 15 after a hand-over without a release.
+func notReleased() [32]byte { return exchange.Extend([32]byte{}, exchange.NoReleaseEvent()) }
+
+// closes runs close in this process and returns what it said and did.
+func (g *guest) closes(code int, args ...string) (out string, events []string) {
+	g.t.Helper()
+	said, opener := new(bytes.Buffer), new(recorder)
+	h := g.hostOfTest(said, opener)
+	h.clock = hurried{}
+	require.Equal(g.t, code, g.runHere(h, append([]string{"close"}, args...)...), said.String())
+	return said.String(), opener.events
+}
+
+func TestClose(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s)
+	for range 2 {
+		var out bytes.Buffer
+		require.Equal(t, unlock.ExitDone, g.runHere(g.hostOfTest(&out, new(recorder)), "close", "--config", g.path("none"), "--root", "/"), out.String())
+		assert.Equal(t, notReleased(), g.pcr15())
+	}
+	r := g.bootHere(s)
+	assert.Contains(t, r.lines, "KW-1404")
+	assert.Empty(t, r.events)
+}
+
+// A boot that runs on in the background ends before the hand-over goes on.
+func TestCloseEndsABootThatWaits(t *testing.T) {
+	g := newGuest(t, 0)
+	c := unlock.Config{
+		Servers: []string{"https://127.0.0.1:1"}, ServiceKeys: []string{"sha256:" + strings.Repeat("00", 32)},
+		Volumes: []unlock.VolumeConfig{{Device: "/dev/keywright-none", Name: "none"}},
+	}
+	require.NoError(t, c.Write(g.path("boot.toml")))
+	cmd := g.child("boot", "--config", g.path("boot.toml"), "--deadline", "0s")
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool {
+		holder, err := os.ReadFile(g.path("run/boot.lock"))
+		return err == nil && len(holder) > 0
+	}, time.Minute, time.Millisecond, "the boot began")
+	out := new(bytes.Buffer)
+	require.Equal(t, unlock.ExitDone, g.runHere(g.hostOfTest(out, new(recorder)), "close", "--config", g.path("none")), out.String())
+	require.Error(t, cmd.Wait())
+	assert.Equal(t, unlock.ExitFailed, cmd.ProcessState.ExitCode())
+}
+
+// Without a TPM device a machine that was never enrolled goes on; one that was
+// is reset.
+func TestCloseWithoutTPM(t *testing.T) {
+	g := &guest{t: t, dir: t.TempDir()}
+	out, opener := new(bytes.Buffer), new(recorder)
+	h := g.hostOfTest(out, opener)
+	h.clock = hurried{}
+	h.openTPM = func(string) (*tpm.Device, error) { return nil, os.ErrNotExist }
+	assert.Equal(t, unlock.ExitDone, g.runHere(h, "close", "--config", g.path("none")))
+	assert.Empty(t, opener.events)
+	assert.Equal(t, unlock.ExitFailed, g.runHere(h, "close", "--config", g.config()))
+	assert.Equal(t, []string{"reboot"}, opener.events)
+	assert.Contains(t, out.String(), "KW-1401")
+}
+
+// Whoever calls it wrongly does not hand over, and cannot ask for keys either.
+func TestCloseThatIsCalledWronglyResets(t *testing.T) {
+	for name, args := range map[string][]string{
+		"unknown flag": {"--rot", "/"},
+		"an argument":  {"/dev/sda"},
+		"empty root":   {"--root", ""},
+		"no value":     {"--root"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGuest(t, 0)
+			out, events := g.closes(unlock.ExitUsage, append([]string{"--config", g.path("none")}, args...)...)
+			assert.Equal(t, []string{"reboot"}, events)
+			assert.Equal(t, notReleased(), g.pcr15())
+			assert.Contains(t, out, "resetting the machine")
+		})
+	}
+}
+
+func TestCloseThatPanicsResets(t *testing.T) {
+	g := &guest{t: t, dir: t.TempDir()}
+	out, opener := new(bytes.Buffer), new(recorder)
+	h := g.hostOfTest(out, opener)
+	h.clock = hurried{}
+	h.openTPM = func(string) (*tpm.Device, error) { panic("a fault") }
+	assert.Equal(t, unlock.ExitFailed, g.runHere(h, "close", "--config", g.path("none")))
+	assert.Equal(t, []string{"reboot"}, opener.events)
+	assert.Contains(t, out.String(), "a fault of this program")
+}
+
+// TestCloseWithABrokenConfiguration and nobody who reads its complaint about it
+// extends PCR 15 all the same.
+func TestCloseWithABrokenConfiguration(t *testing.T) {
+	g := newGuest(t, 0)
+	require.NoError(t, os.WriteFile(g.path("broken"), []byte("servers = 1"), 0o600))
+	reader, writer, err := os.Pipe()
+	require.NoError(t, err)
+	require.NoError(t, reader.Close())
+	cmd := g.child("close", "--config", g.path("broken"))
+	cmd.Stderr = writer
+	require.NoError(t, cmd.Run())
+	require.NoError(t, writer.Close())
+	assert.Equal(t, notReleased(), g.pcr15())
+	out, events := g.closes(unlock.ExitDone, "--config", g.path("broken"))
+	assert.Contains(t, out, "reading the configuration")
+	assert.Empty(t, events)
+}
+
+// hurried makes waiting short.
+type hurried struct{ unlock.SystemClock }
+
+func (h hurried) Now() time.Time { return time.Unix(0, 0).Add(time.Since(time.Unix(0, 0)) * 1000) }
+
+func (hurried) Sleep(ctx context.Context, _ time.Duration) error { return ctx.Err() }
