@@ -16,6 +16,7 @@ import (
 const goodConfig = `
 servers = ["https://kw.example:8443"]
 service_keys = ["sha256:0101010101010101010101010101010101010101010101010101010101010101"]
+machine = "7f3a1b2c7f3a1b2c7f3a1b2c7f3a1b2c7f3a1b2c7f3a1b2c7f3a1b2c7f3a1b2c"
 ek_template = "rsa-2048"
 deadline = "2m"
 
@@ -49,6 +50,7 @@ func TestConfigRefuses(t *testing.T) {
 		"no server":      {`["https://kw.example:8443"]`, "[]"},
 		"plain HTTP":     {"https://", "http://"},
 		"short pin":      {"0101\"]", "01\"]"},
+		"machine":        {"7f3a1b2c\"", "7f3a1b2\""},
 		"template":       {"rsa-2048", "rsa-1024"},
 		"deadline":       {"2m", "soon"},
 		"negative":       {"2m", "-2m"},

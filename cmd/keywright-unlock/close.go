@@ -62,7 +62,7 @@ func (c *closing) run(ctx context.Context, args []string) error {
 		if missing != nil {
 			return nil, missing
 		}
-		return c.releasePCR(device), nil
+		return c.releasePCR(device)
 	}
 	if err := c.Run(ctx); err != nil {
 		return &announced{err}
@@ -103,15 +103,20 @@ func (c *closing) warn(err error) {
 	fmt.Fprintf(&c.warnings, "keywright-unlock: warning: %v\n", err)
 }
 
-// releasePCR gives PCR 15 through a session that nobody on the bus can answer
-// for, or plainly where the TPM gives no keys: extended is what counts.
-func (c *closing) releasePCR(device *tpm.Device) unlock.ReleasePCR {
+// releasePCR gives PCR 15 of the configured machine, through a session that
+// nobody on the bus can answer for. Where no machine is configured it gives that
+// of a TPM without keys too: extended is what counts.
+func (c *closing) releasePCR(device *tpm.Device) (unlock.ReleasePCR, error) {
 	identity, err := identityOf(device, c.config)
-	if err != nil {
+	switch {
+	case err == nil:
+		c.release = func() { _ = errors.Join(identity.Close(), device.Close()) }
+		return identity, nil
+	case c.config.Machine != "":
+		return nil, errors.Join(err, device.Close())
+	default:
 		c.warn(err)
 		c.release = func() { _ = device.Close() }
-		return device
+		return device, nil
 	}
-	c.release = func() { _ = errors.Join(identity.Close(), device.Close()) }
-	return identity
 }

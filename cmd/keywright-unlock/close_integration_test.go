@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"os"
 	"strings"
 	"testing"
@@ -124,6 +125,61 @@ func TestCloseWithABrokenConfiguration(t *testing.T) {
 	out, events := g.closes(unlock.ExitDone, "--config", g.path("broken"))
 	assert.Contains(t, out, "reading the configuration")
 	assert.Empty(t, events)
+}
+
+// of returns the path of a configuration that names a machine.
+func (g *guest) of(machine string) string {
+	g.t.Helper()
+	c := unlock.Config{Servers: []string{"https://127.0.0.1:1"}, ServiceKeys: []string{"sha256:" + strings.Repeat("00", 32)}, Machine: machine}
+	require.NoError(g.t, c.Write(g.path("of.toml")))
+	return g.path("of.toml")
+}
+
+// TestAttack13AnotherTPMAnswers has an interposer answer with a TPM of its own:
+// neither is it asked for keys with, nor is extending it a hand-over.
+func TestAttack13AnotherTPMAnswers(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s)
+	c, err := unlock.LoadConfig(g.bootConfig([]string{s.url}, s.pin()))
+	require.NoError(t, err)
+	c.Machine = strings.Repeat("0", 64)
+	require.NoError(t, c.Write(g.path("boot.toml")))
+	r := g.bootWith(g.path("boot.toml"), new(recorder))
+	assert.Equal(t, unlock.ExitFailed, r.code)
+	assert.Contains(t, r.lines, "the TPM of another machine")
+	assert.Empty(t, r.events)
+
+	out, events := g.closes(unlock.ExitFailed, "--config", g.path("boot.toml"))
+	assert.Contains(t, out, "KW-1401")
+	assert.Equal(t, []string{"reboot"}, events)
+	assert.Zero(t, g.pcr15())
+	_, events = g.closes(unlock.ExitDone, "--config", g.of(g.machine()))
+	assert.Empty(t, events)
+	assert.Equal(t, notReleased(), g.pcr15())
+}
+
+// A TPM that gives no keys is extended all the same, unless it had to be a
+// certain machine's.
+func TestCloseOfATPMWithoutKeys(t *testing.T) {
+	g := newGuest(t, 0)
+	machine := g.machine()
+	// TPM2_HierarchyControl (TPM 2.0 part 3, section 24.2), by the platform, of
+	// the endorsement hierarchy: off.
+	response, err := g.tpm.Send([]byte{
+		0x80, 0x02, 0, 0, 0, 32, 0, 0, 0x01, 0x21, 0x40, 0, 0, 0x0c,
+		0, 0, 0, 9, 0x40, 0, 0, 0x09, 0, 0, 0, 0, 0, 0x40, 0, 0, 0x0b, 0,
+	})
+	require.NoError(t, err)
+	require.Zero(t, binary.BigEndian.Uint32(response[6:]))
+
+	out, events := g.closes(unlock.ExitFailed, "--config", g.of(machine))
+	assert.Contains(t, out, "the endorsement hierarchy is disabled")
+	assert.Equal(t, []string{"reboot"}, events)
+	assert.Zero(t, g.pcr15())
+	out, events = g.closes(unlock.ExitDone, "--config", g.of(""))
+	assert.Contains(t, out, "warning")
+	assert.Empty(t, events)
+	assert.Equal(t, notReleased(), g.pcr15())
 }
 
 // hurried makes waiting short.

@@ -78,7 +78,7 @@ func enroll(ctx context.Context, h host, args []string) error {
 		return err
 	}
 	defer closeTPM()
-	c.EKTemplate = string(identity.EK().Template)
+	c.EKTemplate, c.Machine = string(identity.EK().Template), identity.EK().MachineID()
 	e := &unlock.Enrollment{
 		TPM: identity, EventLog: c.EventLogPath(), Host: hostOf(c.Servers[0]), Enroller: client, Committer: client,
 		Pin: pins[0], Name: f.machineName(identity.EK().MachineID()), Devices: devices, Passphrase: f.passphrase(h),
@@ -103,6 +103,7 @@ func (f *enrollFlags) configuration() (*unlock.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.Machine = "" // it becomes what it is by being enrolled
 	if f.server != "" {
 		c.Servers = []string{f.server}
 	}

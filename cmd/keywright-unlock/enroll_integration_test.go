@@ -31,6 +31,7 @@ func TestEnrollApproveBoot(t *testing.T) {
 	assert.Equal(t, []string{s.url}, c.Servers)
 	assert.Equal(t, []string{s.pin()}, c.ServiceKeys)
 	assert.Equal(t, string(exchange.EKP384), c.EKTemplate)
+	assert.Equal(t, g.machine(), c.Machine)
 	require.Len(t, c.Volumes, 2)
 	assert.Equal(t, "UUID="+min(header(t, g.volumes[0]).Header().UUID, header(t, g.volumes[1]).Header().UUID), c.Volumes[0].Device)
 
@@ -246,6 +247,19 @@ func TestSlotThatNobodyCanOpenIsNamed(t *testing.T) {
 	v := header(t, g.volumes[0])
 	assert.Len(t, v.Inventory().Keyslots, 3)
 	require.Len(t, v.OwnTokens(), 1)
+}
+
+// The configuration of another machine, such as a copied disk's, is no hindrance.
+func TestEnrolmentReplacesTheMachine(t *testing.T) {
+	s, g := startService(t), newGuest(t, 1)
+	c, err := unlock.LoadConfig(g.config())
+	require.NoError(t, err)
+	c.Machine = strings.Repeat("0", 64)
+	require.NoError(t, c.Write(g.config()))
+	g.enroll(s)
+	c, err = unlock.LoadConfig(g.config())
+	require.NoError(t, err)
+	assert.Equal(t, g.machine(), c.Machine)
 }
 
 func TestEnrolmentIsRepeatedUntilTheApprovalOnly(t *testing.T) {

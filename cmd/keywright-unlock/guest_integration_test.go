@@ -142,7 +142,7 @@ func (g *guest) config() string {
 // bootConfig returns the path of a configuration with the volumes' paths, for
 // files have no UUID that could be looked up.
 func (g *guest) bootConfig(servers []string, pins ...string) string {
-	c := unlock.Config{Servers: servers, ServiceKeys: pins, EventLog: g.path("log")}
+	c := unlock.Config{Servers: servers, ServiceKeys: pins, Machine: g.machine(), EventLog: g.path("log")}
 	for _, v := range g.volumes {
 		c.Volumes = append(c.Volumes, unlock.VolumeConfig{Device: v, Name: filepath.Base(v)})
 	}

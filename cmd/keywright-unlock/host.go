@@ -51,8 +51,8 @@ func (h host) protect() {
 
 const tpmPoll = 100 * time.Millisecond
 
-// identity opens the machine's TPM, for which it waits while its driver is
-// loading, and makes its keys.
+// identity opens the TPM of the configured machine, for which it waits while its
+// driver is loading, and makes its keys.
 func (h host) identity(ctx context.Context, c *unlock.Config, patience time.Duration) (*tpm.Identity, func(), error) {
 	device, err := h.awaitTPM(ctx, c.TPMPath(), patience)
 	if err != nil {
@@ -86,7 +86,7 @@ func identityOf(device *tpm.Device, c *unlock.Config) (*tpm.Identity, error) {
 			return nil, err
 		}
 	}
-	return device.Identity(template, "")
+	return device.Identity(template, c.Machine)
 }
 
 // servers returns clients for the servers of a configuration.
