@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
+	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/exchange"
@@ -32,6 +30,9 @@ type Closing struct {
 	EndBoot func(ctx context.Context, clock Clock) error
 	// Opened returns what this boot opened.
 	Opened func() ([]Opened, error)
+	// Device returns the number of Root's device; [DeviceNumber] does.
+	Device func(path string) (string, error)
+	Sysfs  Sysfs
 	// Table reads the table of a mapping; luks.ReadTable does.
 	Table func(name string) (luks.Table, error)
 	Clock Clock
@@ -97,27 +98,38 @@ func (c *Closing) spend() error {
 }
 
 // checkRoot demands that the root is on the mapping that this boot opened as
-// root, unchanged. A boot that opened nothing has nothing to protect: its root
+// root, unchanged, directly or through what is stacked on mappings of this boot
+// alone. A boot that opened nothing has nothing to protect: its root
 // was opened by passphrase.
 func (c *Closing) checkRoot() error {
 	opened, err := c.stillOpen()
 	if err != nil || len(opened) == 0 {
 		return wrap(CodeRoot, err)
 	}
-	number, err := deviceNumber(c.Root)
+	number, err := c.Device(c.Root)
 	if err != nil {
 		return fail(CodeRoot, err)
 	}
-	ours, err := rootOf(opened, number)
+	reached, err := rootOn(c.Sysfs, opened, number)
 	if err != nil {
 		return fail(CodeRoot, fmt.Errorf("%s is on device %s: %w", c.Root, number, err))
 	}
-	table, err := c.Table(ours.Table.Name)
-	if err != nil {
-		return fail(CodeRoot, err)
+	for _, o := range reached {
+		if err := c.unchanged(o.Table); err != nil {
+			return fail(CodeRoot, err)
+		}
 	}
-	if !reflect.DeepEqual(normal(table), normal(ours.Table)) {
-		return fail(CodeRoot, fmt.Errorf("mapping %s is not what this boot opened: its table changed", table.Name))
+	return nil
+}
+
+// unchanged demands that a mapping is as it was when it was opened.
+func (c *Closing) unchanged(want luks.Table) error {
+	table, err := c.Table(want.Name)
+	if err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(normal(table), normal(want)) {
+		return fmt.Errorf("mapping %s is not what this boot opened: its table changed", table.Name)
 	}
 	return nil
 }
@@ -157,33 +169,16 @@ func normal(t luks.Table) luks.Table {
 	return t
 }
 
-var errNotOurs = errors.New("that is not a mapping that this boot opened as root")
-
-// rootOf returns the mapping with a device number. Where the configuration
-// marks a root, no other volume passes for it.
-func rootOf(opened []Opened, number string) (Opened, error) {
-	marked := false
-	for _, o := range opened {
-		marked = marked || o.Root
+// rootOn returns the mappings that the root is on. Where the configuration marks
+// a root, the others alone do not pass for it.
+func rootOn(sys Sysfs, opened []Opened, number string) ([]Opened, error) {
+	reached, err := sys.reach(number, opened)
+	if err != nil {
+		return nil, err
 	}
-	for _, o := range opened {
-		if o.Table.Number == number && (o.Root || !marked) {
-			return o, nil
-		}
+	isRoot := func(o Opened) bool { return o.Root }
+	if slices.ContainsFunc(opened, isRoot) && !slices.ContainsFunc(reached, isRoot) {
+		return nil, errNotOurs
 	}
-	return Opened{}, errNotOurs
-}
-
-// deviceNumber returns major:minor of a block device, or of the device that a
-// directory's file system is on.
-func deviceNumber(path string) (string, error) {
-	var stat unix.Stat_t
-	if err := unix.Stat(path, &stat); err != nil {
-		return "", fmt.Errorf("looking at the root %s: %w", path, &os.PathError{Op: "stat", Path: path, Err: err})
-	}
-	number := stat.Dev
-	if stat.Mode&unix.S_IFMT == unix.S_IFBLK {
-		number = stat.Rdev
-	}
-	return fmt.Sprintf("%d:%d", unix.Major(number), unix.Minor(number)), nil
+	return reached, nil
 }

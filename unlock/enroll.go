@@ -70,7 +70,7 @@ type Enrollment struct {
 type Device struct {
 	Path string
 	Name string // of its mapping
-	Root bool
+	Root bool   // the root file system stands on it
 }
 
 // Enrolled is what an enrolment came to.
@@ -256,7 +256,21 @@ func (e *Enrollment) readVolumes(context.Context) error {
 			return fail(CodeDevice, fmt.Errorf("%s and %s have the same LUKS UUID: one is a copy of the other", a.path, b.path))
 		}
 	}
+	if e.roots() == 0 {
+		e.say("note: / is on none of these volumes: a boot that opens them resets the machine where the root that it hands over to is on none of them either")
+	}
 	return nil
+}
+
+// roots counts the volumes that the root file system stands on.
+func (e *Enrollment) roots() int {
+	count := 0
+	for _, t := range e.targets {
+		if t.Root {
+			count++
+		}
+	}
+	return count
 }
 
 // read reads and validates the header.

@@ -30,6 +30,6 @@ func TestConfiguredNamesAreNamesOfMappings(t *testing.T) {
 	v := readTarget(t, "aes256-4096")
 	for name, want := range map[string]string{"root": "root", "": "luks-" + v.uuid(), `my\x20root`: "luks-" + v.uuid(), "a b": "luks-" + v.uuid()} {
 		v.Name = name
-		assert.Equal(t, want, configFor(v, nil).Name)
+		assert.Equal(t, want, configFor(v, nil, false).Name)
 	}
 }

@@ -191,7 +191,7 @@ func (e *Enrollment) writeConfig(context.Context) error {
 	old := c.Volumes
 	c.Volumes = nil
 	for _, t := range e.targets {
-		c.Volumes = append(c.Volumes, configFor(t, old))
+		c.Volumes = append(c.Volumes, configFor(t, old, t.Root && e.roots() == 1))
 	}
 	if err := checkVolumes(c.Volumes); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
@@ -204,7 +204,9 @@ func (e *Enrollment) writeConfig(context.Context) error {
 	return err
 }
 
-func configFor(t *target, old []VolumeConfig) VolumeConfig {
+// configFor marks a root only where it is the only one: of several, all have to
+// be mappings of the boot.
+func configFor(t *target, old []VolumeConfig, root bool) VolumeConfig {
 	for _, v := range old {
 		if v.Device == t.path || v.Device == "UUID="+t.uuid() {
 			return v
@@ -214,5 +216,5 @@ func configFor(t *target, old []VolumeConfig) VolumeConfig {
 	if luks.CheckName(name) != nil {
 		name = "luks-" + t.uuid()
 	}
-	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: name, Root: t.Root}
+	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: name, Root: root}
 }

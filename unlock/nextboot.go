@@ -84,16 +84,18 @@ func (n NextBoot) find() ([]string, error) {
 }
 
 // CryptDevices returns the devices below the LUKS2 mappings of the running
-// system.
+// system, and which of them its root stands on.
 func CryptDevices() ([]Device, error) {
 	const mapper = blockClass + "/dm-*/dm/uuid"
 	files, err := filepath.Glob(mapper)
 	if err != nil {
 		return nil, err
 	}
-	root, err := deviceNumber("/")
-	if err != nil {
-		return nil, err
+	root := make(map[string]bool)
+	if number, err := DeviceNumber("/"); err == nil {
+		if err := DefaultSysfs.stack(number, root); err != nil {
+			return nil, err
+		}
 	}
 	var devices []Device
 	for _, file := range files {
@@ -117,7 +119,7 @@ func CryptDevices() ([]Device, error) {
 }
 
 // cryptDevice reads one mapping's folder in sysfs.
-func cryptDevice(folder, root string) (Device, error) {
+func cryptDevice(folder string, root map[string]bool) (Device, error) {
 	name, err := os.ReadFile(filepath.Join(folder, "dm", "name"))
 	if err != nil {
 		return Device{}, err
@@ -135,6 +137,6 @@ func cryptDevice(folder, root string) (Device, error) {
 	}
 	return Device{
 		Path: filepath.Join("/dev", slaves[0].Name()), Name: strings.TrimSpace(string(name)),
-		Root: strings.TrimSpace(string(number)) == root,
+		Root: root[strings.TrimSpace(string(number))],
 	}, nil
 }

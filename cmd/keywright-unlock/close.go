@@ -25,7 +25,7 @@ type closing struct {
 
 func closeBoot(ctx context.Context, h host, args []string) (err error) {
 	c := &closing{host: h, config: &unlock.Config{}, release: func() {}, Closing: unlock.Closing{
-		EndBoot: h.run.EndBoot, Opened: h.run.ReadOpened, Table: luks.ReadTable,
+		EndBoot: h.run.EndBoot, Opened: h.run.ReadOpened, Table: luks.ReadTable, Device: unlock.DeviceNumber, Sysfs: unlock.DefaultSysfs,
 		Clock: h.clock, Announce: h.announce, Reboot: h.reboot,
 	}}
 	defer func() {

@@ -25,6 +25,7 @@ func TestEnrollApproveBoot(t *testing.T) {
 	s, g := startService(t), newGuest(t, 2)
 	out := g.enroll(s)
 	assert.Contains(t, out, "keywright machine approve web-17 --ek-hash "+g.machine())
+	assert.Contains(t, out, "note: / is on none of these volumes")
 	g.requireEnrolled()
 	c, err := unlock.LoadConfig(g.config())
 	require.NoError(t, err)
