@@ -114,6 +114,9 @@ const (
 	// any keyslot is added: so every keyslot of ours has a token from which the
 	// enrolment can be taken up again.
 	StepToken Step = "write-token"
+	// StepRecord records which volumes the enrolment has, so that it is taken up
+	// again with these alone.
+	StepRecord Step = "record-volumes"
 	// StepKeyslot adds keyslots.
 	StepKeyslot Step = "add-keyslot"
 	// StepTest opens each keyslot, with cryptsetup and as a boot will.
@@ -142,6 +145,7 @@ func (e *Enrollment) steps() []step {
 		{name: StepComplete, once: e.complete},
 		{name: StepClean, each: e.clean},
 		{name: StepToken, each: e.writeToken},
+		{name: StepRecord, once: e.recordSet},
 		{name: StepKeyslot, each: e.addKeyslot},
 		{name: StepTest, each: e.testKeyslot},
 		{name: StepAssign, each: e.assignToken},
@@ -255,6 +259,9 @@ func (e *Enrollment) readVolumes(context.Context) error {
 		if a, b := e.targets[i-1], e.targets[i]; a.uuid() == b.uuid() {
 			return fail(CodeDevice, fmt.Errorf("%s and %s have the same LUKS UUID: one is a copy of the other", a.path, b.path))
 		}
+	}
+	if err := e.checkSet(); err != nil {
+		return err
 	}
 	if e.roots() == 0 {
 		e.say("note: / is on none of these volumes: a boot that opens them resets the machine where the root that it hands over to is on none of them either")

@@ -145,7 +145,7 @@ func (e *Enrollment) commit(ctx context.Context) error {
 		}
 		e.result.Volumes = append(e.result.Volumes, EnrolledVolume{ID: t.secret.Volume, UUID: t.uuid(), Device: t.path, Slot: slot})
 	}
-	return nil
+	return e.forgetSet()
 }
 
 func (e *Enrollment) sendCommit(ctx context.Context, next forecast) (api.CommitResponse, error) {

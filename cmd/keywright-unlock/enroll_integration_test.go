@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,6 +63,7 @@ func (g *guest) requireEnrolled() {
 		require.Len(g.t, tokens[0].Keyslots, 1)
 		require.Empty(g.t, v.Orphans())
 		require.Len(g.t, v.Inventory().Keyslots, 2, "no orphan keyslot")
+		require.NoFileExists(g.t, g.path("enrolling"))
 		cryptsetup(g.t, passphrase, "open", "--test-passphrase", "--key-slot", "0", "--key-file", "-", path)
 	}
 }
@@ -118,6 +120,45 @@ func TestEnrolmentCutAtEveryStepIsTakenUpAgain(t *testing.T) {
 			require.NoError(t, g.bootHere(s).err)
 		})
 	}
+}
+
+// An enrolment that was interrupted with keyslots on the disk is not taken up with
+// other volumes: the service would give new secrets, and orphan those keyslots.
+func TestInterruptedEnrolmentKeepsItsVolumes(t *testing.T) {
+	s := startService(t)
+	for _, c := range []cut{{unlock.StepKeyslot, 1, 0}, {unlock.StepTest, 0, 0}, {unlock.StepAssign, 1, 0}, {unlock.StepConfig, 0, 0}} {
+		t.Run(c.String(), func(t *testing.T) {
+			g := newGuest(t, 2)
+			g.kill(s, c)
+			all, more := g.volumes, append(slices.Clone(g.volumes), g.format("one-more"))
+			for _, volumes := range [][]string{all[:1], all[1:], more, {all[0], more[2]}} {
+				g.volumes = volumes
+				args := g.enrollArgs(s)
+				g.volumes = more
+				before := g.headers()
+				out := g.fails(unlock.ExitFailed, passphrase, args...)
+				assert.Contains(t, out, header(t, all[0]).Header().UUID)
+				assert.Contains(t, out, header(t, all[1]).Header().UUID)
+				assert.Contains(t, out, "each named with --device")
+				assert.NotContains(t, out, "step: begin")
+				assert.True(t, bytes.Equal(before, g.headers()))
+			}
+			g.volumes = all
+			g.enroll(s)
+			g.requireEnrolled()
+		})
+	}
+}
+
+// Before there is a keyslot, and after the service counts it, the volumes may
+// be others.
+func TestEnrolmentWithoutKeyslotsIsFreeToChange(t *testing.T) {
+	s, g := startService(t), newGuest(t, 2)
+	g.kill(s, cut{unlock.StepRecord, 0, 0})
+	require.NoError(t, os.RemoveAll(g.path("enrolling")), "where the cut came too late")
+	g.volumes = g.volumes[:1]
+	g.enroll(s)
+	g.requireEnrolled()
 }
 
 // kill starts an enrolment and kills it, with the programs that it runs, where
