@@ -60,7 +60,7 @@ type Boot struct {
 	Reboot func() error
 
 	pin   int    // of Pins, which the next statement names
-	avoid string // host that took a request and did not answer it
+	avoid string // host that took a request and gave no release
 }
 
 // Keeper keeps what a boot leaves to its hand-over and to the running system;
@@ -230,11 +230,9 @@ func (b *Boot) ask(ctx context.Context, server Server, recipient *exchange.Recip
 	defer cancel()
 	response, err := server.Release(ctx, api.ReleaseRequest{Attested: attested})
 	if err != nil {
-		failure := answered(server.Host, err)
-		if !failure.Refused {
-			b.avoid = server.Host
-		}
-		return nil, failure
+		// A refusal is not signed: anybody in between can answer with one.
+		b.avoid = server.Host
+		return nil, answered(server.Host, err)
 	}
 	release, err := open(b.Pins[b.pin], recipient, attested.Statement, response.Sealed)
 	if err != nil {
