@@ -38,13 +38,12 @@ type Committer interface {
 // Enrollment binds the volumes of the running system to the service. All
 // fields are required but Config.
 type Enrollment struct {
-	TPM       EnrollTPM
-	EventLog  string // path
-	Host      string // of the server, for people
-	Enroller  Enroller
-	Committer Committer
-	// Pin is the fingerprint of the service identity key.
-	Pin [32]byte
+	TPM      EnrollTPM
+	EventLog string // path
+	// Servers are asked one after the other: the next where one does not answer.
+	Servers []EnrollServer
+	// Pins are the fingerprints of the service identity key, current first.
+	Pins [][32]byte
 	// Name is what the machine proposes to be called.
 	Name    string
 	Devices []Device
@@ -60,10 +59,11 @@ type Enrollment struct {
 	// Out receives a line "step: NAME" before each step.
 	Out io.Writer
 
-	targets   []*target
-	challenge api.BeginResponse
-	forecast  forecast
-	result    Enrolled
+	server, pin int // of Servers and Pins, which the next request is for
+	targets     []*target
+	challenge   *api.BeginResponse // until it is used
+	forecast    forecast
+	result      Enrolled
 }
 
 // Device is a device to enrol.
@@ -346,14 +346,19 @@ func (e *Enrollment) opens(ctx context.Context, t *target, passphrase secret.Byt
 			ours[slot] = true
 		}
 	}
+	failed := []error{luks.ErrWrongKey}
 	for _, slot := range t.volume.Inventory().Keyslots {
 		if ours[slot.ID] || !slot.Bound {
 			continue
 		}
 		err := e.Cryptsetup.TestKey(ctx, t.path, slot.ID, passphrase)
+		if err == nil {
+			return nil
+		}
+		// A keyslot that cannot be tried keeps no other from being tried.
 		if !errors.Is(err, luks.ErrWrongKey) {
-			return err
+			failed = append(failed, err)
 		}
 	}
-	return fmt.Errorf("the passphrase opens no keyslot: %w", luks.ErrWrongKey)
+	return fmt.Errorf("the passphrase opens no keyslot: %w", errors.Join(failed...))
 }

@@ -1,6 +1,7 @@
 package unlock
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -23,6 +24,16 @@ func readTarget(t *testing.T, image string) *target {
 	read := &target{path: path, device: device}
 	require.NoError(t, read.read())
 	return read
+}
+
+// No request of an enrolment waits for ever.
+func TestEveryCallHasADeadline(t *testing.T) {
+	_, err := call(context.Background(), "kw.example", func(ctx context.Context) (bool, error) {
+		_, bounded := ctx.Deadline()
+		assert.True(t, bounded)
+		return bounded, context.DeadlineExceeded
+	})
+	assert.Equal(t, ExitUnavailable, ExitCode(err))
 }
 
 // A mapping may have a name that a boot would not open it under.

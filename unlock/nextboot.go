@@ -32,6 +32,8 @@ type forecast struct {
 	from   string // for people
 	// found tells that nobody named the file: it may be another boot's.
 	found bool
+	// unknown is why there are no claims.
+	unknown error
 }
 
 // predict computes the claims of the next boot. Only an image that was named
@@ -42,12 +44,15 @@ func (n NextBoot) predict() (forecast, error) {
 		return forecast{claims: claims, from: n.UKI}, err
 	}
 	images, err := n.find()
-	if err != nil || len(images) != 1 {
+	if err != nil || len(images) == 0 {
 		return forecast{from: asThisBoot}, err
+	}
+	if len(images) > 1 {
+		return forecast{from: asThisBoot, unknown: fmt.Errorf("there are %d images, name that of the next boot with --uki: %q", len(images), images)}, nil
 	}
 	claims, err := predictUKI(images[0])
 	if err != nil {
-		return forecast{from: asThisBoot}, nil //nolint:nilerr // some EFI program, not a kernel image
+		return forecast{from: asThisBoot, unknown: err}, nil // some EFI program, not a kernel image
 	}
 	return forecast{claims: claims, from: images[0], found: true}, nil
 }

@@ -228,6 +228,53 @@ func TestEnrolmentThatIsRefusedChangesNothing(t *testing.T) {
 	assert.True(t, bytes.Equal(before, g.headers()))
 }
 
+// The first server is gone, and the service has the second of two keys.
+func TestEnrolmentTriesTheNextServerAndKey(t *testing.T) {
+	s, g := startService(t), newGuest(t, 1)
+	c, err := unlock.LoadConfig(g.config())
+	require.NoError(t, err)
+	c.Servers, c.ServiceKeys = []string{"https://127.0.0.1:1", s.url}, []string{"sha256:" + strings.Repeat("11", 32), s.pin()}
+	require.NoError(t, c.Write(g.config()))
+	cmd := g.child("enroll", "--config", g.config(), "--name", "web-17", "--passphrase-fd", "3", "--device", g.volumes[0])
+	give(t, cmd, passphrase)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+	assert.Contains(t, string(out), "going on with "+strings.TrimPrefix(s.url, "https://"))
+	assert.Contains(t, string(out), "going on with the next service key")
+	g.requireEnrolled()
+	written, err := unlock.LoadConfig(g.config())
+	require.NoError(t, err)
+	assert.Equal(t, c.Servers, written.Servers)
+	assert.Equal(t, c.ServiceKeys, written.ServiceKeys)
+
+	g.enroll(s, "--server", s.url, "--service-key", s.pin())
+	written, err = unlock.LoadConfig(g.config())
+	require.NoError(t, err)
+	assert.Equal(t, []string{s.url, "https://127.0.0.1:1"}, written.Servers, "what is named comes first, and drops no other")
+	assert.Equal(t, []string{s.pin(), c.ServiceKeys[0]}, written.ServiceKeys)
+}
+
+// An answer that is lost on its way is asked for again at the next server.
+func TestEnrolmentSurvivesALostAnswer(t *testing.T) {
+	for _, path := range []string{"begin", "complete", "challenge", "commit"} {
+		t.Run(path, func(t *testing.T) {
+			s, g := startService(t), newGuest(t, 1)
+			lossy := startProxy(t, s.url, func(asked string, body []byte) []byte {
+				if strings.HasSuffix(asked, "/"+path) {
+					return nil
+				}
+				return body
+			})
+			c, err := unlock.LoadConfig(g.config())
+			require.NoError(t, err)
+			c.Servers = []string{lossy, s.url}
+			require.NoError(t, c.Write(g.config()))
+			g.enroll(s, "--server", lossy)
+			g.requireEnrolled()
+		})
+	}
+}
+
 func TestVolumesOfOtherShapesAreRefused(t *testing.T) {
 	s, g := startService(t), newGuest(t, 1)
 	for code, format := range map[luks.Code][]string{
