@@ -29,7 +29,7 @@ func openRoot(t *testing.T) *rig {
 	t.Helper()
 	r := newRig(t)
 	configs := []unlock.VolumeConfig{{Device: "/dev/vda", Name: "root", Root: true}}
-	volumes, err := unlock.FindVolumes(t.Context(), configs, r.clock, r.clock.now)
+	volumes, err := unlock.Search{Clock: r.clock, Deadline: r.clock.now, Announce: r.boot.Announce}.Volumes(t.Context(), configs)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, volumes.Close()) })
 	v := volumes[0]
@@ -145,7 +145,8 @@ func TestGuestWithoutDeviceMapper(t *testing.T) {
 	require.NoError(t, os.Rename("/dev/mapper/control", "/dev/mapper/hidden"))
 	defer func() { assert.NoError(t, os.Rename("/dev/mapper/hidden", "/dev/mapper/control")) }()
 	r := newRig(t)
-	volumes, err := unlock.FindVolumes(t.Context(), []unlock.VolumeConfig{{Device: "/dev/vda", Name: "root"}}, r.clock, r.clock.now)
+	volumes, err := unlock.Search{Clock: r.clock, Deadline: r.clock.now, Announce: r.boot.Announce}.Volumes(t.Context(),
+		[]unlock.VolumeConfig{{Device: "/dev/vda", Name: "root"}})
 	require.NoError(t, err)
 	defer volumes.Close()
 	r.boot.Volumes, r.boot.Opener = volumes, unlock.Disks{}

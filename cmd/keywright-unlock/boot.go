@@ -44,7 +44,8 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time)
 		return h.show(err)
 	}
 	defer end()
-	volumes, err := unlock.FindVolumes(ctx, c.Volumes, h.clock, deadline)
+	search := unlock.Search{Clock: h.clock, Deadline: deadline, Announce: h.announce}
+	volumes, err := search.Volumes(ctx, c.Volumes)
 	if err != nil {
 		return h.show(err)
 	}

@@ -29,7 +29,8 @@ func ask(ctx context.Context) error {
 		return err
 	}
 	clock := unlock.SystemClock{}
-	volumes, err := unlock.FindVolumes(ctx, config.Volumes, clock, clock.Now())
+	search := unlock.Search{Clock: clock, Deadline: clock.Now(), Announce: func(string) {}}
+	volumes, err := search.Volumes(ctx, config.Volumes)
 	if err != nil {
 		return err
 	}
