@@ -156,3 +156,8 @@ func TestGuestWithoutDeviceMapper(t *testing.T) {
 	assert.NotErrorIs(t, err, luks.ErrBusy)
 	assert.Empty(t, r.events)
 }
+
+// Root may lock all of a process's memory.
+func TestGuestMemoryIsLocked(t *testing.T) {
+	assert.Contains(t, harden(t), "error <nil>")
+}

@@ -38,7 +38,7 @@ func TestOnDeviceMapper(t *testing.T) {
 	})
 	for _, name := range []string{
 		"TestGuestRootIsHandedOver", "TestGuestAttack25RootOnAnotherDevice", "TestGuestAttack25TableChanged",
-		"TestGuestVolumeInUseIsNotAskedFor", "TestGuestWithoutDeviceMapper",
+		"TestGuestVolumeInUseIsNotAskedFor", "TestGuestWithoutDeviceMapper", "TestGuestMemoryIsLocked",
 	} {
 		vmtest.Expect(t, run, "--- PASS: "+name+" ")
 	}
