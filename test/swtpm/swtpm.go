@@ -60,10 +60,6 @@ func Start(state string) (*TPM, error) {
 	return t, nil
 }
 
-// State returns the directory of the TPM's state. It may be copied while the
-// TPM is stopped.
-func (t *TPM) State() string { return t.state }
-
 // Send transmits one command and returns its response.
 func (t *TPM) Send(command []byte) ([]byte, error) {
 	t.mu.Lock()
