@@ -20,8 +20,13 @@ type BootTPM interface {
 
 // Opener opens volumes and closes them again; [Disks] does.
 type Opener interface {
-	// Open opens a volume and proves that the mapping is what was validated.
-	Open(ctx context.Context, v Volume, key secret.Bytes) (*luks.Mapping, error)
+	// Ready tells why a volume could not be opened if its key were there.
+	Ready(ctx context.Context, v Volume) error
+	// Open opens a volume with its volume key and proves that the mapping is
+	// what was validated. On an error nothing stays open, or it is
+	// [luks.ErrLeftOpen] too.
+	Open(ctx context.Context, v Volume, volumeKey secret.Bytes) (*luks.Mapping, error)
+	// Close closes a mapping; one that is not there is [luks.ErrNoMapping].
 	Close(ctx context.Context, name string) error
 }
 
@@ -39,8 +44,10 @@ type Boot struct {
 	// Pins are the fingerprints of the service identity key, current first.
 	Pins    [][32]byte
 	Volumes []Volume
-	Opener  Opener
-	Clock   Clock
+	// Unseal returns the volume key that a released key opens; [Unseal] does.
+	Unseal func(ctx context.Context, v Volume, key secret.Bytes) (secret.Bytes, error)
+	Opener Opener
+	Clock  Clock
 	// Deadline ends the trying; the zero time never does.
 	Deadline time.Time
 	// Random is in [0, 1).
@@ -53,48 +60,77 @@ type Boot struct {
 	Reboot func() error
 
 	pin   int    // of Pins, which the next statement names
-	avoid string // host that took a request and did not answer it
+	avoid string // host that took a request and gave no release
 }
 
 // Keeper keeps what a boot leaves to its hand-over and to the running system;
 // [RunDir] does.
 type Keeper interface {
 	Receipt(entry []byte) error
+	// Opened keeps which mappings may be open, in the place of what it kept.
 	Opened(mappings []Opened) error
 }
 
 // Run asks for the machine's keys until the deadline and opens its volumes.
-// Its error is a [*Failure].
+// Being told to stop ends the asking; what is released is opened or wiped. Its
+// error is a [*Failure]. The caller has begun the boot ([RunDir.BeginBoot]).
 func (b *Boot) Run(ctx context.Context) error {
 	release, err := b.fetch(ctx)
 	if err != nil {
 		return err
 	}
 	defer release.Wipe()
-	if err := b.TPM.ExtendPCR15(exchange.ReleaseEvent(release.ID[:])); err != nil {
-		release.Wipe()
-		return b.reset(fmt.Errorf("closing the exchange of this boot: %w", err))
+	if err := b.claim(release); err != nil {
+		return err
 	}
 	if err := b.Keep.Receipt(release.Entry); err != nil {
 		// Worth a line, not worth a machine that does not boot.
 		b.Announce(printable("keywright: keeping the receipt: " + err.Error()))
 	}
-	if err := b.openAll(ctx, release); err != nil {
+	err = b.openAll(context.WithoutCancel(ctx), release)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errStaysOpen):
+		release.Wipe()
+		return b.reset(fail(CodeOpen, err))
+	default:
 		failure := fail(CodeOpen, err)
 		b.Announce(failure.Line(b.machine(), -1) + "; this boot cannot ask again")
 		return failure
 	}
-	return nil
 }
 
 func (b *Boot) machine() string { return b.TPM.EK().MachineID() }
 
-// reset ends a boot whose PCR 15 cannot be extended: whatever ran next could
-// ask for the keys again.
-func (b *Boot) reset(err error) error {
-	failure := fail(CodeTPM, err)
+// claim extends PCR 15, and refuses the release where somebody did before: then
+// the hand-over went on meanwhile, and devices must not be opened behind it.
+func (b *Boot) claim(release *exchange.Release) error {
+	event := exchange.ReleaseEvent(release.ID[:])
+	if err := b.TPM.ExtendPCR15(event); err != nil {
+		release.Wipe()
+		return b.reset(fail(CodeTPM, fmt.Errorf("closing the exchange of this boot: %w", err)))
+	}
+	value, err := b.TPM.PCR15()
+	var failure *Failure
+	switch {
+	case err != nil:
+		failure = fail(CodeTPM, err)
+	case value != exchange.Extend([32]byte{}, event):
+		failure = fail(CodeSpent, errors.New("PCR 15 was extended while the answer was on its way: the hand-over went on, and the released keys are wiped"))
+	default:
+		return nil
+	}
+	release.Wipe()
+	b.Announce(failure.Line(b.machine(), -1))
+	return failure
+}
+
+// reset ends a boot whose PCR 15 cannot be extended, or whose volumes cannot be
+// closed: whatever ran next could ask for the keys again, or read the data.
+func (b *Boot) reset(failure *Failure) error {
 	b.Announce(failure.Line(b.machine(), -1) + "; resetting the machine")
-	failure.err = errors.Join(err, b.Reboot())
+	failure.err = errors.Join(failure.err, b.Reboot())
 	return failure
 }
 
@@ -140,6 +176,17 @@ func (b *Boot) unspent() error {
 	}
 }
 
+// ready refuses to ask for keys that could not be used now: they are released
+// once.
+func (b *Boot) ready(ctx context.Context) error {
+	for _, v := range b.Volumes {
+		if err := b.Opener.Ready(ctx, v); err != nil {
+			return fail(CodeDevice, err)
+		}
+	}
+	return nil
+}
+
 // expect turns to the next pinned service key where a server has another one
 // than the statement named, and tells whether that is worth trying at once.
 func (b *Boot) expect(f *Failure) bool {
@@ -153,6 +200,9 @@ func (b *Boot) expect(f *Failure) bool {
 // try is one exchange: challenge, quote, release.
 func (b *Boot) try(ctx context.Context) (*exchange.Release, error) {
 	if err := b.unspent(); err != nil {
+		return nil, err
+	}
+	if err := b.ready(ctx); err != nil {
 		return nil, err
 	}
 	server, challenge, err := race(ctx, without(b.Servers, b.avoid))
@@ -180,11 +230,9 @@ func (b *Boot) ask(ctx context.Context, server Server, recipient *exchange.Recip
 	defer cancel()
 	response, err := server.Release(ctx, api.ReleaseRequest{Attested: attested})
 	if err != nil {
-		failure := answered(server.Host, err)
-		if !failure.Refused {
-			b.avoid = server.Host
-		}
-		return nil, failure
+		// A refusal is not signed: anybody in between can answer with one.
+		b.avoid = server.Host
+		return nil, answered(server.Host, err)
 	}
 	release, err := open(b.Pins[b.pin], recipient, attested.Statement, response.Sealed)
 	if err != nil {
@@ -210,67 +258,4 @@ func (b *Boot) statement(recipient *exchange.Recipient) (exchange.Statement, err
 	var err error
 	s.Details, err = exchange.MarshalDetails(details)
 	return s, err
-}
-
-// openAll opens every volume or none, and keeps which mappings are this boot's.
-func (b *Boot) openAll(ctx context.Context, release *exchange.Release) (err error) {
-	keys, err := b.match(release)
-	if err != nil {
-		return err
-	}
-	opened := make([]Opened, 0, len(b.Volumes))
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.closeAll(ctx, opened))
-		}
-	}()
-	for i, v := range b.Volumes {
-		mapping, err := b.Opener.Open(ctx, v, keys[i])
-		if err != nil {
-			return fmt.Errorf("opening %s: %w", v.Config.Device, err)
-		}
-		opened = append(opened, Opened{Volume: v.ID, UUID: v.LUKS.Header().UUID, Root: v.Config.Root, Table: mapping.Table})
-	}
-	return b.Keep.Opened(opened)
-}
-
-// closeAll closes mappings in the reverse order, whatever ended ctx.
-func (b *Boot) closeAll(ctx context.Context, opened []Opened) error {
-	var errs []error
-	for i := range opened {
-		name := opened[len(opened)-1-i].Table.Name
-		if err := b.Opener.Close(context.WithoutCancel(ctx), name); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// match returns the key of each volume. A release must answer for exactly the
-// volumes that were asked for, and for the very headers that were validated.
-func (b *Boot) match(release *exchange.Release) ([]secret.Bytes, error) {
-	if len(release.Secrets) != len(b.Volumes) {
-		return nil, fmt.Errorf("the service answered for %d volumes, %d were asked for", len(release.Secrets), len(b.Volumes))
-	}
-	keys := make([]secret.Bytes, len(b.Volumes))
-	for i, v := range b.Volumes {
-		s := find(release.Secrets, v.ID)
-		switch {
-		case s == nil || s.UUID != v.LUKS.Header().UUID:
-			return nil, fmt.Errorf("the service did not answer for volume/%s on %s", v.ID, v.Config.Device)
-		case s.Identity != v.Identity:
-			return nil, fmt.Errorf("the header of %s is not the one that was enrolled", v.Config.Device)
-		}
-		keys[i] = s.Key
-	}
-	return keys, nil
-}
-
-func find(secrets []exchange.ReleasedSecret, volume string) *exchange.ReleasedSecret {
-	for i := range secrets {
-		if secrets[i].Volume == volume {
-			return &secrets[i]
-		}
-	}
-	return nil
 }

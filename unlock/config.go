@@ -15,6 +15,7 @@ import (
 
 	"keywright.dev/hsm/tpm"
 	"keywright.dev/kms/exchange"
+	"keywright.dev/unlock/luks"
 )
 
 const (
@@ -37,6 +38,9 @@ type Config struct {
 	// service prints them ("sha256:…"): the current one and, while it is being
 	// replaced, the next.
 	ServiceKeys []string `toml:"service_keys"`
+	// Machine is the machine's id, which enroll writes: `boot` and `close` use no
+	// other TPM. Empty: whichever answers.
+	Machine string `toml:"machine,omitempty"`
 	// EKTemplate is the endorsement key that the machine enrolled with. Empty:
 	// the one that the TPM prefers.
 	EKTemplate string `toml:"ek_template,omitempty"`
@@ -124,6 +128,9 @@ func (c *Config) Check() error {
 			return fmt.Errorf("ek_template: %w", err)
 		}
 	}
+	if c.Machine != "" && !machineForm.MatchString(c.Machine) {
+		return fmt.Errorf("machine %.100q is not the 64 hexadecimal digits of an EK hash", c.Machine)
+	}
 	return checkVolumes(c.Volumes)
 }
 
@@ -150,6 +157,8 @@ func checkVolumes(volumes []VolumeConfig) error {
 	return nil
 }
 
+var machineForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 func (v *VolumeConfig) check() error {
@@ -161,6 +170,9 @@ func (v *VolumeConfig) check() error {
 		return fmt.Errorf("volume %.100q: device is neither an absolute path nor UUID=…", v.Device)
 	case v.Name == "":
 		return fmt.Errorf("volume %.100q has no name", v.Device)
+	}
+	if err := luks.CheckName(v.Name); err != nil {
+		return fmt.Errorf("volume %.100q: %w", v.Device, err)
 	}
 	for _, option := range v.Options {
 		if option != optionDiscard && option != optionReadOnly {

@@ -16,6 +16,7 @@ import (
 const goodConfig = `
 servers = ["https://kw.example:8443"]
 service_keys = ["sha256:0101010101010101010101010101010101010101010101010101010101010101"]
+machine = "7f3a1b2c7f3a1b2c7f3a1b2c7f3a1b2c7f3a1b2c7f3a1b2c7f3a1b2c7f3a1b2c"
 ek_template = "rsa-2048"
 deadline = "2m"
 
@@ -49,12 +50,15 @@ func TestConfigRefuses(t *testing.T) {
 		"no server":      {`["https://kw.example:8443"]`, "[]"},
 		"plain HTTP":     {"https://", "http://"},
 		"short pin":      {"0101\"]", "01\"]"},
+		"machine":        {"7f3a1b2c\"", "7f3a1b2\""},
 		"template":       {"rsa-2048", "rsa-1024"},
 		"deadline":       {"2m", "soon"},
 		"negative":       {"2m", "-2m"},
 		"UUID":           {"8c3a1f40", "8C3A1F40"},
 		"relative path":  {"/dev/vdb", "vdb"},
 		"no name":        {`"data"`, `""`},
+		"path as name":   {`"data"`, `"srv/data"`},
+		"control":        {`"data"`, `"control"`},
 		"name twice":     {`"data"`, `"root"`},
 		"option":         {"discard", "nofail"},
 		"two roots":      {`name = "data"`, "name = \"data\"\nroot = true"},

@@ -9,7 +9,10 @@
 //     decrypted. TLS is transport, and no clock is believed.
 //   - PCR 15 is extended right after a release was decrypted and before any
 //     device is opened. Once it is extended no request is made. If it cannot be
-//     extended, keys are wiped and the machine is reset.
+//     extended, keys are wiped and the machine is reset; if somebody extended it
+//     before, keys are wiped.
+//   - A boot and a hand-over exclude each other: the hand-over extends PCR 15,
+//     then waits until no boot runs, and only then looks at what was opened.
 //   - The header that is validated is the header that is opened, and it has the
 //     identity that the service enrolled.
 //   - All or nothing: where one volume cannot be opened, none stays open.

@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/exchange"
@@ -41,13 +38,12 @@ type Committer interface {
 // Enrollment binds the volumes of the running system to the service. All
 // fields are required but Config.
 type Enrollment struct {
-	TPM       EnrollTPM
-	EventLog  string // path
-	Host      string // of the server, for people
-	Enroller  Enroller
-	Committer Committer
-	// Pin is the fingerprint of the service identity key.
-	Pin [32]byte
+	TPM      EnrollTPM
+	EventLog string // path
+	// Servers are asked one after the other: the next where one does not answer.
+	Servers []EnrollServer
+	// Pins are the fingerprints of the service identity key, current first.
+	Pins [][32]byte
 	// Name is what the machine proposes to be called.
 	Name    string
 	Devices []Device
@@ -63,17 +59,18 @@ type Enrollment struct {
 	// Out receives a line "step: NAME" before each step.
 	Out io.Writer
 
-	targets   []*target
-	challenge api.BeginResponse
-	forecast  forecast
-	result    Enrolled
+	server, pin int // of Servers and Pins, which the next request is for
+	targets     []*target
+	challenge   *api.BeginResponse // until it is used
+	forecast    forecast
+	result      Enrolled
 }
 
 // Device is a device to enrol.
 type Device struct {
 	Path string
 	Name string // of its mapping
-	Root bool
+	Root bool   // the root file system stands on it
 }
 
 // Enrolled is what an enrolment came to.
@@ -117,6 +114,9 @@ const (
 	// any keyslot is added: so every keyslot of ours has a token from which the
 	// enrolment can be taken up again.
 	StepToken Step = "write-token"
+	// StepRecord records which volumes the enrolment has, so that it is taken up
+	// again with these alone.
+	StepRecord Step = "record-volumes"
 	// StepKeyslot adds keyslots.
 	StepKeyslot Step = "add-keyslot"
 	// StepTest opens each keyslot, with cryptsetup and as a boot will.
@@ -145,6 +145,7 @@ func (e *Enrollment) steps() []step {
 		{name: StepComplete, once: e.complete},
 		{name: StepClean, each: e.clean},
 		{name: StepToken, each: e.writeToken},
+		{name: StepRecord, once: e.recordSet},
 		{name: StepKeyslot, each: e.addKeyslot},
 		{name: StepTest, each: e.testKeyslot},
 		{name: StepAssign, each: e.assignToken},
@@ -198,19 +199,14 @@ func (e *Enrollment) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(e.Out, format+"\n", args...)
 }
 
-// lock keeps two enrolments from running at once. The kernel lets go of it when
-// the process ends, however it does.
+// lock keeps two enrolments from running at once.
 func (e *Enrollment) lock() (unlock func(), err error) {
-	if err := os.MkdirAll(string(e.RunDir), 0o700); err != nil {
-		return nil, fmt.Errorf("locking the enrolment: %w", err)
+	f, err := e.RunDir.lock(enrollLock)
+	if errors.Is(err, errHeld) {
+		return nil, errors.New("another keywright-unlock enroll is running")
 	}
-	f, err := os.OpenFile(filepath.Join(string(e.RunDir), lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the enrolment: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, errors.New("another keywright-unlock enroll is running")
 	}
 	return func() { _ = f.Close() }, nil
 }
@@ -264,7 +260,24 @@ func (e *Enrollment) readVolumes(context.Context) error {
 			return fail(CodeDevice, fmt.Errorf("%s and %s have the same LUKS UUID: one is a copy of the other", a.path, b.path))
 		}
 	}
+	if err := e.checkSet(); err != nil {
+		return err
+	}
+	if e.roots() == 0 {
+		e.say("note: / is on none of these volumes: a boot that opens them resets the machine where the root that it hands over to is on none of them either")
+	}
 	return nil
+}
+
+// roots counts the volumes that the root file system stands on.
+func (e *Enrollment) roots() int {
+	count := 0
+	for _, t := range e.targets {
+		if t.Root {
+			count++
+		}
+	}
+	return count
 }
 
 // read reads and validates the header.
@@ -333,14 +346,19 @@ func (e *Enrollment) opens(ctx context.Context, t *target, passphrase secret.Byt
 			ours[slot] = true
 		}
 	}
+	failed := []error{luks.ErrWrongKey}
 	for _, slot := range t.volume.Inventory().Keyslots {
 		if ours[slot.ID] || !slot.Bound {
 			continue
 		}
 		err := e.Cryptsetup.TestKey(ctx, t.path, slot.ID, passphrase)
+		if err == nil {
+			return nil
+		}
+		// A keyslot that cannot be tried keeps no other from being tried.
 		if !errors.Is(err, luks.ErrWrongKey) {
-			return err
+			failed = append(failed, err)
 		}
 	}
-	return fmt.Errorf("the passphrase opens no keyslot: %w", luks.ErrWrongKey)
+	return fmt.Errorf("the passphrase opens no keyslot: %w", errors.Join(failed...))
 }

@@ -8,18 +8,24 @@ import (
 
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/exchange"
+	"keywright.dev/unlock/luks"
 )
 
 // begin sends the TPM's keys and gets a credential for them.
-func (e *Enrollment) begin(ctx context.Context) error {
+func (e *Enrollment) begin(ctx context.Context) error { return e.persist(ctx, e.beginOnce) }
+
+func (e *Enrollment) beginOnce(ctx context.Context) error {
 	keys, err := e.keys()
 	if err != nil {
 		return err
 	}
-	e.challenge, err = e.Enroller.Begin(ctx, api.BeginRequest{Keys: keys})
+	begun, err := call(ctx, e.to().Host, func(ctx context.Context) (api.BeginResponse, error) {
+		return e.to().Begin(ctx, api.BeginRequest{Keys: keys})
+	})
 	if err != nil {
-		return answered(e.Host, err)
+		return err
 	}
+	e.challenge = &begun
 	return nil
 }
 
@@ -33,7 +39,14 @@ func (e *Enrollment) keys() (api.TPMKeys, error) {
 
 // complete proves the credential over the quoted statement and keeps the secrets
 // that come back.
-func (e *Enrollment) complete(ctx context.Context) error {
+func (e *Enrollment) complete(ctx context.Context) error { return e.persist(ctx, e.completeOnce) }
+
+func (e *Enrollment) completeOnce(ctx context.Context) error {
+	if e.challenge == nil {
+		if err := e.beginOnce(ctx); err != nil {
+			return err
+		}
+	}
 	recipient, err := exchange.NewRecipient()
 	if err != nil {
 		return err
@@ -42,11 +55,12 @@ func (e *Enrollment) complete(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	response, err := e.Enroller.Complete(ctx, request)
+	e.challenge = nil // whatever comes back, it may be spent
+	response, err := call(ctx, e.to().Host, func(ctx context.Context) (api.CompleteResponse, error) { return e.to().Complete(ctx, request) })
 	if err != nil {
-		return answered(e.Host, err)
+		return err
 	}
-	release, err := open(e.Pin, recipient, request.Statement, response.Sealed)
+	release, err := open(e.Pins[e.pin], recipient, request.Statement, response.Sealed)
 	if err != nil {
 		return fail(CodeUntrusted, err)
 	}
@@ -67,7 +81,7 @@ func (e *Enrollment) completeRequest(recipient *exchange.Recipient) (api.Complet
 		return api.CompleteRequest{}, err
 	}
 	statement := exchange.Statement{
-		Purpose: exchange.PurposeEnroll, ServiceKey: e.Pin, Recipient: recipient.PublicKey(), Details: details,
+		Purpose: exchange.PurposeEnroll, ServiceKey: e.Pins[e.pin], Recipient: recipient.PublicKey(), Details: details,
 	}
 	for _, t := range e.targets {
 		statement.Volumes = append(statement.Volumes, t.asked())
@@ -117,6 +131,9 @@ func (e *Enrollment) keep(release *exchange.Release) error {
 
 func (e *Enrollment) predictBoot(context.Context) (err error) {
 	e.forecast, err = e.NextBoot.predict()
+	if e.forecast.unknown != nil {
+		e.say("note: %v: the next boot is expected to measure as this one did", e.forecast.unknown)
+	}
 	return err
 }
 
@@ -144,32 +161,38 @@ func (e *Enrollment) commit(ctx context.Context) error {
 		}
 		e.result.Volumes = append(e.result.Volumes, EnrolledVolume{ID: t.secret.Volume, UUID: t.uuid(), Device: t.path, Slot: slot})
 	}
-	return nil
+	return e.forgetSet()
 }
 
-func (e *Enrollment) sendCommit(ctx context.Context, next forecast) (api.CommitResponse, error) {
+func (e *Enrollment) sendCommit(ctx context.Context, next forecast) (response api.CommitResponse, err error) {
+	err = e.persist(ctx, func(ctx context.Context) error {
+		response, err = e.commitOnce(ctx, next)
+		return err
+	})
+	return response, err
+}
+
+func (e *Enrollment) commitOnce(ctx context.Context, next forecast) (none api.CommitResponse, err error) {
 	statement, err := e.commitStatement(next)
 	if err != nil {
-		return api.CommitResponse{}, err
+		return none, err
 	}
-	challenge, err := e.Committer.CommitChallenge(ctx)
+	challenge, err := call(ctx, e.to().Host, e.to().CommitChallenge)
 	if err != nil {
-		return api.CommitResponse{}, answered(e.Host, err)
+		return none, err
 	}
 	attested, err := attest(e.TPM, e.EventLog, challenge, statement)
 	if err != nil {
-		return api.CommitResponse{}, err
+		return none, err
 	}
-	response, err := e.Committer.Commit(ctx, api.CommitRequest{Attested: attested})
-	if err != nil {
-		return api.CommitResponse{}, answered(e.Host, err)
-	}
-	return response, nil
+	return call(ctx, e.to().Host, func(ctx context.Context) (api.CommitResponse, error) {
+		return e.to().Commit(ctx, api.CommitRequest{Attested: attested})
+	})
 }
 
 func (e *Enrollment) commitStatement(next forecast) (exchange.Statement, error) {
 	details := exchange.CommitDetails{CommandLine: commandLine(), NextBoot: next.claims}
-	s := exchange.Statement{Purpose: exchange.PurposeCommit, ServiceKey: e.Pin}
+	s := exchange.Statement{Purpose: exchange.PurposeCommit, ServiceKey: e.Pins[e.pin]}
 	for _, t := range e.targets {
 		s.Volumes = append(s.Volumes, exchange.Volume{ID: t.secret.Volume, UUID: t.uuid(), Identity: t.identity})
 		about, err := report(t.secret.Volume, t.volume)
@@ -190,7 +213,7 @@ func (e *Enrollment) writeConfig(context.Context) error {
 	old := c.Volumes
 	c.Volumes = nil
 	for _, t := range e.targets {
-		c.Volumes = append(c.Volumes, configFor(t, old))
+		c.Volumes = append(c.Volumes, configFor(t, old, t.Root && e.roots() == 1))
 	}
 	if err := checkVolumes(c.Volumes); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
@@ -203,15 +226,17 @@ func (e *Enrollment) writeConfig(context.Context) error {
 	return err
 }
 
-func configFor(t *target, old []VolumeConfig) VolumeConfig {
+// configFor marks a root only where it is the only one: of several, all have to
+// be mappings of the boot.
+func configFor(t *target, old []VolumeConfig, root bool) VolumeConfig {
 	for _, v := range old {
 		if v.Device == t.path || v.Device == "UUID="+t.uuid() {
 			return v
 		}
 	}
 	name := t.Name
-	if name == "" {
+	if luks.CheckName(name) != nil {
 		name = "luks-" + t.uuid()
 	}
-	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: name, Root: t.Root}
+	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: name, Root: root}
 }

@@ -9,10 +9,10 @@ import (
 )
 
 // writeDurably replaces a file: it is complete and on disk under its name, with
-// its directory, or it is as it was.
+// its directories, or it is as it was.
 func writeDurably(path string, data []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // /etc/keywright holds nothing secret; files choose their own mode
+	if err := makeDurably(dir); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
@@ -27,6 +27,23 @@ func writeDurably(path string, data []byte, mode fs.FileMode) error {
 		return errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(f.Name()))
 	}
 	return syncDir(dir)
+}
+
+// makeDurably makes a directory, and those above it that are missing; each is on
+// disk under its name.
+func makeDurably(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := makeDurably(parent); err != nil {
+		return err
+	}
+	err := os.Mkdir(dir, 0o755) //nolint:gosec // /etc/keywright holds nothing secret; files choose their own mode
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
 }
 
 func fill(f *os.File, data []byte, mode fs.FileMode) error {

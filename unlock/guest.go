@@ -29,9 +29,9 @@ func Harden() error {
 	return nil
 }
 
-// Reboot resets the machine at once.
+// Reboot resets the machine at once. It writes nothing back: that can take for
+// ever, and a boot has written nothing that counts.
 func Reboot() error {
-	unix.Sync()
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
 		return fmt.Errorf("resetting the machine: %w", err)
 	}
@@ -64,12 +64,17 @@ func After(clock Clock, span time.Duration) time.Time {
 	return clock.Now().Add(span)
 }
 
-const activeConsoles = "/sys/class/tty/console/active"
+const (
+	activeConsoles = "/sys/class/tty/console/active"
+	// stderrPatience is how long a standard error that nobody reads holds up a
+	// line, in milliseconds.
+	stderrPatience = 1000
+)
 
 // Consoles shows a line on standard error and on every active console that
 // standard error is not.
 func Consoles(line string) {
-	fmt.Fprintln(os.Stderr, line)
+	sayOn(os.Stderr, line)
 	active, err := os.ReadFile(activeConsoles)
 	if err != nil {
 		return
@@ -79,6 +84,15 @@ func Consoles(line string) {
 		if !isStderr(filepath.Join("/dev", name), i == len(consoles)-1) {
 			show(filepath.Join("/dev", name), line)
 		}
+	}
+}
+
+// sayOn writes a line to a file unless nobody reads it: that must hold up no
+// reset.
+func sayOn(f *os.File, line string) {
+	room := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLOUT}}
+	if n, err := unix.Poll(room, stderrPatience); err == nil && n == 1 && room[0].Revents&unix.POLLOUT != 0 {
+		fmt.Fprintln(f, line)
 	}
 }
 

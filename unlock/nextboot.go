@@ -32,6 +32,8 @@ type forecast struct {
 	from   string // for people
 	// found tells that nobody named the file: it may be another boot's.
 	found bool
+	// unknown is why there are no claims.
+	unknown error
 }
 
 // predict computes the claims of the next boot. Only an image that was named
@@ -42,12 +44,15 @@ func (n NextBoot) predict() (forecast, error) {
 		return forecast{claims: claims, from: n.UKI}, err
 	}
 	images, err := n.find()
-	if err != nil || len(images) != 1 {
+	if err != nil || len(images) == 0 {
 		return forecast{from: asThisBoot}, err
+	}
+	if len(images) > 1 {
+		return forecast{from: asThisBoot, unknown: fmt.Errorf("there are %d images, name that of the next boot with --uki: %q", len(images), images)}, nil
 	}
 	claims, err := predictUKI(images[0])
 	if err != nil {
-		return forecast{from: asThisBoot}, nil //nolint:nilerr // some EFI program, not a kernel image
+		return forecast{from: asThisBoot, unknown: err}, nil // some EFI program, not a kernel image
 	}
 	return forecast{claims: claims, from: images[0], found: true}, nil
 }
@@ -84,16 +89,18 @@ func (n NextBoot) find() ([]string, error) {
 }
 
 // CryptDevices returns the devices below the LUKS2 mappings of the running
-// system.
+// system, and which of them its root stands on.
 func CryptDevices() ([]Device, error) {
 	const mapper = blockClass + "/dm-*/dm/uuid"
 	files, err := filepath.Glob(mapper)
 	if err != nil {
 		return nil, err
 	}
-	root, err := deviceNumber("/")
-	if err != nil {
-		return nil, err
+	root := make(map[string]bool)
+	if number, err := DeviceNumber("/"); err == nil {
+		if err := DefaultSysfs.stack(number, root); err != nil {
+			return nil, err
+		}
 	}
 	var devices []Device
 	for _, file := range files {
@@ -117,7 +124,7 @@ func CryptDevices() ([]Device, error) {
 }
 
 // cryptDevice reads one mapping's folder in sysfs.
-func cryptDevice(folder, root string) (Device, error) {
+func cryptDevice(folder string, root map[string]bool) (Device, error) {
 	name, err := os.ReadFile(filepath.Join(folder, "dm", "name"))
 	if err != nil {
 		return Device{}, err
@@ -135,6 +142,6 @@ func cryptDevice(folder, root string) (Device, error) {
 	}
 	return Device{
 		Path: filepath.Join("/dev", slaves[0].Name()), Name: strings.TrimSpace(string(name)),
-		Root: strings.TrimSpace(string(number)) == root,
+		Root: root[strings.TrimSpace(string(number))],
 	}, nil
 }

@@ -18,7 +18,7 @@ const DefaultRunDir = "/run/keywright"
 const (
 	receiptFile = "receipt"
 	openedFile  = "opened.json"
-	lockFile    = "enroll.lock"
+	enrollLock  = "enroll.lock"
 	maxOpened   = 256 << 10
 )
 
@@ -26,18 +26,20 @@ const (
 // Its files are their owner's alone.
 type RunDir string
 
-// Opened is a mapping that a boot opened with a released key.
+// Opened is a mapping that a boot opens with a released key.
 type Opened struct {
-	Volume string     `json:"volume"` // id
-	UUID   string     `json:"uuid"`
-	Root   bool       `json:"root"`
-	Table  luks.Table `json:"table"`
+	Volume string `json:"volume"` // id
+	UUID   string `json:"uuid"`
+	Root   bool   `json:"root"`
+	// Table has nothing but the name from before the mapping is made until it is
+	// checked.
+	Table luks.Table `json:"table"`
 }
 
 // Receipt keeps the signed audit entry of the release.
 func (d RunDir) Receipt(entry []byte) error { return d.write(receiptFile, entry) }
 
-// Opened keeps which mappings are this boot's.
+// Opened keeps which mappings are this boot's, in the place of what it kept.
 func (d RunDir) Opened(mappings []Opened) error {
 	text, err := json.Marshal(mappings)
 	if err != nil {

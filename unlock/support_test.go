@@ -37,6 +37,7 @@ type simTPM struct {
 	journal *journal
 	stuck   error // of PCR 15
 	mute    error // of quotes
+	blind   error // of PCR 15 once it is extended
 }
 
 func newSimTPM(t *testing.T, j *journal) *simTPM {
@@ -65,6 +66,9 @@ func (s *simTPM) Collect(extraData [32]byte, _ string) (tpm.Evidence, error) {
 
 func (s *simTPM) PCR15() ([32]byte, error) {
 	value, _ := s.PCRs.Value(15)
+	if value != [32]byte{} && s.blind != nil {
+		return value, s.blind
+	}
 	return value, nil
 }
 
@@ -170,22 +174,45 @@ func lost(api.ReleaseRequest) (api.ReleaseResponse, error) {
 	return api.ReleaseResponse{}, errors.New("connection reset by peer")
 }
 
-// fakeOpener records what is opened, and with which key.
+// fakeOpener records what is opened, and with which key: a volume's key is here
+// what opens its keyslot.
 type fakeOpener struct {
 	journal *journal
 	broken  string // volume that does not open
+	// sealed is a volume whose keyslot does not open.
+	sealed string
+	busy   error // why no volume is ready
+	// opening is called before a volume is opened.
+	opening func(name string)
+	// stuck is a mapping that does not close.
+	stuck string
 }
 
-func (o *fakeOpener) Open(_ context.Context, v unlock.Volume, key secret.Bytes) (*luks.Mapping, error) {
+func (o *fakeOpener) Ready(context.Context, unlock.Volume) error { return o.busy }
+
+func (o *fakeOpener) unseal(_ context.Context, v unlock.Volume, key secret.Bytes) (secret.Bytes, error) {
+	if v.Config.Name == o.sealed {
+		return secret.Bytes{}, luks.ErrWrongKey
+	}
+	return key.Clone(), nil
+}
+
+func (o *fakeOpener) Open(_ context.Context, v unlock.Volume, volumeKey secret.Bytes) (*luks.Mapping, error) {
+	if o.opening != nil {
+		o.opening(v.Config.Name)
+	}
 	if v.Config.Name == o.broken {
 		return nil, errors.New("it does not open")
 	}
-	o.journal.add("open %s with %s", v.Config.Name, key.Expose())
-	return &luks.Mapping{Table: luks.Table{Name: v.Config.Name}}, nil
+	o.journal.add("open %s with %s", v.Config.Name, volumeKey.Expose())
+	return &luks.Mapping{Table: luks.Table{Name: v.Config.Name, Number: "254:" + v.Config.Name}}, nil
 }
 
 func (o *fakeOpener) Close(_ context.Context, name string) error {
 	o.journal.add("close %s", name)
+	if name == o.stuck {
+		return luks.ErrBusy
+	}
 	return nil
 }
 
@@ -222,7 +249,7 @@ func newRig(t *testing.T) *rig {
 	r.service = &fakeService{journal: r.journal, key: newKey(t), release: exchange.Release{ID: [32]byte{7}, Entry: []byte("signed entry")}}
 	r.boot = &unlock.Boot{
 		TPM: r.tpm, Servers: []unlock.Server{{Host: "kw.example:8443", Service: r.service}}, Pins: [][32]byte{r.service.pin()},
-		Opener: r.opener, Clock: r.clock, Deadline: r.clock.now.Add(90 * time.Second), Random: func() float64 { return 0.5 },
+		Unseal: r.opener.unseal, Opener: r.opener, Clock: r.clock, Deadline: r.clock.now.Add(90 * time.Second), Random: func() float64 { return 0.5 },
 		Announce: func(line string) { r.lines = append(r.lines, line) }, Keep: unlock.RunDir(filepath.Join(r.dir, "run")),
 		Reboot: func() error { r.reboots++; return nil },
 	}
@@ -261,6 +288,14 @@ func volumeFile(t *testing.T, image string) *os.File {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = f.Close() })
 	return f
+}
+
+// recorded returns what the boot keeps of its mappings.
+func (r *rig) recorded(t *testing.T) []unlock.Opened {
+	t.Helper()
+	opened, err := unlock.RunDir(filepath.Join(r.dir, "run")).ReadOpened()
+	require.NoError(t, err)
+	return opened
 }
 
 func (r *rig) run(t *testing.T) error {

@@ -40,18 +40,33 @@ func (vs Volumes) Close() error {
 	return errors.Join(errs...)
 }
 
-const devicePoll = 100 * time.Millisecond
+const (
+	devicePoll = 100 * time.Millisecond
+	// deviceNotice is how long a device may take before the consoles say that it
+	// is waited for.
+	deviceNotice = 5 * time.Second
+)
 
-// FindVolumes waits for the devices of a configuration and reads their headers.
-// Devices that are not there at the deadline, headers that are refused, and a
-// machine that is not enrolled are a [*Failure].
-func FindVolumes(ctx context.Context, configs []VolumeConfig, clock Clock, deadline time.Time) (Volumes, error) {
+// Search is how a boot looks for its devices. All fields are required but
+// Deadline.
+type Search struct {
+	Clock Clock
+	// Deadline ends the waiting; the zero time never does.
+	Deadline time.Time
+	// Announce shows one line on the consoles.
+	Announce func(line string)
+}
+
+// Volumes waits for the devices of a configuration and reads their headers.
+// Devices that are not there or cannot be read at the deadline, headers that are
+// refused, and a machine that is not enrolled are a [*Failure].
+func (s Search) Volumes(ctx context.Context, configs []VolumeConfig) (Volumes, error) {
 	if len(configs) == 0 {
 		return nil, fail(CodeDevice, errors.New("the configuration names no volume"))
 	}
 	var found Volumes
 	for _, c := range configs {
-		v, err := awaitVolume(ctx, c, clock, deadline)
+		v, err := s.await(ctx, c)
 		if err != nil {
 			return nil, errors.Join(err, found.Close())
 		}
@@ -83,22 +98,31 @@ func (vs Volumes) enrolled() error {
 	return nil
 }
 
-// awaitVolume waits until the kernel has found the device.
-func awaitVolume(ctx context.Context, c VolumeConfig, clock Clock, deadline time.Time) (Volume, error) {
+// await waits until the device is there and can be read. It says so once.
+func (s Search) await(ctx context.Context, c VolumeConfig) (Volume, error) {
+	notice, said := s.Clock.Now().Add(deviceNotice), false
 	for {
 		v, err := findVolume(c)
-		if !errors.Is(err, fs.ErrNotExist) {
+		var final *Failure
+		if err == nil || errors.As(err, &final) {
 			return v, err
 		}
-		if !deadline.IsZero() && clock.Now().After(deadline) {
+		now := s.Clock.Now()
+		if !s.Deadline.IsZero() && now.After(s.Deadline) {
 			return Volume{}, fail(CodeDevice, err)
 		}
-		if stopped := clock.Sleep(ctx, devicePoll); stopped != nil {
+		if !said && now.After(notice) {
+			s.Announce(printable(fmt.Sprintf("keywright: waiting for %s: %v", c.Device, err)))
+			said = true
+		}
+		if stopped := s.Clock.Sleep(ctx, devicePoll); stopped != nil {
 			return Volume{}, fail(CodeDevice, err)
 		}
 	}
 }
 
+// findVolume looks for a volume once. What waiting cannot help is a [*Failure];
+// other errors may pass: drivers show devices before they can be read.
 func findVolume(c VolumeConfig) (Volume, error) {
 	path := c.Device
 	if uuid, ok := c.UUID(); ok {
@@ -113,7 +137,7 @@ func findVolume(c VolumeConfig) (Volume, error) {
 	}
 	v, err := readVolume(device)
 	if err != nil {
-		return Volume{}, fail(CodeDevice, errors.Join(err, device.Close()))
+		return Volume{}, errors.Join(err, device.Close())
 	}
 	v.Config = c
 	return v, nil
@@ -123,8 +147,25 @@ func findVolume(c VolumeConfig) (Volume, error) {
 func readVolume(device *os.File) (Volume, error) {
 	header, err := luks.ReadDevice(device)
 	if err != nil {
-		return Volume{}, fmt.Errorf("reading the header of %s: %w", device.Name(), err)
+		err = fmt.Errorf("reading the header of %s: %w", device.Name(), err)
+		if final(err) {
+			err = fail(CodeDevice, err)
+		}
+		return Volume{}, err
 	}
+	v, err := bound(device, header)
+	return v, wrap(CodeDevice, err)
+}
+
+// final tells whether a header that cannot be read will stay so: a device that
+// ends within it may only have begun to exist.
+func final(err error) bool {
+	var refusal *luks.Refusal
+	return errors.As(err, &refusal) && refusal.Code != luks.CodeTruncated
+}
+
+// bound validates a header and finds the volume that our tokens bind it to.
+func bound(device *os.File, header *luks.Header) (Volume, error) {
 	validated, err := header.Validate()
 	if err != nil {
 		return Volume{}, fmt.Errorf("reading the header of %s: %w", device.Name(), err)
@@ -143,6 +184,12 @@ func readVolume(device *os.File) (Volume, error) {
 		}
 	}
 	v.Slots = validated.OwnSlots(v.ID)
+	// Before anything is asked: what a boot is released is released once.
+	for _, slot := range v.Slots {
+		if err := validated.Openable(slot); err != nil {
+			return Volume{}, fmt.Errorf("reading the header of %s: %w", device.Name(), err)
+		}
+	}
 	return v, nil
 }
 
@@ -156,20 +203,44 @@ func deviceByUUID(uuid string) (string, error) {
 	}
 	var found []string
 	for _, e := range entries {
-		path := filepath.Join("/dev", e.Name())
-		if hasUUID(path, uuid) {
-			found = append(found, path)
+		if hasUUID(filepath.Join("/dev", e.Name()), uuid) {
+			found = append(found, e.Name())
 		}
 	}
-	slices.Sort(found)
-	switch len(found) {
+	switch top := topmost(found, holders); len(top) {
 	case 0:
 		return "", fmt.Errorf("no block device has the LUKS UUID %s: %w", uuid, fs.ErrNotExist)
 	case 1:
-		return found[0], nil
+		return filepath.Join("/dev", top[0]), nil
 	default:
-		return "", fail(CodeDevice, fmt.Errorf("the LUKS UUID %s is on %q: remove all but one, or name the device by its path", uuid, found))
+		return "", fmt.Errorf("the LUKS UUID %s is on %q: remove all but one, or name the device by its path", uuid, top)
 	}
+}
+
+// topmost leaves out what another of the devices stands on: the members of a
+// RAID and the paths of a multipath device show its header too.
+func topmost(names []string, holders func(name string) []string) []string {
+	var top []string
+	for _, name := range names {
+		held := func(holder string) bool { return slices.Contains(names, holder) }
+		if !slices.ContainsFunc(holders(name), held) {
+			top = append(top, name)
+		}
+	}
+	return top
+}
+
+// holders returns what stands on a block device.
+func holders(name string) []string {
+	entries, err := os.ReadDir(filepath.Join(blockClass, name, "holders"))
+	if err != nil {
+		return nil // a partition that is gone, or none that says so
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
 }
 
 func hasUUID(path, uuid string) bool {
@@ -182,17 +253,26 @@ func hasUUID(path, uuid string) bool {
 	return err == nil && header.UUID == uuid
 }
 
+// Unseal returns the volume key that a released key opens in the keyslots that
+// our tokens name.
+func Unseal(ctx context.Context, v Volume, key secret.Bytes) (secret.Bytes, error) {
+	return v.LUKS.UnsealAny(ctx, v.Slots, key)
+}
+
 // Disks opens volumes through device-mapper.
 type Disks struct{}
 
+// Ready implements [Opener].
+func (Disks) Ready(ctx context.Context, v Volume) error { return v.LUKS.Ready(ctx, v.Config.Name) }
+
 // Open opens the volume's validated header over its device, and looks at the
 // finished mapping through its node, as what mounts it will.
-func (Disks) Open(ctx context.Context, v Volume, key secret.Bytes) (*luks.Mapping, error) {
+func (Disks) Open(ctx context.Context, v Volume, volumeKey secret.Bytes) (*luks.Mapping, error) {
 	options := luks.Options{
 		Discards: slices.Contains(v.Config.Options, optionDiscard),
 		ReadOnly: slices.Contains(v.Config.Options, optionReadOnly),
 	}
-	mapping, err := v.LUKS.Open(ctx, v.Slots, key, v.Config.Name, options)
+	mapping, err := v.LUKS.Open(ctx, volumeKey, v.Config.Name, options)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +281,7 @@ func (Disks) Open(ctx context.Context, v Volume, key secret.Bytes) (*luks.Mappin
 		err = v.LUKS.Check(table)
 	}
 	if err != nil {
-		return nil, errors.Join(err, luks.Close(context.WithoutCancel(ctx), v.Config.Name))
+		return nil, errors.Join(err, luks.Discard(ctx, v.Config.Name))
 	}
 	return mapping, nil
 }

@@ -1,8 +1,10 @@
 package unlock_test
 
 import (
+	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -21,7 +23,8 @@ func found(t *testing.T, images ...string) (unlock.Volumes, error) {
 		configs = append(configs, unlock.VolumeConfig{Device: volumeFile(t, image).Name(), Name: image})
 	}
 	clock := &fakeClock{now: time.Unix(0, 0)}
-	volumes, err := unlock.FindVolumes(t.Context(), configs, clock, clock.now.Add(time.Second))
+	search := unlock.Search{Clock: clock, Deadline: clock.now.Add(time.Second), Announce: func(line string) { t.Error(line) }}
+	volumes, err := search.Volumes(t.Context(), configs)
 	t.Cleanup(func() { assert.NoError(t, volumes.Close()) })
 	return volumes, err
 }
@@ -63,14 +66,59 @@ func TestOtherShapesAreRefused(t *testing.T) {
 	}
 }
 
+// lateClock does something after a number of looks.
+type lateClock struct {
+	*fakeClock
+	looks int
+	then  func()
+}
+
+func (c *lateClock) Sleep(ctx context.Context, d time.Duration) error {
+	if c.looks--; c.looks == 0 {
+		c.then()
+	}
+	return c.fakeClock.Sleep(ctx, d)
+}
+
 func TestDeviceThatDoesNotCome(t *testing.T) {
 	clock := &fakeClock{now: time.Unix(0, 0)}
 	for _, device := range []string{"/dev/keywright-none", "UUID=00000000-0000-4000-8000-000000000000"} {
-		start := clock.now
-		_, err := unlock.FindVolumes(t.Context(), []unlock.VolumeConfig{{Device: device, Name: "x"}}, clock, start.Add(time.Second))
+		start, lines := clock.now, []string{}
+		search := unlock.Search{Clock: clock, Deadline: start.Add(10 * time.Second), Announce: func(line string) { lines = append(lines, line) }}
+		_, err := search.Volumes(t.Context(), []unlock.VolumeConfig{{Device: device, Name: "x"}})
 		failed(t, unlock.CodeDevice, err)
 		require.ErrorIs(t, err, os.ErrNotExist)
-		assert.GreaterOrEqual(t, clock.now.Sub(start), time.Second)
+		assert.GreaterOrEqual(t, clock.now.Sub(start), 10*time.Second)
+		require.Len(t, lines, 1, "it says once that it waits")
+		assert.Contains(t, lines[0], "keywright: waiting for "+device)
+	}
+}
+
+// A device may be there before it can be read.
+func TestDeviceThatIsNotReadyIsWaitedFor(t *testing.T) {
+	for name, late := range map[string]func(t *testing.T, path string){
+		"has no size yet":      func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, nil, 0o600)) },
+		"cannot be opened yet": func(t *testing.T, path string) { require.NoError(t, os.Symlink(path+"/", path)) },
+		"fails to read":        func(t *testing.T, path string) { require.NoError(t, os.Mkdir(path, 0o700)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, clock := filepath.Join(t.TempDir(), "device"), &fakeClock{now: time.Unix(0, 0)}
+			late(t, path)
+			ready := &lateClock{clock, 3, func() {
+				require.NoError(t, os.Remove(path))
+				require.NoError(t, os.Symlink(volumeFile(t, "enrolled").Name(), path))
+			}}
+			search := unlock.Search{Clock: ready, Announce: func(line string) { t.Error(line) }}
+			volumes, err := search.Volumes(t.Context(), []unlock.VolumeConfig{{Device: path, Name: "x"}})
+			require.NoError(t, err)
+			assert.NoError(t, volumes.Close())
+
+			require.NoError(t, os.Remove(path))
+			late(t, path)
+			search = unlock.Search{Clock: clock, Deadline: clock.now.Add(time.Second), Announce: func(line string) { t.Error(line) }}
+			_, err = search.Volumes(t.Context(), []unlock.VolumeConfig{{Device: path, Name: "x"}})
+			failed(t, unlock.CodeDevice, err)
+		})
 	}
 }
 

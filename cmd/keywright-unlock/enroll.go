@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"keywright.dev/kms/api"
@@ -38,7 +39,7 @@ func parseEnroll(h host, args []string) (*enrollFlags, error) {
 	var f enrollFlags
 	set := flags(h, "enroll")
 	set.StringVar(&f.config, "config", unlock.DefaultConfig, "`FILE` of the configuration, which is read if it exists and written")
-	set.StringVar(&f.server, "server", "", "`URL` of the service, such as https://keywright.example:8443 (default: the configuration's)")
+	set.StringVar(&f.server, "server", "", "`URL` of the service, such as https://keywright.example:8443, to ask first (default: the configuration's)")
 	set.StringVar(&f.key, "service-key", "", "`FINGERPRINT` of the service identity key as the service prints it, sha256:… (default: the configuration's)")
 	set.StringVar(&f.name, "name", "", "`NAME` to propose for the machine (default: its host name)")
 	set.Var(&f.devices, "device", "`DEVICE` of a LUKS2 volume; may be given several times (default: all that are open)")
@@ -65,7 +66,7 @@ func enroll(ctx context.Context, h host, args []string) error {
 		return err
 	}
 	h.protect()
-	client, err := api.NewGuestClient(c.Servers[0], nil)
+	servers, err := enrollServers(c.Servers)
 	if err != nil {
 		return err
 	}
@@ -78,10 +79,10 @@ func enroll(ctx context.Context, h host, args []string) error {
 		return err
 	}
 	defer closeTPM()
-	c.EKTemplate = string(identity.EK().Template)
+	c.EKTemplate, c.Machine = string(identity.EK().Template), identity.EK().MachineID()
 	e := &unlock.Enrollment{
-		TPM: identity, EventLog: c.EventLogPath(), Host: hostOf(c.Servers[0]), Enroller: client, Committer: client,
-		Pin: pins[0], Name: f.machineName(identity.EK().MachineID()), Devices: devices, Passphrase: f.passphrase(h),
+		TPM: identity, EventLog: c.EventLogPath(), Servers: servers, Pins: pins,
+		Name: f.machineName(identity.EK().MachineID()), Devices: devices, Passphrase: f.passphrase(h),
 		NextBoot: unlock.NextBoot{UKI: f.uki, Folders: h.esp},
 		Config:   *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
 	}
@@ -103,12 +104,8 @@ func (f *enrollFlags) configuration() (*unlock.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.server != "" {
-		c.Servers = []string{f.server}
-	}
-	if f.key != "" {
-		c.ServiceKeys = []string{f.key}
-	}
+	c.Machine = "" // it becomes what it is by being enrolled
+	c.Servers, c.ServiceKeys = preferring(f.server, c.Servers), preferring(f.key, c.ServiceKeys)
 	if f.template != "" {
 		c.EKTemplate = f.template
 	}
@@ -119,6 +116,32 @@ func (f *enrollFlags) configuration() (*unlock.Config, error) {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	return c, nil
+}
+
+// preferring puts what was given before what is configured. What is not among it
+// replaces all of it: it is another service's.
+func preferring(given string, configured []string) []string {
+	i := slices.Index(configured, given)
+	switch {
+	case given == "":
+		return configured
+	case i < 0:
+		return []string{given}
+	default:
+		return append([]string{given}, slices.Delete(slices.Clone(configured), i, i+1)...)
+	}
+}
+
+func enrollServers(urls []string) ([]unlock.EnrollServer, error) {
+	var list []unlock.EnrollServer
+	for _, text := range urls {
+		client, err := api.NewGuestClient(text, nil)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, unlock.EnrollServer{Host: hostOf(text), Enroller: client, Committer: client})
+	}
+	return list, nil
 }
 
 func (f *enrollFlags) volumes() ([]unlock.Device, error) {

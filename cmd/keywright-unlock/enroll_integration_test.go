@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,12 +26,14 @@ func TestEnrollApproveBoot(t *testing.T) {
 	s, g := startService(t), newGuest(t, 2)
 	out := g.enroll(s)
 	assert.Contains(t, out, "keywright machine approve web-17 --ek-hash "+g.machine())
+	assert.Contains(t, out, "note: / is on none of these volumes")
 	g.requireEnrolled()
 	c, err := unlock.LoadConfig(g.config())
 	require.NoError(t, err)
 	assert.Equal(t, []string{s.url}, c.Servers)
 	assert.Equal(t, []string{s.pin()}, c.ServiceKeys)
 	assert.Equal(t, string(exchange.EKP384), c.EKTemplate)
+	assert.Equal(t, g.machine(), c.Machine)
 	require.Len(t, c.Volumes, 2)
 	assert.Equal(t, "UUID="+min(header(t, g.volumes[0]).Header().UUID, header(t, g.volumes[1]).Header().UUID), c.Volumes[0].Device)
 
@@ -58,8 +61,8 @@ func (g *guest) requireEnrolled() {
 		tokens := v.OwnTokens()
 		require.Len(g.t, tokens, 1)
 		require.Len(g.t, tokens[0].Keyslots, 1)
-		require.Empty(g.t, v.Orphans())
 		require.Len(g.t, v.Inventory().Keyslots, 2, "no orphan keyslot")
+		require.NoFileExists(g.t, g.path("enrolling"))
 		cryptsetup(g.t, passphrase, "open", "--test-passphrase", "--key-slot", "0", "--key-file", "-", path)
 	}
 }
@@ -116,6 +119,45 @@ func TestEnrolmentCutAtEveryStepIsTakenUpAgain(t *testing.T) {
 			require.NoError(t, g.bootHere(s).err)
 		})
 	}
+}
+
+// An enrolment that was interrupted with keyslots on the disk is not taken up with
+// other volumes: the service would give new secrets, and orphan those keyslots.
+func TestInterruptedEnrolmentKeepsItsVolumes(t *testing.T) {
+	s := startService(t)
+	for _, c := range []cut{{unlock.StepKeyslot, 1, 0}, {unlock.StepTest, 0, 0}, {unlock.StepAssign, 1, 0}, {unlock.StepConfig, 0, 0}} {
+		t.Run(c.String(), func(t *testing.T) {
+			g := newGuest(t, 2)
+			g.kill(s, c)
+			all, more := g.volumes, append(slices.Clone(g.volumes), g.format("one-more"))
+			for _, volumes := range [][]string{all[:1], all[1:], more, {all[0], more[2]}} {
+				g.volumes = volumes
+				args := g.enrollArgs(s)
+				g.volumes = more
+				before := g.headers()
+				out := g.fails(unlock.ExitFailed, passphrase, args...)
+				assert.Contains(t, out, header(t, all[0]).Header().UUID)
+				assert.Contains(t, out, header(t, all[1]).Header().UUID)
+				assert.Contains(t, out, "each named with --device")
+				assert.NotContains(t, out, "step: begin")
+				assert.True(t, bytes.Equal(before, g.headers()))
+			}
+			g.volumes = all
+			g.enroll(s)
+			g.requireEnrolled()
+		})
+	}
+}
+
+// Before there is a keyslot, and after the service counts it, the volumes may
+// be others.
+func TestEnrolmentWithoutKeyslotsIsFreeToChange(t *testing.T) {
+	s, g := startService(t), newGuest(t, 2)
+	g.kill(s, cut{unlock.StepRecord, 0, 0})
+	require.NoError(t, os.RemoveAll(g.path("enrolling")), "where the cut came too late")
+	g.volumes = g.volumes[:1]
+	g.enroll(s)
+	g.requireEnrolled()
 }
 
 // kill starts an enrolment and kills it, with the programs that it runs, where
@@ -185,6 +227,53 @@ func TestEnrolmentThatIsRefusedChangesNothing(t *testing.T) {
 	assert.True(t, bytes.Equal(before, g.headers()))
 }
 
+// The first server is gone, and the service has the second of two keys.
+func TestEnrolmentTriesTheNextServerAndKey(t *testing.T) {
+	s, g := startService(t), newGuest(t, 1)
+	c, err := unlock.LoadConfig(g.config())
+	require.NoError(t, err)
+	c.Servers, c.ServiceKeys = []string{"https://127.0.0.1:1", s.url}, []string{"sha256:" + strings.Repeat("11", 32), s.pin()}
+	require.NoError(t, c.Write(g.config()))
+	cmd := g.child("enroll", "--config", g.config(), "--name", "web-17", "--passphrase-fd", "3", "--device", g.volumes[0])
+	give(t, cmd, passphrase)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+	assert.Contains(t, string(out), "going on with "+strings.TrimPrefix(s.url, "https://"))
+	assert.Contains(t, string(out), "going on with the next service key")
+	g.requireEnrolled()
+	written, err := unlock.LoadConfig(g.config())
+	require.NoError(t, err)
+	assert.Equal(t, c.Servers, written.Servers)
+	assert.Equal(t, c.ServiceKeys, written.ServiceKeys)
+
+	g.enroll(s, "--server", s.url, "--service-key", s.pin())
+	written, err = unlock.LoadConfig(g.config())
+	require.NoError(t, err)
+	assert.Equal(t, []string{s.url, "https://127.0.0.1:1"}, written.Servers, "what is named comes first, and drops no other")
+	assert.Equal(t, []string{s.pin(), c.ServiceKeys[0]}, written.ServiceKeys)
+}
+
+// An answer that is lost on its way is asked for again at the next server.
+func TestEnrolmentSurvivesALostAnswer(t *testing.T) {
+	for _, path := range []string{"begin", "complete", "challenge", "commit"} {
+		t.Run(path, func(t *testing.T) {
+			s, g := startService(t), newGuest(t, 1)
+			lossy := startProxy(t, s.url, func(asked string, body []byte) []byte {
+				if strings.HasSuffix(asked, "/"+path) {
+					return nil
+				}
+				return body
+			})
+			c, err := unlock.LoadConfig(g.config())
+			require.NoError(t, err)
+			c.Servers = []string{lossy, s.url}
+			require.NoError(t, c.Write(g.config()))
+			g.enroll(s, "--server", lossy)
+			g.requireEnrolled()
+		})
+	}
+}
+
 func TestVolumesOfOtherShapesAreRefused(t *testing.T) {
 	s, g := startService(t), newGuest(t, 1)
 	for code, format := range map[luks.Code][]string{
@@ -246,6 +335,19 @@ func TestSlotThatNobodyCanOpenIsNamed(t *testing.T) {
 	v := header(t, g.volumes[0])
 	assert.Len(t, v.Inventory().Keyslots, 3)
 	require.Len(t, v.OwnTokens(), 1)
+}
+
+// The configuration of another machine, such as a copied disk's, is no hindrance.
+func TestEnrolmentReplacesTheMachine(t *testing.T) {
+	s, g := startService(t), newGuest(t, 1)
+	c, err := unlock.LoadConfig(g.config())
+	require.NoError(t, err)
+	c.Machine = strings.Repeat("0", 64)
+	require.NoError(t, c.Write(g.config()))
+	g.enroll(s)
+	c, err = unlock.LoadConfig(g.config())
+	require.NoError(t, err)
+	assert.Equal(t, g.machine(), c.Machine)
 }
 
 func TestEnrolmentIsRepeatedUntilTheApprovalOnly(t *testing.T) {

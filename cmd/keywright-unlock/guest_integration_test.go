@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	h.opener = new(recorder)
 	h.reboot = func() error { return errors.New("a test does not reboot") }
 	h.run, h.esp = unlock.RunDir(os.Getenv(childRun)), []string{os.Getenv(childESP)}
-	os.Exit(run(context.Background(), h, os.Args[1:]))
+	os.Exit(start(h))
 }
 
 const passphrase = "installer's passphrase"
@@ -142,7 +142,7 @@ func (g *guest) config() string {
 // bootConfig returns the path of a configuration with the volumes' paths, for
 // files have no UUID that could be looked up.
 func (g *guest) bootConfig(servers []string, pins ...string) string {
-	c := unlock.Config{Servers: servers, ServiceKeys: pins, EventLog: g.path("log")}
+	c := unlock.Config{Servers: servers, ServiceKeys: pins, Machine: g.machine(), EventLog: g.path("log")}
 	for _, v := range g.volumes {
 		c.Volumes = append(c.Volumes, unlock.VolumeConfig{Device: v, Name: filepath.Base(v)})
 	}
@@ -201,25 +201,27 @@ func header(t *testing.T, path string) *luks.Volume {
 }
 
 // recorder stands in for device-mapper, which needs a kernel of its own: it
-// proves that the key opens and remembers in which order.
+// remembers keys that open, and in which order.
 type recorder struct {
 	events []string
 	keys   [][]byte // copies, to look for where they must not be
 	fail   string   // mapping that does not open
 }
 
-func (r *recorder) Open(_ context.Context, v unlock.Volume, key secret.Bytes) (*luks.Mapping, error) {
+func (*recorder) Ready(context.Context, unlock.Volume) error { return nil }
+
+func (r *recorder) unseal(ctx context.Context, v unlock.Volume, key secret.Bytes) (secret.Bytes, error) {
+	r.keys = append(r.keys, bytes.Clone(key.Expose()))
+	return unlock.Unseal(ctx, v, key)
+}
+
+func (r *recorder) Open(_ context.Context, v unlock.Volume, volumeKey secret.Bytes) (*luks.Mapping, error) {
 	if v.Config.Name == r.fail {
 		return nil, errors.New("no such luck")
 	}
-	volumeKey, err := v.LUKS.Unseal(v.Slots[0], key)
-	if err != nil {
-		return nil, err
-	}
-	volumeKey.Wipe()
-	r.keys = append(r.keys, bytes.Clone(key.Expose()))
+	r.keys = append(r.keys, bytes.Clone(volumeKey.Expose()))
 	r.events = append(r.events, "open "+v.Config.Name)
-	return &luks.Mapping{Path: "/dev/mapper/" + v.Config.Name, Slot: v.Slots[0], Table: luks.Table{Name: v.Config.Name}}, nil
+	return &luks.Mapping{Path: "/dev/mapper/" + v.Config.Name, Table: luks.Table{Name: v.Config.Name, Number: "254:0"}}, nil
 }
 
 func (r *recorder) Close(_ context.Context, name string) error {

@@ -21,6 +21,7 @@ import (
 type host struct {
 	stdout, stderr io.Writer
 	openTPM        func(path string) (*tpm.Device, error)
+	unseal         func(ctx context.Context, v unlock.Volume, key secret.Bytes) (secret.Bytes, error)
 	opener         unlock.Opener
 	clock          unlock.Clock
 	announce       func(line string)
@@ -35,7 +36,7 @@ type host struct {
 func system() host {
 	return host{
 		stdout: os.Stdout, stderr: os.Stderr,
-		openTPM: tpm.Open, opener: unlock.Disks{}, clock: unlock.SystemClock{},
+		openTPM: tpm.Open, unseal: unlock.Unseal, opener: unlock.Disks{}, clock: unlock.SystemClock{},
 		announce: unlock.Consoles, harden: unlock.Harden, reboot: unlock.Reboot,
 		run: unlock.DefaultRunDir, esp: unlock.ESPFolders(), prompt: prompt,
 	}
@@ -50,8 +51,8 @@ func (h host) protect() {
 
 const tpmPoll = 100 * time.Millisecond
 
-// identity opens the machine's TPM, for which it waits while its driver is
-// loading, and makes its keys.
+// identity opens the TPM of the configured machine, for which it waits while its
+// driver is loading, and makes its keys.
 func (h host) identity(ctx context.Context, c *unlock.Config, patience time.Duration) (*tpm.Identity, func(), error) {
 	device, err := h.awaitTPM(ctx, c.TPMPath(), patience)
 	if err != nil {
@@ -85,7 +86,7 @@ func identityOf(device *tpm.Device, c *unlock.Config) (*tpm.Identity, error) {
 			return nil, err
 		}
 	}
-	return device.Identity(template, "")
+	return device.Identity(template, c.Machine)
 }
 
 // servers returns clients for the servers of a configuration.

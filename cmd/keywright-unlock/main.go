@@ -20,11 +20,15 @@ import (
 // version is stamped by the linker.
 var version string
 
-func main() {
+func main() { os.Exit(start(system())) }
+
+// start runs the process's command line and returns the exit code.
+func start(h host) int {
+	// Whoever reads our output may go away, which must end nothing halfway.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	code := run(ctx, system(), os.Args[1:])
-	stop()
-	os.Exit(code)
+	defer stop()
+	return run(ctx, h, os.Args[1:])
 }
 
 // command is one verb.

@@ -73,7 +73,11 @@ func TestImagesThatPredictNothing(t *testing.T) {
 	before := g.headers()
 	assert.Contains(t, g.fails(unlock.ExitFailed, passphrase, append(g.enrollArgs(s), "--uki", junk)...), "predicting the next boot from "+junk)
 	assert.True(t, bytes.Equal(before, g.headers()), "nothing was changed")
-	assert.Contains(t, g.enroll(s), "(from this boot's measurement)")
+	out := g.enroll(s)
+	assert.Contains(t, out, "(from this boot's measurement)")
+	assert.Contains(t, out, "note: predicting the next boot from "+junk)
 	g.image(g.path("esp/EFI/Linux/a.efi"))
-	assert.Contains(t, g.enroll(s), "(from this boot's measurement)", "of two nobody knows which is next")
+	out = g.enroll(s)
+	assert.Contains(t, out, "(from this boot's measurement)", "of two nobody knows which is next")
+	assert.Contains(t, out, "name that of the next boot with --uki")
 }

@@ -19,17 +19,6 @@ type Device struct {
 	close func() error
 }
 
-// Clock is the TPM's time (TPM 2.0 part 2, section 10.11.1).
-type Clock struct {
-	// Milliseconds counts while the TPM has power.
-	Milliseconds uint64
-	// ResetCount counts resets, RestartCount resumes since the last reset.
-	ResetCount, RestartCount uint32
-	// Safe is false where Milliseconds may have run backwards, after power
-	// went away without warning.
-	Safe bool
-}
-
 // Open opens a TPM device, usually [DefaultPath].
 func Open(path string) (*Device, error) {
 	f, err := openFile(path)
@@ -81,18 +70,6 @@ func (d *Device) ChooseTemplate() (exchange.EKTemplate, error) {
 		}
 	}
 	return supported[0], nil
-}
-
-// Clock returns the TPM's time.
-func (d *Device) Clock() (Clock, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	rsp, err := tpm2.ReadClock{}.Execute(d.tpm)
-	if err != nil {
-		return Clock{}, explain("reading the TPM's clock", err)
-	}
-	info := rsp.CurrentTime.ClockInfo
-	return Clock{info.Clock, info.ResetCount, info.RestartCount, info.Safe}, nil
 }
 
 // PCR15 returns the value of PCR 15 in the SHA-256 bank: 32 zero bytes until

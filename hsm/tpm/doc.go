@@ -18,8 +18,9 @@
 // and PCR values that are not those of the quote beside them.
 //
 // What an interposer on the bus can still do: drop commands, so that calls fail;
-// at enrolment, stand in for the whole TPM with an EK of its own, which is why
-// the service wants the EK's certificate or a person's approval; and reset a
-// discrete TPM alone and replay measurements of its choice into it, which no
-// session prevents.
+// stand in for the whole TPM with an EK of its own where no machine is expected,
+// as at enrolment, which is why the service wants the EK's certificate or a
+// person's approval; lie to [Device.PCR15] and [Device.ExtendPCR15], which have
+// no session; and reset a discrete TPM alone and replay measurements of its
+// choice into it, which no session prevents.
 package tpm

@@ -241,11 +241,17 @@ func after(first, second func() error) error {
 	return second()
 }
 
-func clock(t *testing.T, device *tpm.Device) tpm.Clock {
+// clock returns the TPM's time as a quote tells it to the service.
+func clock(t *testing.T, device *tpm.Device) tpm2.TPMSClockInfo {
 	t.Helper()
-	clock, err := device.Clock()
+	id, err := device.Identity(exchange.EKP256, "")
 	require.NoError(t, err)
-	return clock
+	defer func() { assert.NoError(t, id.Close()) }()
+	quote, err := id.Quote([32]byte{})
+	require.NoError(t, err)
+	attest, err := tpm2.Unmarshal[tpm2.TPMSAttest](quote.Attest)
+	require.NoError(t, err)
+	return attest.ClockInfo
 }
 
 // defineNV writes data to a new NV index as a manufacturer would.

@@ -4,10 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 
-	"keywright.dev/test/process"
+	"keywright.dev/test/shipped"
 )
 
 // Programs are the paths of what is shipped.
@@ -29,12 +28,8 @@ func ProgramsIn(dir string) (Programs, error) {
 
 // Build builds the programs into a folder, as make build does.
 func Build(ctx context.Context, dir string) (Programs, error) {
-	for _, name := range []string{"keywright", "keywright-unlock"} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, name), "keywright.dev/cmd/"+name)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if err := process.Run(ctx, cmd); err != nil {
-			return Programs{}, fmt.Errorf("building Keywright's programs: %w", err)
-		}
+	if err := shipped.Build(ctx, dir, "keywright", "keywright-unlock"); err != nil {
+		return Programs{}, err
 	}
 	return ProgramsIn(dir)
 }

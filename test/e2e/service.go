@@ -17,6 +17,7 @@ import (
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/kms/api"
 	"keywright.dev/test/process"
+	"keywright.dev/test/shipped"
 )
 
 const (
@@ -30,13 +31,9 @@ const (
 
 // Service is a running keywright server.
 type Service struct {
-	URL string // for guests
-	Key string // fingerprint of the service identity key, as printed
-	// Socket is the operators'.
-	Socket string
+	*shipped.Server
 
 	program string
-	process *process.Process
 }
 
 // ServiceConfig says how a service runs: on loopback, and reachable for guests
@@ -55,24 +52,11 @@ func (c ServiceConfig) Start(ctx context.Context) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuring the service: %w", err)
 	}
-	reader, writer, err := os.Pipe()
+	server, err := shipped.Serve(ctx, c.Program, file)
 	if err != nil {
-		return nil, fmt.Errorf("starting the service: %w", err)
+		return nil, err
 	}
-	defer reader.Close()
-	cmd := exec.CommandContext(ctx, c.Program, "server", "--format", "json", "--config", file)
-	cmd.Stdout = writer
-	running, err := process.Start(cmd)
-	_ = writer.Close() // the child has its own
-	if err != nil {
-		return nil, fmt.Errorf("starting the service: %w", err)
-	}
-	s := &Service{program: c.Program, process: running}
-	if err := s.listen(reader); err != nil {
-		s.Stop()
-		return nil, fmt.Errorf("starting the service: %w: %s", err, running.LastWords())
-	}
-	return s, nil
+	return &Service{server, c.Program}, nil
 }
 
 func (c ServiceConfig) write() (path string, err error) {
@@ -88,20 +72,6 @@ func (c ServiceConfig) write() (path string, err error) {
 	}
 	path = filepath.Join(c.Dir, "keywright.toml")
 	return path, os.WriteFile(path, text, 0o600)
-}
-
-// listen reads what the service announces.
-func (s *Service) listen(output *os.File) error {
-	var said struct {
-		URL    string `json:"guest_url"`
-		Key    string `json:"service_key"`
-		Socket string `json:"operator_socket"`
-	}
-	if err := json.NewDecoder(output).Decode(&said); err != nil {
-		return fmt.Errorf("reading what it announces: %w", err)
-	}
-	s.URL, s.Key, s.Socket = said.URL, said.Key, said.Socket
-	return nil
 }
 
 // Port returns the port of the guest listener.
@@ -126,7 +96,7 @@ func (s *Service) Operate(ctx context.Context, args ...string) (string, error) {
 }
 
 // Stop ends the service in order. It may be called again.
-func (s *Service) Stop() { s.process.Stop(stopGrace) }
+func (s *Service) Stop() { s.Server.Stop(stopGrace) }
 
 // LogKey returns the key that verifies the audit log, once everything logged so
 // far is under a signed head.

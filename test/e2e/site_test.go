@@ -27,7 +27,8 @@ type site struct {
 	passphrase secret.Bytes
 }
 
-func newSite(t *testing.T) *site {
+// newSite makes the machine of a site; its boot asks for keys until deadline.
+func newSite(t *testing.T, deadline time.Duration) *site {
 	t.Helper()
 	ctx, dir := t.Context(), t.TempDir()
 	programs, err := e2e.Build(ctx, dir)
@@ -43,7 +44,7 @@ func newSite(t *testing.T) *site {
 	volume, err := system.WriteDisk(ctx, s.machine.Disk, s.passphrase)
 	require.NoError(t, err)
 	image := e2e.Image{
-		Unlock: programs.Unlock, Server: s.service.URL, Key: s.service.Key, Volume: volume, Deadline: 5 * time.Minute,
+		Unlock: programs.Unlock, Server: s.service.URL, Key: s.service.Key, Volume: volume, Deadline: deadline,
 	}
 	require.NoError(t, image.WriteInitrd(s.path("initrd")))
 	s.writeESP("esp", "")
@@ -67,11 +68,11 @@ func (s *site) boot(ctx context.Context, machine e2e.Machine, esp string) *vm.Ru
 }
 
 // bootByPassphrase types the passphrase into the initramfs of a machine that is
-// not enrolled.
+// not enrolled, or waits for its approval.
 func (s *site) bootByPassphrase(ctx context.Context) *vm.Run {
 	s.t.Helper()
 	run := s.boot(ctx, s.machine, "esp")
-	expect(s.t, run, "keywright KW-1403 not_enrolled")
+	vmtest.Expect(s.t, run, "keywright KW-1403 not_enrolled", "keywright KW-1207 refused")
 	require.NoError(s.t, run.Answer(ctx, e2e.DiskPrompt, s.passphrase))
 	return run
 }
@@ -84,13 +85,6 @@ func (s *site) bootToEnrolment(ctx context.Context) *vm.Run {
 	return run
 }
 
-func expect(t *testing.T, run *vm.Run, marker string) string {
-	t.Helper()
-	line, err := run.Expect(t.Context(), marker)
-	require.NoError(t, err)
-	return line
-}
-
 func (s *site) operate(args ...string) string {
 	s.t.Helper()
 	output, err := s.service.Operate(s.t.Context(), args...)
@@ -98,11 +92,14 @@ func (s *site) operate(args ...string) string {
 	return output
 }
 
-// refused boots a machine that the service tells nothing but a code.
+// refused boots a machine that the service tells nothing but a code, again and
+// again.
 func (s *site) refused(machine e2e.Machine, esp, code string) {
 	s.t.Helper()
 	run := s.boot(s.t.Context(), machine, esp)
-	assert.Contains(s.t, expect(s.t, run, "keywright KW-"), code)
+	for range 2 {
+		assert.Contains(s.t, vmtest.Expect(s.t, run, "keywright KW-", "keywright: opened"), code)
+	}
 	run.Kill()
 	assert.NotContains(s.t, run.Log(), "keywright: opened")
 }
@@ -113,7 +110,8 @@ func (s *site) checkDisk() {
 	s.t.Helper()
 	header, err := e2e.ReadHeader(s.machine.Disk)
 	require.NoError(s.t, err)
-	assert.Empty(s.t, header.Orphans())
+	require.Len(s.t, header.OwnTokens(), 1)
+	assert.Len(s.t, header.OwnTokens()[0].Keyslots, 1)
 	inventory := header.Inventory()
 	assert.Len(s.t, inventory.Keyslots, 2)
 	assert.Len(s.t, inventory.Tokens, 1)

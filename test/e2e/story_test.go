@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -24,15 +25,15 @@ const (
 // the same boot, nothing with another command line or another TPM, and nothing
 // once it is revoked.
 func TestMachineUnlocksItself(t *testing.T) {
-	s := newSite(t)
+	s := newSite(t, 5*time.Minute)
 	ctx := t.Context()
 
 	run := s.bootToEnrolment(ctx)
-	expect(t, run, "step: add-keyslot")
+	vmtest.Expect(t, run, "step: add-keyslot")
 	run.Kill()
 
 	run = s.bootToEnrolment(ctx)
-	expect(t, run, "system: enrolled")
+	vmtest.Expect(t, run, "system: enrolled")
 	require.NoError(t, run.Wait(ctx))
 	s.checkDisk()
 
@@ -41,11 +42,11 @@ func TestMachineUnlocksItself(t *testing.T) {
 	assert.Contains(t, s.operate("machine", "approve", name, "--ek-hash", ek.MachineID()), "is active")
 
 	run = s.boot(ctx, s.machine, "esp")
-	expect(t, run, "keywright: opened")
-	expect(t, run, "system: "+motto)
-	expect(t, run, "spent")
-	assert.NotContains(t, expect(t, run, "task: asking again ended with"), "ended with 0")
-	expect(t, run, "task: closing again is no error")
+	vmtest.Expect(t, run, "keywright: opened")
+	vmtest.Expect(t, run, "system: "+motto)
+	vmtest.Expect(t, run, "spent")
+	assert.NotContains(t, vmtest.Expect(t, run, "task: asking again ended with"), "ended with 0")
+	vmtest.Expect(t, run, "task: closing again is no error")
 	require.NoError(t, run.Wait(ctx))
 
 	s.machine.Keep = false

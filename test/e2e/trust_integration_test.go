@@ -64,8 +64,9 @@ func enrollOnHost(t *testing.T, service *e2e.Service, device *vm.TPM) {
 	require.NoError(t, err)
 	config := unlock.Config{Servers: []string{service.URL}, ServiceKeys: []string{service.Key}}
 	_, err = (&unlock.Enrollment{
-		TPM: bootRecorded(t, device, log), EventLog: log, Host: "the service", Enroller: client, Committer: client, Pin: pin,
-		Name: device.Name(), Devices: []unlock.Device{{Path: disk}}, Passphrase: constant(passphrase),
+		TPM: bootRecorded(t, device, log), EventLog: log, Pins: [][32]byte{pin},
+		Servers: []unlock.EnrollServer{{Host: "the service", Enroller: client, Committer: client}},
+		Name:    device.Name(), Devices: []unlock.Device{{Path: disk}}, Passphrase: constant(passphrase),
 		Config: config, ConfigPath: filepath.Join(dir, "unlock.toml"), RunDir: unlock.RunDir(dir), Out: io.Discard,
 	}).Run(t.Context())
 	require.NoError(t, err)

@@ -2,19 +2,17 @@ package load
 
 import (
 	"context"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"keywright.dev/kms/api"
-	"keywright.dev/test/process"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/test/shipped"
 )
 
 const (
@@ -32,20 +30,13 @@ type Service struct {
 	Socket string
 
 	program, dir, listen string
-	cmd                  *exec.Cmd
-	process              *process.Process
+	server               *shipped.Server
 }
 
 // BuildService builds the keywright program into dir, as make build does, and
 // returns its path.
 func BuildService(ctx context.Context, dir string) (string, error) {
-	path := filepath.Join(dir, "keywright")
-	build := exec.CommandContext(ctx, "go", "build", "-o", path, "keywright.dev/cmd/keywright")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if err := process.Run(ctx, build); err != nil {
-		return "", fmt.Errorf("building the service: %w", err)
-	}
-	return path, nil
+	return filepath.Join(dir, "keywright"), shipped.Build(ctx, dir, "keywright")
 }
 
 // NewService returns a service of program with its data in dir. It does not run
@@ -74,50 +65,36 @@ func (s *Service) Start(ctx context.Context) error {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("configuring the service: %w", err)
 	}
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("starting the service: %w", err)
-	}
-	defer reader.Close()
 	// Not ended by ctx: its owner stops or kills it.
-	s.cmd = exec.Command(s.program, "server", "--format", "json", "--config", config)
-	s.cmd.Stdout = writer
-	s.process, err = process.Start(s.cmd)
-	_ = writer.Close() // the child has its own
+	server, err := shipped.Serve(context.WithoutCancel(ctx), s.program, config)
 	if err != nil {
-		return fmt.Errorf("starting the service: %w", err)
+		return err
 	}
-	err = s.hear(reader)
+	s.server = server
+	err = s.hear()
 	if err == nil {
 		err = s.waitReady(ctx)
 	}
 	if err != nil {
-		s.process.Kill()
-		return fmt.Errorf("starting the service: %w: %s", err, s.process.LastWords())
+		server.Kill()
+		return fmt.Errorf("starting the service: %w: %s", err, server.LastWords())
 	}
 	return nil
 }
 
-// hear reads what the service announces.
-func (s *Service) hear(output *os.File) error {
-	var said struct {
-		URL    string `json:"guest_url"`
-		Key    string `json:"service_key"`
-		Socket string `json:"operator_socket"`
-	}
-	if err := json.NewDecoder(output).Decode(&said); err != nil {
+// hear takes what the service announces.
+func (s *Service) hear() error {
+	said := s.server
+	pin, err := exchange.ParseFingerprint(said.Key)
+	if err != nil {
 		return fmt.Errorf("reading what it announces: %w", err)
 	}
-	pin, err := hex.DecodeString(strings.TrimPrefix(said.Key, "sha256:"))
-	if err != nil || len(pin) != len(s.Pin) {
-		return fmt.Errorf("reading what it announces: %q is no fingerprint", said.Key)
-	}
 	if s.URL == "" {
-		s.URL, s.Socket, s.Pin = said.URL, said.Socket, [32]byte(pin)
+		s.URL, s.Socket, s.Pin = said.URL, said.Socket, pin
 		s.listen = strings.TrimPrefix(said.URL, "https://")
 	}
 	// Machines use these while the service starts again.
-	if s.URL != said.URL || s.Socket != said.Socket || s.Pin != [32]byte(pin) {
+	if s.URL != said.URL || s.Socket != said.Socket || s.Pin != pin {
 		return errors.New("reading what it announces: it is not where it was, or not who it was")
 	}
 	return nil
@@ -136,7 +113,7 @@ func (s *Service) waitReady(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for it to be ready: %w", errors.Join(ctx.Err(), err))
-		case <-s.process.Done():
+		case <-s.server.Done():
 			return errors.New("it ended")
 		case <-time.After(10 * time.Millisecond):
 		}
@@ -147,17 +124,17 @@ func (s *Service) waitReady(ctx context.Context) error {
 func (s *Service) Operator() *api.OperatorClient { return api.NewOperatorClient(s.Socket) }
 
 // PID returns the process id of the service that runs.
-func (s *Service) PID() int { return s.cmd.Process.Pid }
+func (s *Service) PID() int { return s.server.PID() }
 
 // Stop stops the service in order; its error is what it said if it did not end
 // well.
 func (s *Service) Stop() error {
-	s.process.Stop(stopGrace)
-	if err := s.process.Err(); err != nil {
-		return fmt.Errorf("stopping the service: %w: %s", err, s.process.LastWords())
+	s.server.Stop(stopGrace)
+	if err := s.server.Err(); err != nil {
+		return fmt.Errorf("stopping the service: %w: %s", err, s.server.LastWords())
 	}
 	return nil
 }
 
 // Kill ends the service with SIGKILL.
-func (s *Service) Kill() { s.process.Kill() }
+func (s *Service) Kill() { s.server.Kill() }

@@ -56,6 +56,9 @@ func (p *Process) run(started chan<- error) {
 	}
 }
 
+// PID returns the process id of the child.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Done returns a channel that is closed once the child has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 

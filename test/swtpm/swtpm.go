@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"keywright.dev/test/process"
 )
 
 const (
@@ -40,7 +42,7 @@ type TPM struct {
 	state string
 	run   string // holds the sockets; short, for a socket's path is bounded
 
-	command *exec.Cmd
+	process *process.Process // nil while it does not run
 	mu      sync.Mutex
 	conn    net.Conn
 	answers *bufio.Reader
@@ -59,10 +61,6 @@ func Start(state string) (*TPM, error) {
 	}
 	return t, nil
 }
-
-// State returns the directory of the TPM's state. It may be copied while the
-// TPM is stopped.
-func (t *TPM) State() string { return t.state }
 
 // Send transmits one command and returns its response.
 func (t *TPM) Send(command []byte) ([]byte, error) {
@@ -115,11 +113,10 @@ func (t *TPM) Restart() error {
 
 // Close ends the process with SIGKILL. It may be called again.
 func (t *TPM) Close() error {
-	if t.command == nil {
+	if t.process == nil {
 		return nil
 	}
-	err := errors.Join(t.conn.Close(), t.stop())
-	return err
+	return errors.Join(t.conn.Close(), t.stop())
 }
 
 func (t *TPM) start() error {
@@ -128,13 +125,13 @@ func (t *TPM) start() error {
 		return err
 	}
 	t.run = run
-	t.command = exec.Command("swtpm", "socket", "--tpm2", "--terminate",
+	t.process, err = process.Start(exec.Command("swtpm", "socket", "--tpm2", "--terminate",
 		"--tpmstate", "dir="+t.state,
 		"--server", "type=unixio,path="+t.socket("server"),
 		"--ctrl", "type=unixio,path="+t.socket("control"),
-		"--flags", "not-need-init,startup-clear")
-	t.command.SysProcAttr = endsWithParent()
-	if err := t.command.Start(); err != nil {
+		"--flags", "not-need-init,startup-clear"))
+	if err != nil {
+		t.process = nil
 		return errors.Join(err, os.RemoveAll(run))
 	}
 	if err := t.connect(); err != nil {
@@ -159,14 +156,9 @@ func (t *TPM) connect() error {
 }
 
 func (t *TPM) stop() error {
-	killed := t.command.Process.Kill()
-	// Wait reports the signal that Kill just sent.
-	_ = t.command.Wait()
-	t.command = nil
-	if errors.Is(killed, os.ErrProcessDone) {
-		killed = nil
-	}
-	return errors.Join(killed, os.RemoveAll(t.run))
+	t.process.Kill()
+	t.process = nil
+	return os.RemoveAll(t.run)
 }
 
 func (t *TPM) socket(name string) string {

@@ -1,7 +1,6 @@
 package swtpm
 
 import (
-	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -30,13 +29,4 @@ func Resume(tb testing.TB, state string) *TPM {
 	require.NoError(tb, err)
 	tb.Cleanup(func() { require.NoError(tb, t.Close()) })
 	return t
-}
-
-// Clone copies the state of a TPM, which must be stopped, and starts the copy:
-// what a snapshot of the virtual machine would hold.
-func Clone(tb testing.TB, t *TPM) *TPM {
-	tb.Helper()
-	state := tb.TempDir()
-	require.NoError(tb, os.CopyFS(state, os.DirFS(t.State())))
-	return Resume(tb, state)
 }

@@ -11,8 +11,8 @@
 //     once. Keyslots are opened by luks.go, which sees nothing but a sealed copy
 //     in memory of that header and of one keyslot's area, read then. The
 //     device-mapper table is built from the validated values, not from luks.go's.
-//   - luks.go is asked only about a keyslot whose cost, hashes and cipher were
-//     checked, and what it returns counts only if our own comparison with the
+//   - luks.go is asked only about a keyslot that is as enrolment makes them, in
+//     cost, hashes and cipher, and what it returns counts only if our own comparison with the
 //     validated digest confirms it.
 //   - The backing device is the open file that the header came from, named to
 //     the kernel by number, so that no path can be swapped in between.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,17 +76,6 @@ func Parse(r io.ReaderAt, size uint64) (*Header, error) {
 		UUID: c.uuid, Label: c.label, Subsystem: c.subsystem, SequenceID: c.seqid, Copies: copies,
 		chosen: c, deviceSize: size, source: r, metadata: m,
 	}, nil
-}
-
-// Reencrypting reports whether the header says that a reencryption is going on.
-// Such a header never validates; only the cryptsetup program can recover it.
-func (h *Header) Reencrypting() bool {
-	for _, name := range h.metadata.Config.Requirements.names() {
-		if strings.HasPrefix(name, "online-reencrypt") {
-			return true
-		}
-	}
-	return false
 }
 
 func readCopies(r io.ReaderAt) (*headerCopy, Copies, error) {

@@ -37,7 +37,6 @@ func TestBaseIsAccepted(t *testing.T) {
 	assert.Equal(t, "label", h.Label)
 	assert.EqualValues(t, 7, h.SequenceID)
 	assert.Equal(t, luks.CopiesBoth, h.Copies)
-	assert.False(t, h.Reencrypting())
 	_, err = h.Validate()
 	require.NoError(t, err)
 }
@@ -178,7 +177,6 @@ func TestSecondCopyInTheWrongPlace(t *testing.T) {
 func TestReencryptingHeaderIsParsedAndRefused(t *testing.T) {
 	h, err := baseImage(t).replace(t, `"json_size"`, `"requirements":{"mandatory":["online-reencrypt-v2"]},"json_size"`).parse()
 	require.NoError(t, err)
-	assert.True(t, h.Reencrypting())
 	_, err = h.Validate()
 	requireRefusal(t, err, luks.CodeRequirements)
 }

@@ -75,18 +75,18 @@ func TestEnrolmentSteps(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, program.ImportToken(ctx, path, number, luks.Token{Volume: "vol-a", Resume: "res-a", Slot: slot}))
 	v = readVolume(t, path)
-	require.Len(t, v.Orphans(), 1)
-	assert.False(t, v.Orphans()[0].SlotExists)
+	assert.Len(t, v.Inventory().Keyslots, 1)
+	require.Len(t, v.OwnTokens(), 1)
+	assert.Empty(t, v.OwnTokens()[0].Keyslots)
 
 	require.NoError(t, program.AddKeyslot(ctx, path, first, pending, slot))
 	v = readVolume(t, path)
-	require.Len(t, v.Orphans(), 1)
-	assert.True(t, v.Orphans()[0].SlotExists)
+	assert.Len(t, v.Inventory().Keyslots, 2)
+	assert.Empty(t, v.OwnTokens()[0].Keyslots)
 
 	require.NoError(t, program.TestKey(ctx, path, slot, pending))
-	require.NoError(t, program.AssignToken(ctx, path, v.Orphans()[0].OwnToken, slot))
+	require.NoError(t, program.AssignToken(ctx, path, v.OwnTokens()[0], slot))
 	v = readVolume(t, path)
-	assert.Empty(t, v.Orphans())
 	assert.Equal(t, []int{slot}, v.OwnSlots("vol-a"))
 	opened, err := v.Unseal(slot, pending)
 	require.NoError(t, err)
@@ -95,8 +95,8 @@ func TestEnrolmentSteps(t *testing.T) {
 
 	require.NoError(t, program.KillSlot(ctx, path, slot, first))
 	v = readVolume(t, path)
-	require.Len(t, v.Orphans(), 1, "the token outlives its keyslot")
-	assert.False(t, v.Orphans()[0].SlotExists)
+	require.Len(t, v.OwnTokens(), 1, "the token outlives its keyslot")
+	assert.Empty(t, v.OwnTokens()[0].Keyslots)
 	require.NoError(t, program.RemoveToken(ctx, path, number))
 	assert.Empty(t, readVolume(t, path).Inventory().Tokens)
 	assert.Equal(t, before, identity(t, path))
@@ -182,35 +182,12 @@ func TestCancelledRun(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-func TestBackupHeader(t *testing.T) {
-	path, volumeKey := formatted(t)
-	backup := path + ".header"
-	require.NoError(t, luks.Cryptsetup{}.BackupHeader(context.Background(), path, backup))
-	info, err := os.Stat(backup)
-	require.NoError(t, err)
-	assert.Zero(t, info.Mode().Perm()&0o077)
-	f, err := os.Open(backup)
-	require.NoError(t, err)
-	defer f.Close()
-	h, err := luks.Parse(f, 32<<20)
-	require.NoError(t, err)
-	v, err := h.Validate()
-	require.NoError(t, err)
-	opened, err := v.Unseal(0, key(installer))
-	require.NoError(t, err)
-	assert.Equal(t, volumeKey, opened.Expose())
-}
-
 // The volume keys that cryptsetup was told to put into its keyslots come out of
-// every kind of keyslot that it makes and that is opened here.
+// every kind of keyslot that is opened here.
 func TestUnsealWhatCryptsetupSealed(t *testing.T) {
-	argon := []string{"--pbkdf-force-iterations", "4", "--pbkdf-memory", "64", "--pbkdf-parallel"}
 	for name, slot := range map[string][]string{
-		"pbkdf2 sha256":         {"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--hash", "sha256"},
-		"pbkdf2 sha512":         {"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1001", "--hash", "sha512"},
-		"argon2i":               append([]string{"--pbkdf", "argon2i"}, append(argon, "1")...),
-		"argon2id, two threads": append([]string{"--pbkdf", "argon2id"}, append(argon, "2")...),
-		"argon2id, sha1":        append([]string{"--pbkdf", "argon2id", "--hash", "sha1"}, append(argon, "1")...),
+		"pbkdf2 sha256": {"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--hash", "sha256"},
+		"pbkdf2 sha512": {"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1001", "--hash", "sha512"},
 		"smaller area cipher": {"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--keyslot-cipher", "aes-xts-plain64",
 			"--keyslot-key-size", "256"},
 	} {
@@ -232,9 +209,9 @@ func TestUnsealWhatCryptsetupSealed(t *testing.T) {
 func TestUnsealOfWhatOnlyCryptsetupOpens(t *testing.T) {
 	pbkdf := []string{"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"}
 	for want, options := range map[string][]string{
-		`hash "sha1" of pbkdf2`:  append([]string{"--hash", "sha1"}, pbkdf...),
-		`area cipher "aes-cbc`:   append([]string{"--keyslot-cipher", "aes-cbc-plain64", "--keyslot-key-size", "256"}, pbkdf...),
-		`splitter hash "blake2b`: {"--hash", "blake2b-512", "--pbkdf", "argon2id", "--pbkdf-force-iterations", "4", "--pbkdf-memory", "64"},
+		"argon2id costs more":   {"--pbkdf", "argon2id", "--pbkdf-force-iterations", "4", "--pbkdf-memory", "64"},
+		`hash "sha1" of pbkdf2`: append([]string{"--hash", "sha1"}, pbkdf...),
+		`area cipher "aes-cbc`:  append([]string{"--keyslot-cipher", "aes-cbc-plain64", "--keyslot-key-size", "256"}, pbkdf...),
 	} {
 		path, volumeKey := formatted(t)
 		keyFile := filepath.Join(t.TempDir(), "volume-key")
@@ -267,7 +244,6 @@ func TestAttack11IdentityFollowsCryptsetup(t *testing.T) {
 		"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-", path)
 	h, err := luks.ReadDevice(f)
 	require.NoError(t, err)
-	assert.True(t, h.Reencrypting())
 	_, err = h.Validate()
 	requireRefusal(t, err, luks.CodeRequirements)
 	cryptsetup(t, installer, "reencrypt", "-q", "--resume-only", "--force-offline-reencrypt", "--key-file", "-", path)

@@ -77,13 +77,6 @@ func (c Cryptsetup) RemoveToken(ctx context.Context, device string, number int) 
 	return c.run(ctx, "token remove", device, input{}, "--token-id", strconv.Itoa(number), device)
 }
 
-// BackupHeader writes the header and all keyslots of the volume to a new file,
-// readable by its owner alone. Whoever has it and an old key opens the volume,
-// even after the keyslot was killed.
-func (c Cryptsetup) BackupHeader(ctx context.Context, device, file string) error {
-	return c.run(ctx, "luksHeaderBackup", device, input{}, "--batch-mode", "--header-backup-file", file, device)
-}
-
 // wrongKey turns the exit code of a run whose only permission is a key.
 func wrongKey(err error) error {
 	var failed *CommandError

@@ -26,7 +26,7 @@ const (
 // [ErrNoMapping]; one that stays in use is [ErrBusy]: udev probes a new device
 // for a moment, so it is tried again for some seconds.
 func Close(ctx context.Context, name string) error {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return fmt.Errorf("closing: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, udevPatience)

@@ -28,74 +28,92 @@ type Options struct {
 // Mapping is an opened volume.
 type Mapping struct {
 	Path  string // of the device node, /dev/mapper/NAME
-	Slot  int    // the keyslot that the key opened
 	Table Table  // as read back from the kernel
 }
 
-// Open opens the volume as /dev/mapper/NAME with the first of slots that key
-// opens. The mapping's name, UUID and table equal those that cryptsetup makes.
-// The volume must come from [ReadDevice] of a block device, whose file is still
-// open: the mapping stands on that file's device, whatever its path names now.
-//
-// A key that opens none of the slots is [ErrWrongKey]; a device or name in use
-// is [ErrBusy]. On any error nothing stays open. A mapping of the same name and
-// volume that has no active table, which a client that was killed in the middle
-// left behind, is replaced. One that has is in use: [ReadTable] and
-// [Volume.Check] say whether it is this volume.
-func (v *Volume) Open(ctx context.Context, slots []int, key secret.Bytes, name string, options Options) (*Mapping, error) {
-	if err := checkName(name); err != nil {
-		return nil, fmt.Errorf("opening volume %s: %w", v.header.UUID, err)
+// ErrLeftOpen is returned where a mapping that failed could not be removed
+// either.
+var ErrLeftOpen = errors.New("the mapping could not be removed")
+
+// Ready tells whether the volume could be opened as /dev/mapper/NAME now: there
+// is device-mapper, and the device and the name are free; else it is [ErrBusy].
+// A mapping of the same name and volume that has no active table, which a client
+// that was killed in the middle left behind, is removed. One that has is in use:
+// [ReadTable] and [Volume.Check] say whether it is this volume.
+func (v *Volume) Ready(ctx context.Context, name string) error {
+	if err := v.makeReady(ctx, name); err != nil {
+		return fmt.Errorf("opening volume %s as %s: %w", v.header.UUID, name, err)
 	}
-	if err := v.removeHalfMade(ctx, name); err != nil {
-		return nil, fmt.Errorf("opening volume %s: %w", v.header.UUID, err)
+	return nil
+}
+
+func (v *Volume) makeReady(ctx context.Context, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if _, err := v.deviceNumber(); err != nil {
+		return err
+	}
+	info, err := devmapper.InfoByName(name)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+	case err != nil:
+		return fmt.Errorf("asking device-mapper, which dm_mod brings: %w", err)
+	case info.UUID == mappingUUID(v.header.UUID, name) && info.Flags&unix.DM_ACTIVE_PRESENT_FLAG == 0:
+		// No data has gone through it. A table that was loaded into it but not
+		// activated would keep the device busy.
+		if err := Close(ctx, name); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("name %s: %w", name, ErrBusy)
+	}
+	_, err = v.backingDevice()
+	return err
+}
+
+// UnsealAny returns the volume key that key opens in the first of the keyslots.
+// An error of one does not keep the next from being tried; a key that opens none
+// is [ErrWrongKey].
+func (v *Volume) UnsealAny(ctx context.Context, slots []int, key secret.Bytes) (secret.Bytes, error) {
+	var errs []error
+	for _, slot := range slots {
+		if err := ctx.Err(); err != nil {
+			return secret.Bytes{}, err
+		}
+		volumeKey, err := v.Unseal(slot, key)
+		if err == nil {
+			return volumeKey, nil
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return secret.Bytes{}, errors.New("no keyslot was named")
+	}
+	return secret.Bytes{}, errors.Join(errs...)
+}
+
+// Open opens the volume as /dev/mapper/NAME with its volume key, from
+// [Volume.UnsealAny]. The mapping's name, UUID and table equal those that
+// cryptsetup makes. The volume must come from [ReadDevice] of a block device,
+// whose file is still open: the mapping stands on that file's device, whatever
+// its path names now.
+//
+// What is not [Volume.Ready] is not opened. On any error nothing stays open, or
+// it is [ErrLeftOpen] too.
+func (v *Volume) Open(ctx context.Context, volumeKey secret.Bytes, name string, options Options) (*Mapping, error) {
+	if err := v.Ready(ctx, name); err != nil {
+		return nil, err
 	}
 	device, err := v.backingDevice()
 	if err != nil {
 		return nil, fmt.Errorf("opening volume %s: %w", v.header.UUID, err)
 	}
-	volumeKey, slot, err := v.unsealAny(ctx, slots, key)
-	if err != nil {
-		return nil, fmt.Errorf("opening volume %s: %w", v.header.UUID, err)
-	}
-	defer volumeKey.Wipe()
 	m, err := v.activate(ctx, volumeKey, v.expected(device, name, volumeKey.Len(), options))
 	if err != nil {
 		return nil, fmt.Errorf("opening volume %s as %s: %w", v.header.UUID, name, err)
 	}
-	m.Slot = slot
 	return m, nil
-}
-
-// unsealAny tries every slot; an error of one does not keep the next from being
-// tried.
-func (v *Volume) unsealAny(ctx context.Context, slots []int, key secret.Bytes) (secret.Bytes, int, error) {
-	var errs []error
-	for _, slot := range slots {
-		if err := ctx.Err(); err != nil {
-			return secret.Bytes{}, 0, err
-		}
-		volumeKey, err := v.Unseal(slot, key)
-		if err == nil {
-			return volumeKey, slot, nil
-		}
-		errs = append(errs, err)
-	}
-	if len(errs) == 0 {
-		return secret.Bytes{}, 0, errors.New("no keyslot was named")
-	}
-	return secret.Bytes{}, 0, errors.Join(errs...)
-}
-
-// removeHalfMade removes a mapping of this name and volume that never got an
-// active table: no data has gone through it. A table that was loaded into it but
-// not activated would keep the device busy.
-func (v *Volume) removeHalfMade(ctx context.Context, name string) error {
-	info, err := devmapper.InfoByName(name)
-	if err != nil || info.UUID != mappingUUID(v.header.UUID, name) || info.Flags&unix.DM_ACTIVE_PRESENT_FLAG != 0 {
-		// Whatever else is wrong with the name, creating the mapping will tell.
-		return nil
-	}
-	return Close(ctx, name)
 }
 
 // backingDevice returns the device's number after making sure, as cryptsetup
@@ -163,7 +181,7 @@ func (v *Volume) activate(ctx context.Context, volumeKey secret.Bytes, want Tabl
 	defer func() {
 		if err != nil {
 			// ctx may be the reason why we are here.
-			err = errors.Join(err, Close(context.WithoutCancel(ctx), want.Name))
+			err = errors.Join(err, Discard(context.WithoutCancel(ctx), want.Name))
 		}
 	}()
 	if err := load(volumeKey, want); err != nil {
@@ -184,6 +202,15 @@ func (v *Volume) activate(ctx context.Context, volumeKey secret.Bytes, want Tabl
 		return nil, err
 	}
 	return &Mapping{Path: path, Table: got}, nil
+}
+
+// Discard removes a mapping that is not as it should be, if it is there. An
+// error is [ErrLeftOpen].
+func Discard(ctx context.Context, name string) error {
+	if err := Close(ctx, name); err != nil && !errors.Is(err, ErrNoMapping) {
+		return fmt.Errorf("%w: %w", ErrLeftOpen, err)
+	}
+	return nil
 }
 
 func load(volumeKey secret.Bytes, want Table) error {
@@ -255,7 +282,8 @@ func (t Table) same(got Table) error {
 // into a mapping's UUID beside our part of it.
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9#+\-.:=@_]{1,80}$`)
 
-func checkName(name string) error {
+// CheckName says what is wrong with the name of a mapping.
+func CheckName(name string) error {
 	if !nameForm.MatchString(name) || name == "." || name == ".." || name == "control" {
 		return fmt.Errorf("mapping name %q is not 1 to 80 of the characters A-Z a-z 0-9 # + - . : = @ _", name)
 	}

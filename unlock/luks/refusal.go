@@ -50,6 +50,7 @@ const (
 	CodeKeyslotKeySize Code = "keyslot-key-size" // not the 32 or 64 bytes that the cipher takes
 	CodeKeyslotArea    Code = "keyslot-area"     // outside the keyslots area, overlapping or too small
 	CodeKeyslotShape   Code = "keyslot-shape"    // unknown priority or anti-forensic splitter
+	CodeKeyslotForeign Code = "keyslot-foreign"  // asked to be opened, but not as enrolment makes them
 
 	CodeTokenKeyslots Code = "token-keyslots" // names a keyslot that does not exist
 )

@@ -43,7 +43,7 @@ var ErrNoMapping = errors.New("no such mapping")
 // ReadTable returns the active table of the mapping with a name. A mapping of
 // any other shape than one crypt target is an error.
 func ReadTable(name string) (Table, error) {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return Table{}, err
 	}
 	info, err := devmapper.InfoByName(name)

@@ -83,10 +83,10 @@ func TestAttack25TableThatDiffersIsNamed(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	for _, name := range []string{"root", "sda3_crypt", "luks-8c3a1f40-5f6e-4a57-9c5f-0d9d3c2b1a00", strings.Repeat("x", 80)} {
-		assert.NoError(t, checkName(name), name)
+		assert.NoError(t, CheckName(name), name)
 	}
 	for _, name := range []string{"", ".", "..", "control", "a/b", "a b", "a\nb", "ä", strings.Repeat("x", 81)} {
-		assert.Error(t, checkName(name), name)
+		assert.Error(t, CheckName(name), name)
 	}
 	assert.Equal(t, "CRYPT-LUKS2-8c3a1f405f6e4a579c5f0d9d3c2b1a00-root", mappingUUID("8c3a1f40-5f6e-4a57-9c5f-0d9d3c2b1a00", "root"))
 }

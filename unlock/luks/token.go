@@ -122,37 +122,6 @@ func (v *Volume) OwnSlots(volume string) []int {
 	return slots
 }
 
-// Orphan is a token of ours that is assigned to no keyslot: an enrolment or
-// rekey that was interrupted, or whose keyslot somebody removed.
-type Orphan struct {
-	OwnToken
-	// SlotExists says that the intended keyslot exists. Whether it is ours only
-	// opening it with the pending secret tells: then the token is to be
-	// assigned. Where it does not exist or does not open, the token alone is to
-	// be removed.
-	SlotExists bool
-}
-
-// Orphans returns what an interrupted run left behind. A keyslot of ours always
-// has a token: the token is written first.
-func (v *Volume) Orphans() []Orphan {
-	assigned := make(map[int]bool)
-	for _, t := range v.tokens {
-		for _, slot := range t.Keyslots {
-			assigned[int(slot)] = true
-		}
-	}
-	var orphans []Orphan
-	for _, t := range v.OwnTokens() {
-		if len(t.Keyslots) > 0 {
-			continue
-		}
-		_, exists := v.keyslots[id(t.Slot)]
-		orphans = append(orphans, Orphan{OwnToken: t, SlotExists: exists && !assigned[t.Slot]})
-	}
-	return orphans
-}
-
 // ErrFull is returned when all keyslots or all tokens are taken.
 var ErrFull = errors.New("no free number is left")
 

@@ -30,6 +30,13 @@ func TestDeviceMapper(t *testing.T) {
 		Name: "luks", Kernel: vmtest.Kernel(t).Image, Initrd: initrd,
 		Disks: []vm.Disk{{Path: guestDisk(t, dir, 512)}, {Path: guestDisk(t, dir, 4096)}},
 	})
+	for _, name := range []string{
+		"TestGuestMappingEqualsCryptsetups", "TestGuestReadsTheData", "TestGuestKeyStandsInNoTableAndNoKeyring",
+		"TestGuestAttack11HeaderSwappedAfterValidation", "TestGuestAttack25RootThatIsNotOurs", "TestGuestInUse",
+		"TestGuestHalfMadeMapping", "TestGuestNothingStaysBehind", "TestGuestKeyslotsOfALiveDevice",
+	} {
+		vmtest.Expect(t, run, "--- PASS: "+name+" ")
+	}
 	vmtest.Expect(t, run, "guest: the script ended with 0")
 	require.NoError(t, run.Wait(t.Context()))
 }

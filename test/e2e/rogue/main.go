@@ -29,7 +29,8 @@ func ask(ctx context.Context) error {
 		return err
 	}
 	clock := unlock.SystemClock{}
-	volumes, err := unlock.FindVolumes(ctx, config.Volumes, clock, clock.Now())
+	search := unlock.Search{Clock: clock, Deadline: clock.Now(), Announce: func(string) {}}
+	volumes, err := search.Volumes(ctx, config.Volumes)
 	if err != nil {
 		return err
 	}
@@ -48,11 +49,16 @@ func ask(ctx context.Context) error {
 	}
 	return (&unlock.Boot{
 		TPM: liar{identity}, EventLog: config.EventLogPath(), Servers: []unlock.Server{server}, Pins: pins,
-		Volumes: volumes, Opener: unlock.Disks{}, Clock: clock, Deadline: clock.Now(),
+		Volumes: volumes, Unseal: unlock.Unseal, Opener: careless{}, Clock: clock, Deadline: clock.Now(),
 		Random: func() float64 { return 0 }, Announce: func(string) {}, Keep: unlock.RunDir(os.TempDir()),
 		Reboot: func() error { return errors.New("a thief does not reboot") },
 	}).Run(ctx)
 }
+
+// careless asks for the keys of volumes that are open already.
+type careless struct{ unlock.Disks }
+
+func (careless) Ready(context.Context, unlock.Volume) error { return nil }
 
 // liar says that nothing was extended; what it quotes is what the TPM has.
 type liar struct{ *tpm.Identity }
