@@ -29,7 +29,7 @@ func (s *Service) CommitEnrollment(ctx context.Context, a Attested) (Committed, 
 	}
 	key := Key{Machine: a.Machine, Challenge: &c.redemption.Challenge}
 	if c.refusal == nil {
-		expected, platform := c.expected.Digest(), c.boot.Platform.Digest()
+		expected, platform := c.expected.Digest(), c.platform.Digest()
 		key.Measurements = uniqueDigests(c.boot.Measurement.Digest(), expected)
 		key.Platform = &platform
 	}
@@ -53,8 +53,10 @@ type committing struct {
 	attested   Attested
 	redemption Redemption
 	details    exchange.CommitDetails
-	// expected is the measurement of the next boot, and source how it is known.
+	// expected is the measurement of the next boot, platform its platform set,
+	// and source how they are known.
 	expected    claims.Set
+	platform    claims.Set
 	source      MeasurementSource
 	commandLine string // of expected
 	result      Committed
@@ -84,7 +86,7 @@ func (c *committing) readDetails() *Refusal {
 	}
 	c.details = details
 	if len(details.NextBoot) == 0 {
-		c.expected, c.source = c.boot.Measurement, SourceAttested
+		c.expected, c.platform, c.source = c.boot.Measurement, c.boot.Platform, SourceAttested
 		c.commandLine = commandLineOf(c.expected, details.CommandLine)
 		return nil
 	}
@@ -96,8 +98,15 @@ func (c *committing) readDetails() *Refusal {
 	if err != nil {
 		return refuse(ReasonMeasurement, "the next boot cannot be predicted: %v", err)
 	}
+	c.platform, err = claims.PlatformSuccessor(c.boot.Platform, files)
+	if err != nil {
+		return refuse(ReasonMeasurement, "the next boot cannot be predicted: %v", err)
+	}
 	c.source, c.commandLine = SourcePredicted, commandLineOfFiles(c.expected, files)
-	return checkSize(c.expected)
+	if refusal := checkSize(c.expected); refusal != nil {
+		return refusal
+	}
+	return checkSize(c.platform)
 }
 
 // decide is the decision about one commit. It may be repeated until the machine
@@ -169,13 +178,13 @@ func (c *committing) commit(out *Outcome, state *State) *Refusal {
 func (c *committing) expect(out *Outcome, state *State) *Refusal {
 	m := *state.Machine
 	m.Committed, m.Counters, m.Tier = true, c.boot.Counters, string(claims.TierOf(c.expected))
-	m.Measurement, m.Expected, m.ExpectedPlatform = c.boot.Measurement.Digest(), c.expected.Digest(), c.boot.Platform.Digest()
+	m.Measurement, m.Expected, m.ExpectedPlatform = c.boot.Measurement.Digest(), c.expected.Digest(), c.platform.Digest()
 	out.Machine = &m
 	c.see(out, state, c.expected, c.source, c.commandLine)
 	c.see(out, state, c.boot.Measurement, SourceAttested, commandLineOf(c.boot.Measurement, c.details.CommandLine))
 	if state.Platform == nil {
 		out.Platforms = []Platform{{
-			Machine: m.ID, Digest: m.ExpectedPlatform, Claims: c.boot.Platform.Marshal(), Created: c.service.Clock(),
+			Machine: m.ID, Digest: m.ExpectedPlatform, Claims: c.platform.Marshal(), Created: c.service.Clock(),
 		}}
 	}
 	if state.SeenMeasurements+len(out.Measurements) > maxSeen || state.SeenPlatforms+len(out.Platforms) > maxSeen {

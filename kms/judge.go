@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"cmp"
 	"slices"
 
 	"keywright.dev/kms/claims"
@@ -51,7 +52,7 @@ func (r *releasing) denied(state *State, d *draft, decision policy.Decision) *Re
 		d.fact("measurement", r.nearestOf, hexDigest(r.boot.Measurement.Digest()))
 		return refuse(ReasonMeasurement, "the measurement of this boot is not approved for group %s", state.Machine.Group)
 	case !platformApproved(state):
-		d.fact("platform", hexDigest(state.Machine.ExpectedPlatform), hexDigest(r.boot.Platform.Digest()))
+		d.fact("platform", cmp.Or(r.nearestOf, hexDigest(state.Machine.ExpectedPlatform)), hexDigest(r.boot.Platform.Digest()))
 		return refuse(ReasonPlatform, "the platform claims of this boot are not approved for the machine")
 	case r.boot.Tier == claims.Identity:
 		return refuse(ReasonPolicy, "the boot is not measured (tier identity): %s", decision)

@@ -10,23 +10,53 @@ import (
 
 // errNearest rolls back a decision that wants to say what differed and has not
 // looked yet.
-var errNearest = errors.New("the nearest approved measurement is wanted")
+var errNearest = errors.New("the nearest approved claims are wanted")
 
-// loadNearest finds the approved measurement of the machine's group that
-// differs least from this boot's. It only explains: the decision is repeated.
+// loadNearest finds what differs least from this boot among what is approved: of
+// the measurements of the machine's group, or of the machine's platform sets. It
+// only explains: the decision is repeated.
 func (r *releasing) loadNearest(ctx context.Context) error {
 	machine, err := r.service.Store.Machine(ctx, r.attested.Machine)
 	if err != nil {
 		return fmt.Errorf("explaining a refusal: %w", err)
 	}
-	nearest, differences, err := r.service.nearest(ctx, machine.Group, r.boot.Measurement)
+	if r.wantsNearest == ReasonPlatform {
+		err = r.nearestPlatform(ctx, machine.ID)
+	} else {
+		err = r.nearestMeasurement(ctx, machine.Group)
+	}
 	if err != nil {
 		return fmt.Errorf("explaining a refusal: %w", err)
 	}
 	r.looked = true
-	if nearest != nil {
+	return nil
+}
+
+func (r *releasing) nearestMeasurement(ctx context.Context, group string) error {
+	nearest, differences, err := r.service.nearest(ctx, group, r.boot.Measurement)
+	if err == nil && nearest != nil {
 		r.nearestOf = hexDigest(nearest.Digest)
 		r.nearest = readable(differences, nearest.CommandLine, r.commandLine())
+	}
+	return err
+}
+
+func (r *releasing) nearestPlatform(ctx context.Context, machine string) error {
+	rows, err := r.service.Store.Platforms(ctx, machine)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if !row.Approved {
+			continue
+		}
+		approved, err := claims.Parse(row.Claims)
+		if err != nil {
+			return fmt.Errorf("reading a platform set of machine/%s: %w", machine, err)
+		}
+		if differences := claims.Diff(approved, r.boot.Platform); r.nearestOf == "" || len(differences) < len(r.nearest) {
+			r.nearestOf, r.nearest = hexDigest(row.Digest), differences
+		}
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func (s *Service) Release(ctx context.Context, a Attested) (Sealed, error) {
 	}
 	defer r.release.Wipe()
 	err = s.transact(ctx, r.key(), r.decide)
-	if r.wantsNearest {
+	if r.wantsNearest != "" {
 		if err := r.loadNearest(ctx); err != nil {
 			return Sealed{}, err
 		}
@@ -58,9 +58,9 @@ type releasing struct {
 	details    exchange.BootDetails
 	release    exchange.Release
 
-	// wantsNearest is set by a decision that refuses the measurement: the
-	// differences are worth reading only then.
-	wantsNearest bool
+	// wantsNearest is set by a decision that refuses the measurement or the
+	// platform: the differences are worth reading only then.
+	wantsNearest Reason
 	nearest      []claims.Difference
 	nearestOf    string
 	looked       bool
@@ -136,8 +136,8 @@ func (r *releasing) decide(state State) (Outcome, *Refusal, error) {
 	}
 	out := Outcome{Redeem: &r.redemption}
 	refusal := r.judge(&state, &d)
-	if refusal != nil && refusal.Reason == ReasonMeasurement && !r.looked {
-		r.wantsNearest = true
+	if refusal != nil && (refusal.Reason == ReasonMeasurement || refusal.Reason == ReasonPlatform) && !r.looked {
+		r.wantsNearest = refusal.Reason
 		return Outcome{}, nil, errNearest
 	}
 	r.record(&out, &state, refusal)
@@ -159,7 +159,7 @@ func (r *releasing) decide(state State) (Outcome, *Refusal, error) {
 func (r *releasing) reset() {
 	r.release.Wipe()
 	r.release.Secrets, r.release.Entry = nil, nil
-	r.wantsNearest = false
+	r.wantsNearest = ""
 }
 
 // judge goes from the cheap and telling to the detailed; the first refusal is
