@@ -51,6 +51,10 @@ type Config struct {
 	// Deadline ends a boot's trying, such as "90s" (the default); "0s" never
 	// ends it.
 	Deadline *Duration `toml:"deadline,omitempty"`
+	// PromptAfter is when a boot asks for a passphrase beside its trying, where
+	// it is told what to ask with: such as "30s" (the default), counted from its
+	// start.
+	PromptAfter *Duration `toml:"prompt_after,omitempty"`
 	// Volumes are opened in this order, all or none.
 	Volumes []VolumeConfig `toml:"volume,omitempty"`
 }
@@ -225,6 +229,14 @@ func (c *Config) Patience() time.Duration {
 		return DefaultDeadline
 	}
 	return time.Duration(*c.Deadline)
+}
+
+// PromptPatience returns how long a boot tries before it asks for a passphrase.
+func (c *Config) PromptPatience() time.Duration {
+	if c.PromptAfter == nil {
+		return DefaultPromptAfter
+	}
+	return time.Duration(*c.PromptAfter)
 }
 
 // writtenBy is the first line of a configuration that this package wrote and

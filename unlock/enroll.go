@@ -52,6 +52,9 @@ type Enrollment struct {
 	Passphrase func(ctx context.Context, device string) (secret.Bytes, error)
 	Cryptsetup luks.Cryptsetup
 	NextBoot   NextBoot
+	// Initramfs has the client taken into the initramfs; nil where somebody else
+	// makes that.
+	Initramfs func(ctx context.Context) error
 	// Config is completed by the volumes and written to ConfigPath.
 	Config     Config
 	ConfigPath string
@@ -125,6 +128,9 @@ const (
 	StepAssign Step = "assign-token"
 	// StepConfig writes the configuration.
 	StepConfig Step = "write-config"
+	// StepInitramfs has the initramfs of the next boot ask for the keys, and
+	// computes anew what that boot will measure.
+	StepInitramfs Step = "update-initramfs"
 	// StepCommit tells the service that the keyslots are in place.
 	StepCommit Step = "commit"
 )
@@ -150,6 +156,7 @@ func (e *Enrollment) steps() []step {
 		{name: StepTest, each: e.testKeyslot},
 		{name: StepAssign, each: e.assignToken},
 		{name: StepConfig, once: e.writeConfig},
+		{name: StepInitramfs, once: e.updateInitramfs},
 		{name: StepCommit, once: e.commit},
 	}
 }

@@ -137,6 +137,18 @@ func (e *Enrollment) predictBoot(context.Context) (err error) {
 	return err
 }
 
+// updateInitramfs has the files of the next boot made, where it can, before they
+// are looked at once more.
+func (e *Enrollment) updateInitramfs(ctx context.Context) error {
+	if e.Initramfs == nil {
+		return nil
+	}
+	if err := e.Initramfs(ctx); err != nil {
+		return err
+	}
+	return e.predictBoot(ctx)
+}
+
 // commit reports the headers as they are now and what the next boot will be.
 func (e *Enrollment) commit(ctx context.Context) error {
 	next := e.forecast

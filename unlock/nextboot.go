@@ -18,7 +18,14 @@ type NextBoot struct {
 	UKI string
 	// Folders are where the EFI system partition may be mounted.
 	Folders []string
+	// EventLog is the path of this boot's, and GRUB that of its configuration:
+	// where GRUB started this boot, it is taken to start the next, with the first
+	// entry of its menu. Empty: it is not looked for.
+	EventLog, GRUB string
 }
+
+// DefaultGRUB is where distributions keep GRUB's configuration.
+const DefaultGRUB = "/boot/grub/grub.cfg"
 
 // ESPFolders returns where systems mount their EFI system partition.
 func ESPFolders() []string { return []string{"/efi", "/boot/efi", "/boot"} }
@@ -43,6 +50,9 @@ func (n NextBoot) predict() (forecast, error) {
 		claims, err := predictUKI(n.UKI)
 		return forecast{claims: claims, from: n.UKI}, err
 	}
+	if log, ok := n.grubLog(); ok {
+		return n.predictGRUB(log), nil
+	}
 	images, err := n.find()
 	if err != nil || len(images) == 0 {
 		return forecast{from: asThisBoot}, err
@@ -55,6 +65,72 @@ func (n NextBoot) predict() (forecast, error) {
 		return forecast{from: asThisBoot, unknown: err}, nil // some EFI program, not a kernel image
 	}
 	return forecast{claims: claims, from: images[0], found: true}, nil
+}
+
+// grubLog returns this boot's event log where GRUB started it.
+func (n NextBoot) grubLog() (log []byte, ok bool) {
+	if n.EventLog == "" || n.GRUB == "" {
+		return nil, false
+	}
+	log, err := readBounded(n.EventLog, predict.MaxLog)
+	return log, err == nil && predict.ByGRUB(log)
+}
+
+// predictGRUB computes what the first entry of GRUB's menu leads to. A menu that
+// cannot be foretold is no reason not to enrol.
+func (n NextBoot) predictGRUB(log []byte) forecast {
+	claims, title, err := firstEntry(n.GRUB, log)
+	if err != nil {
+		return forecast{from: asThisBoot, unknown: err}
+	}
+	return forecast{claims: claims, from: fmt.Sprintf("GRUB's entry %q", title), found: true}
+}
+
+func firstEntry(menu string, log []byte) (claims []byte, title string, err error) {
+	f, err := os.Open(menu)
+	if err != nil {
+		return nil, "", fmt.Errorf("predicting the next boot: %w", err)
+	}
+	defer f.Close()
+	entries, err := predict.Entries(f)
+	if err != nil {
+		return nil, "", fmt.Errorf("predicting the next boot from %s: %w", menu, err)
+	}
+	if len(entries) == 0 {
+		return nil, "", fmt.Errorf("predicting the next boot: no entry of %s starts Linux with an initrd and without variables", menu)
+	}
+	set, err := predict.GRUB{Log: log, Open: openForGRUB}.Predict(entries[0])
+	if err != nil {
+		return nil, "", err
+	}
+	return set.Marshal(), entries[0].Title, nil
+}
+
+// sizedFile is a file of the running system.
+type sizedFile struct {
+	*os.File
+	size int64
+}
+
+func (f sizedFile) Size() int64 { return f.size }
+
+// openForGRUB opens a file by the path that GRUB has for it.
+func openForGRUB(path string) (predict.File, error) {
+	for _, place := range predict.Mounted(path) {
+		f, err := os.Open(place)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		info, err := f.Stat()
+		if err != nil || !info.Mode().IsRegular() {
+			return nil, errors.Join(fmt.Errorf("%s is no file", place), err, f.Close())
+		}
+		return sizedFile{f, info.Size()}, nil
+	}
+	return nil, fmt.Errorf("finding what GRUB reads as %q: it is on none of the mounted file systems", path)
 }
 
 func predictUKI(path string) ([]byte, error) {

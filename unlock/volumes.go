@@ -268,10 +268,7 @@ func (Disks) Ready(ctx context.Context, v Volume) error { return v.LUKS.Ready(ct
 // Open opens the volume's validated header over its device, and looks at the
 // finished mapping through its node, as what mounts it will.
 func (Disks) Open(ctx context.Context, v Volume, volumeKey secret.Bytes) (*luks.Mapping, error) {
-	options := luks.Options{
-		Discards: slices.Contains(v.Config.Options, optionDiscard),
-		ReadOnly: slices.Contains(v.Config.Options, optionReadOnly),
-	}
+	options := v.Config.options()
 	mapping, err := v.LUKS.Open(ctx, volumeKey, v.Config.Name, options)
 	if err != nil {
 		return nil, err
@@ -288,3 +285,16 @@ func (Disks) Open(ctx context.Context, v Volume, volumeKey secret.Bytes) (*luks.
 
 // Close closes a mapping.
 func (Disks) Close(ctx context.Context, name string) error { return luks.Close(ctx, name) }
+
+func (v *VolumeConfig) options() luks.Options {
+	return luks.Options{
+		Discards: slices.Contains(v.Options, optionDiscard),
+		ReadOnly: slices.Contains(v.Options, optionReadOnly),
+	}
+}
+
+// OpenByPassphrase opens a volume as the distribution does, with a passphrase
+// that somebody typed.
+func OpenByPassphrase(ctx context.Context, v Volume, passphrase secret.Bytes) error {
+	return luks.Cryptsetup{}.Open(ctx, v.Device.Name(), v.Config.Name, v.Config.options(), passphrase)
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -15,6 +16,7 @@ func boot(ctx context.Context, h host, args []string) error {
 	set := flags(h, "boot")
 	config := set.String("config", unlock.DefaultConfig, "`FILE` of the configuration")
 	deadline := set.Duration("deadline", 0, "how long to try, such as 90s; 0s never ends (default: the configuration's)")
+	prompt := set.String("prompt", "", "`PROGRAM` to ask for passphrases with, such as /lib/cryptsetup/askpass, beside a boot that then has no deadline")
 	if err := parse(set, args); err != nil {
 		return err
 	}
@@ -23,11 +25,14 @@ func boot(ctx context.Context, h host, args []string) error {
 		return h.show(err)
 	}
 	patience := c.Patience()
+	if *prompt != "" {
+		patience = 0
+	}
 	if isSet(set, "deadline") {
 		patience = *deadline
 	}
 	h.protect()
-	return bootWith(ctx, h, c, unlock.After(h.clock, patience))
+	return bootWith(ctx, h, c, unlock.After(h.clock, patience), *prompt)
 }
 
 // show shows an error on the consoles, where a boot's failures belong.
@@ -38,13 +43,18 @@ func (h host) show(err error) error {
 
 // bootWith gathers what a boot needs and runs it. Whoever waits for its end
 // waits for all of it.
-func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time) error {
+func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time, prompt string) error {
+	promptAt := unlock.After(h.clock, c.PromptPatience())
 	end, err := h.run.BeginBoot()
 	if err != nil {
 		return h.show(err)
 	}
 	defer end()
 	search := unlock.Search{Clock: h.clock, Deadline: deadline, Announce: h.announce}
+	if prompt != "" {
+		// A device that is missing then is the distribution's to wait for.
+		search.Deadline = promptAt
+	}
 	volumes, err := search.Volumes(ctx, c.Volumes)
 	if err != nil {
 		return h.show(err)
@@ -68,7 +78,18 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time)
 		Unseal: h.unseal, Opener: h.opener, Clock: h.clock, Deadline: deadline, Random: rand.Float64,
 		Announce: h.announce, Keep: h.run, Reboot: h.reboot,
 	}
-	if err := b.Run(ctx); err != nil {
+	run := b.Run
+	if prompt != "" {
+		run = (&unlock.Beside{
+			Boot: b.Run, Volumes: volumes, Ask: askWith(prompt), Open: h.openByPassphrase,
+			Clock: h.clock, After: promptAt, Announce: h.announce,
+		}).Run
+	}
+	err = run(ctx)
+	if errors.Is(err, unlock.ErrByPassphrase) {
+		return nil
+	}
+	if err != nil {
 		return &announced{err}
 	}
 	for _, v := range volumes {

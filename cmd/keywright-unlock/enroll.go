@@ -83,8 +83,8 @@ func enroll(ctx context.Context, h host, args []string) error {
 	e := &unlock.Enrollment{
 		TPM: identity, EventLog: c.EventLogPath(), Servers: servers, Pins: pins,
 		Name: f.machineName(identity.EK().MachineID()), Devices: devices, Passphrase: f.passphrase(h),
-		NextBoot: unlock.NextBoot{UKI: f.uki, Folders: h.esp},
-		Config:   *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
+		NextBoot: unlock.NextBoot{UKI: f.uki, Folders: h.esp, EventLog: c.EventLogPath(), GRUB: h.grub}, Initramfs: h.initramfs,
+		Config: *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
 	}
 	enrolled, err := e.Run(ctx)
 	if err != nil {

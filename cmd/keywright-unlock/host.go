@@ -15,6 +15,7 @@ import (
 	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/secret"
 	"keywright.dev/unlock"
+	"keywright.dev/unlock/initramfs"
 )
 
 // host is the machine that the program runs on: what a test stands in for.
@@ -29,7 +30,12 @@ type host struct {
 	reboot         func() error
 	run            unlock.RunDir
 	esp            []string // where an EFI system partition may be mounted
-	prompt         func(ctx context.Context, device string) (secret.Bytes, error)
+	grub           string   // GRUB's configuration
+	// initramfs has the client taken into the initramfs; nil where this system
+	// makes its own otherwise.
+	initramfs        func(ctx context.Context) error
+	openByPassphrase func(ctx context.Context, v unlock.Volume, passphrase secret.Bytes) error
+	prompt           func(ctx context.Context, device string) (secret.Bytes, error)
 }
 
 // system returns the machine as it is.
@@ -38,7 +44,21 @@ func system() host {
 		stdout: os.Stdout, stderr: os.Stderr,
 		openTPM: tpm.Open, unseal: unlock.Unseal, opener: unlock.Disks{}, clock: unlock.SystemClock{},
 		announce: unlock.Consoles, harden: unlock.Harden, reboot: unlock.Reboot,
-		run: unlock.DefaultRunDir, esp: unlock.ESPFolders(), prompt: prompt,
+		run: unlock.DefaultRunDir, esp: unlock.ESPFolders(), grub: unlock.DefaultGRUB,
+		initramfs: initramfsTools(initramfs.Tools{}), openByPassphrase: unlock.OpenByPassphrase, prompt: prompt,
+	}
+}
+
+// initramfsTools has a system's own tools make its initramfs, where it has them.
+func initramfsTools(tools initramfs.Tools) func(ctx context.Context) error {
+	if !tools.Present() {
+		return nil
+	}
+	return func(ctx context.Context) error {
+		if err := tools.Install(); err != nil {
+			return err
+		}
+		return tools.Update(ctx)
 	}
 }
 

@@ -31,6 +31,7 @@ const (
 	configured = "/etc/initramfs-tools"
 	packaged   = "/usr/share/initramfs-tools"
 	name       = "keywright"
+	client     = "/usr/sbin/keywright-unlock"
 )
 
 // script is a file, and where it stands below one of the two places.
@@ -68,6 +69,9 @@ func (t Tools) Packaged() bool {
 func (t Tools) Install() error {
 	if t.Packaged() {
 		return nil
+	}
+	if _, err := os.Stat(filepath.Join(t.Root, client)); err != nil {
+		return fmt.Errorf("installing the initramfs scripts: the initramfs takes the client from its place: install it as %s: %w", client, err)
 	}
 	for _, s := range scripts() {
 		content, err := files.ReadFile(s.source)

@@ -22,6 +22,7 @@ func system(t *testing.T) initramfs.Tools {
 	t.Helper()
 	root := t.TempDir()
 	put(t, root, "usr/share/initramfs-tools/hook-functions", "")
+	put(t, root, "usr/sbin/keywright-unlock", "")
 	return initramfs.Tools{Root: root}
 }
 
@@ -65,6 +66,13 @@ func TestChangedFilesStay(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(tools.Root, "etc/initramfs-tools/scripts/local-top/keywright"))
 	require.NoError(t, err)
 	assert.Equal(t, "somebody's own", string(text))
+}
+
+func TestClientMustBeInItsPlace(t *testing.T) {
+	tools := system(t)
+	require.NoError(t, os.Remove(filepath.Join(tools.Root, "usr/sbin/keywright-unlock")))
+	require.ErrorContains(t, tools.Install(), "install it as /usr/sbin/keywright-unlock")
+	assert.Empty(t, installed(t, tools))
 }
 
 func TestPackageIsEnough(t *testing.T) {

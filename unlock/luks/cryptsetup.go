@@ -163,3 +163,17 @@ func checkSlot(slot int) error {
 	}
 	return nil
 }
+
+// Open opens a volume with whatever keyslot a passphrase opens, as the
+// distribution does. A passphrase that opens none is [ErrWrongKey].
+func (c Cryptsetup) Open(ctx context.Context, device, name string, o Options, passphrase secret.Bytes) error {
+	args := []string{"--type", "luks2", "--key-file", "-"}
+	if o.Discards {
+		args = append(args, "--allow-discards")
+	}
+	if o.ReadOnly {
+		args = append(args, "--readonly")
+	}
+	err := c.run(ctx, "open", device, input{stdin: []secret.Bytes{passphrase}}, append(args, "--", device, name)...)
+	return wrongKey(err)
+}

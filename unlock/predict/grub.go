@@ -30,10 +30,21 @@ type GRUB struct {
 	Open func(path string) (File, error)
 }
 
+// MaxLog bounds the event log that is read, in bytes.
+const MaxLog = eventlog.MaxBytes
+
 const (
 	commandPCR = 8
 	filePCR    = 9
 )
+
+// ByGRUB tells whether a boot's event log shows GRUB's commands.
+func ByGRUB(log []byte) bool {
+	events, err := eventlog.Parse(log)
+	return err == nil && slices.ContainsFunc(events, func(e eventlog.Event) bool {
+		return e.PCR == commandPCR && strings.HasPrefix(string(e.Data), "grub_cmd: ")
+	})
+}
 
 // Predict returns what follows from the files of a boot of an entry: claims of
 // kind [claims.Files].

@@ -36,12 +36,7 @@ func TestEntriesOfDebiansConfiguration(t *testing.T) {
 	assert.Equal(t, first, entries[0])
 	assert.Equal(t, "Debian GNU/Linux, with Linux 6.1.0-56-cloud-amd64 (recovery mode)", entries[2].Title)
 	assert.Equal(t, "/vmlinuz-6.1.0-56-cloud-amd64 root=/dev/mapper/root ro single console=ttyS0 panic=-1", entries[2].CommandLine)
-
-	e, err := predict.EntryOf(entries, "/vmlinuz-6.1.0-50-cloud-amd64")
-	require.NoError(t, err)
-	assert.Equal(t, "/vmlinuz-6.1.0-50-cloud-amd64"+options, e.CommandLine)
-	_, err = predict.EntryOf(entries, "/vmlinuz-7")
-	assert.ErrorContains(t, err, "/vmlinuz-7")
+	assert.Equal(t, "/vmlinuz-6.1.0-50-cloud-amd64"+options, entries[3].CommandLine)
 }
 
 func TestEntriesFollowGRUBsQuoting(t *testing.T) {
@@ -161,6 +156,12 @@ func TestPredictionOfABootByGRUB(t *testing.T) {
 	})
 	require.NoError(t, err)
 	assert.Empty(t, claims.Diff(want, got))
+}
+
+func TestByGRUB(t *testing.T) {
+	assert.True(t, predict.ByGRUB(stockLog()))
+	assert.False(t, predict.ByGRUB(logOf("/vmlinuz")))
+	assert.False(t, predict.ByGRUB(nil))
 }
 
 // faulty is a file that cannot be read.

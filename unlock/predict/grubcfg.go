@@ -2,10 +2,8 @@ package predict
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -141,16 +139,4 @@ func quote(args []string) string {
 		quoted = append(quoted, arg)
 	}
 	return strings.Join(quoted, " ")
-}
-
-// errNoEntry means that no entry of the menu starts the kernel.
-var errNoEntry = errors.New("no entry of GRUB's menu starts it with an initrd and without variables")
-
-// EntryOf returns the first entry that starts a kernel.
-func EntryOf(entries []Entry, kernel string) (Entry, error) {
-	i := slices.IndexFunc(entries, func(e Entry) bool { return e.Kernel == kernel })
-	if i < 0 {
-		return Entry{}, fmt.Errorf("predicting a boot of %s: %w", kernel, errNoEntry)
-	}
-	return entries[i], nil
 }
