@@ -93,7 +93,7 @@ func (s *Service) pendingIsFull(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("counting machines: %w", err)
 	}
-	return counts.Machines[MachinePending] >= maxPending, nil
+	return counts.Machines[MachinePending] >= s.maxPending, nil
 }
 
 // enrolling is one enrolment at its second step.
@@ -225,7 +225,7 @@ func (e *enrolling) judge(state *State) *Refusal {
 	m := state.Machine
 	switch {
 	case m == nil && e.full && e.trust == TrustByPerson:
-		return refuse(ReasonRate, "%d machines wait for approval already: approve or revoke some", maxPending)
+		return refuse(ReasonRate, "%d machines wait for approval already: approve or revoke some", e.service.maxPending)
 	case m == nil:
 		return nil
 	case m.Status == MachineRevoked:

@@ -2,6 +2,9 @@ package kms
 
 import "keywright.dev/kms/secret"
 
+// LimitPending has fewer machines wait than a service lets wait.
+func (s *Service) LimitPending(n int64) { s.maxPending = n }
+
 // Held returns handles of the keys that are held, for tests that look whether
 // they are wiped.
 func (c *Challenges) Held() []secret.Bytes {

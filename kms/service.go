@@ -59,6 +59,7 @@ type Service struct {
 	appraiser           *attest.Appraiser
 	limits              *machineLimits
 	aggregates          *aggregates
+	maxPending          int64
 }
 
 // rememberedLogs bounds the cache of event logs: a fleet boots few images.
@@ -73,6 +74,7 @@ func New(c Config) (*Service, error) {
 	return &Service{
 		Config: c, identitySPKI: spki, identityFingerprint: exchange.Fingerprint(spki),
 		appraiser: attest.NewAppraiser(rememberedLogs), limits: newMachineLimits(c.Clock), aggregates: newAggregates(),
+		maxPending: maxPending,
 	}, nil
 }
 
