@@ -101,7 +101,9 @@ CREATE TABLE measurements (
 
 CREATE UNIQUE INDEX measurements_digest ON measurements (digest, in_group);
 CREATE        INDEX measurements_group  ON measurements (in_group, digest);
-CREATE        INDEX measurements_seen   ON measurements (machine) WHERE status = 'seen';
+-- Approved ones are found apart from those that were only seen.
+CREATE        INDEX measurements_seen     ON measurements (machine)  WHERE status = 'seen';
+CREATE        INDEX measurements_approved ON measurements (in_group) WHERE status = 'approved';
 
 CREATE TABLE platforms (
   num      INTEGER PRIMARY KEY,
@@ -224,6 +226,16 @@ END;
 CREATE TRIGGER measurements_changed AFTER UPDATE OF status ON measurements WHEN old.status <> new.status BEGIN
   UPDATE counts SET n = n - 1 WHERE kind = 'measurement' AND status = old.status;
   INSERT INTO counts VALUES ('measurement', new.status, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER machines_dropped AFTER DELETE ON machines BEGIN
+  UPDATE counts SET n = n - 1 WHERE kind = 'machine' AND status = old.status;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER measurements_dropped AFTER DELETE ON measurements BEGIN
+  UPDATE counts SET n = n - 1 WHERE kind = 'measurement' AND status = old.status;
 END;
 -- +goose StatementEnd
 
