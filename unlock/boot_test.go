@@ -230,17 +230,25 @@ func TestServerWithoutAReleaseIsPassedOverOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			first := &fakeService{journal: r.journal, key: r.service.key, script: []func(api.ReleaseRequest) (api.ReleaseResponse, error){answer, answer}}
-			var races atomic.Int32
+			var asked atomic.Int32
+			gone := make(chan struct{})
+			first := &fakeService{journal: r.journal, key: r.service.key}
+			first.challenge = func(context.Context) error { asked.Add(1); return nil }
+			first.script = append(first.script, func(q api.ReleaseRequest) (api.ReleaseResponse, error) {
+				close(gone)
+				return answer(q)
+			})
 			r.service.challenge = func(ctx context.Context) error {
-				if races.Add(1) == 1 {
-					<-ctx.Done() // the first race is lost to the other server
+				select {
+				case <-gone: // the first race was lost to the other server
+				case <-ctx.Done():
 				}
 				return ctx.Err()
 			}
 			r.boot.Servers = append([]unlock.Server{{Host: "first", Service: first}}, r.boot.Servers...)
 			require.NoError(t, r.run(t))
 			assert.Len(t, first.statements, 1)
+			assert.EqualValues(t, 1, asked.Load(), "the next race is without it")
 			assert.Len(t, r.service.statements, 1)
 		})
 	}
