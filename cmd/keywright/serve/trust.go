@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"keywright.dev/kms"
 	"keywright.dev/kms/attest"
 	"keywright.dev/kms/exchange"
-	"keywright.dev/kms/pki"
 	"keywright.dev/kms/policy"
 )
 
@@ -117,15 +115,4 @@ func openPolicy(p config.Policy) (*policy.Engine, error) {
 		documents = append(documents, policy.Document{Name: path, Text: text})
 	}
 	return policy.New(documents...)
-}
-
-// CheckFiles reads the files that a configuration names, as a start would.
-func CheckFiles(c config.Config) error {
-	_, trustErr := openTrust(c.Attestation)
-	_, policyErr := openPolicy(c.Policy)
-	var namesErr error
-	if len(c.Server.Names) > 0 {
-		_, namesErr = pki.ParseNames(c.Server.Names)
-	}
-	return errors.Join(trustErr, policyErr, namesErr)
 }
