@@ -14,7 +14,10 @@ import (
 const (
 	partialSuffix   = ".partial"
 	restoringSuffix = ".restoring"
-	replacedSuffix  = ".replaced"
+	// replacedSuffix is followed by a number, which grows with each restore.
+	replacedSuffix = ".replaced-"
+	// aloneSuffix is that of a write-ahead log whose database was gone.
+	aloneSuffix = "-wal-alone"
 )
 
 // Backup writes a copy of the store, as it is when Backup begins, to a new file
@@ -72,7 +75,7 @@ type Restoration struct {
 // and refuses one that is damaged, of a newer version, or no store at all; a
 // store that another process has open; and, unless r.Replace is set, a store
 // that is there: [kms.ErrExists]. What is replaced is kept beside the new one,
-// and its path returned; it is overwritten by the next Restore that replaces.
+// and its path returned; no later Restore touches it.
 //
 // Killed at any point, Restore has either changed nothing, or the next [Open]
 // completes it. The restored store has no challenge keys: the service makes a
@@ -91,27 +94,25 @@ func restore(ctx context.Context, r Restoration) (replaced string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	if err := completeRestore(r.Path); err != nil {
+	if _, err := completeRestore(r.Path); err != nil {
 		return "", err
 	}
-	there, err := exists(r.Path)
-	if err != nil {
-		return "", err
-	}
-	if there {
-		replaced = r.Path + replacedSuffix
-	}
-	if there && !r.Replace {
-		return "", mustNotExist(r.Path)
+	if !r.Replace {
+		if err := mustNotExist(r.Path); err != nil {
+			return "", err
+		}
 	}
 	if err := prepareRestore(ctx, r); err != nil {
 		return "", err
 	}
-	return replaced, completeRestore(r.Path)
+	return completeRestore(r.Path)
 }
 
 // prepareRestore copies the backup to where [completeRestore] finds it.
 func prepareRestore(ctx context.Context, r Restoration) error {
+	if err := setLogAside(r.Path); err != nil {
+		return err
+	}
 	db, err := openDB(r.From, readerOptions())
 	if err != nil {
 		return err
@@ -128,42 +129,22 @@ func prepareRestore(ctx context.Context, r Restoration) error {
 	return syncFile(filepath.Dir(restoring))
 }
 
-// completeRestore puts a store that was prepared in its place. Each step can be
+// completeRestore puts a store that was prepared in its place, and returns where
+// the one before it is kept; empty where there was none. Each step can be
 // repeated, since the one before last is what it starts from.
-func completeRestore(path string) error {
+func completeRestore(path string) (replaced string, err error) {
 	if err := removeDatabase(path + restoringSuffix + partialSuffix); err != nil {
-		return err
+		return "", err
 	}
 	ready, err := exists(path + restoringSuffix)
 	if err != nil || !ready {
-		return err
+		return "", err
 	}
-	if err := setAside(path); err != nil {
-		return err
+	if replaced, err = setAside(path); err != nil {
+		return "", err
 	}
 	if err := os.Rename(path+restoringSuffix, path); err != nil {
-		return err
+		return "", err
 	}
-	return syncFile(filepath.Dir(path))
-}
-
-// setAside moves a store and its write-ahead log away, so that SQLite can't take
-// the old log for the new store's.
-func setAside(path string) error {
-	there, err := exists(path)
-	if err != nil {
-		return err
-	}
-	if there {
-		if err := remove(path + replacedSuffix + walSuffix); err != nil {
-			return err
-		}
-		if err := os.Rename(path, path+replacedSuffix); err != nil {
-			return err
-		}
-	}
-	if there, err = exists(path + walSuffix); err == nil && there {
-		err = os.Rename(path+walSuffix, path+replacedSuffix+walSuffix)
-	}
-	return errors.Join(err, remove(path+shmSuffix), syncFile(filepath.Dir(path)))
+	return replaced, syncFile(filepath.Dir(path))
 }
