@@ -167,7 +167,8 @@ beside it, and only with --replace. The root key is not in a backup: bring it
 back as well.
 
 A restored store knows nothing of what happened after the backup: machines that
-were revoked since are active again, until you revoke them again.`,
+were revoked since are active again, until you revoke them again. Do that before
+guests reach the service: start it with server.guest_listen = "127.0.0.1:0".`,
 		Args: exactly("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			settings, err := flags.settings()
@@ -186,6 +187,11 @@ were revoked since are active again, until you revoke them again.`,
 	return c
 }
 
+// afterRestore says what a restored store needs.
+const afterRestore = `revoke again what was revoked after the backup, before guests reach the service:
+start it with guest_listen = "127.0.0.1:0", run keywright revoke, start it as before
+`
+
 // restored is what restore prints.
 type restored struct {
 	Store    string `json:"store"`
@@ -203,8 +209,8 @@ func (p *Program) restore(ctx context.Context, r sqlite.Restoration) error {
 	return p.print(restored{r.Path, replaced}, func(w io.Writer) {
 		fmt.Fprintf(w, "%s is restored from %s\n", r.Path, r.From)
 		if replaced != "" {
-			fmt.Fprintf(w, "what it replaced is %s\n", replaced)
+			fmt.Fprintf(w, "what it replaced is kept as %s\n", replaced)
 		}
-		fmt.Fprintln(w, "revoke again what was revoked after the backup, before you start the service")
+		fmt.Fprint(w, afterRestore)
 	})
 }
