@@ -53,7 +53,10 @@ func explain(err error) string {
 		if known.Code == api.CodeNotFound {
 			text = "not found"
 		}
-		if known.Code == api.CodeInternal {
+		switch known.Code {
+		case api.CodeUnavailable:
+			text = fmt.Sprintf("the service cannot do this now; its log says why, under request %s", known.Request)
+		case api.CodeInternal:
 			text += fmt.Sprintf(" (request %s)", known.Request)
 		}
 	}
