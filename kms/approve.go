@@ -99,7 +99,7 @@ func (p *approving) findMeasurement(ctx context.Context, m *Machine) error {
 	ref, group := p.approval.Measurement, ""
 	if ref == "" {
 		if m.Expected == ([32]byte{}) {
-			return usage("machine/%s has not finished its enrolment: run keywright-unlock enroll on it again", m.ID)
+			return disallow("machine/%s has not finished its enrolment: run keywright-unlock enroll on it again", m.ID)
 		}
 		ref, group = hexDigest(m.Expected), m.Group
 	}
@@ -146,15 +146,15 @@ func (p *approving) check(state *State) error {
 	case m == nil:
 		return ErrNotFound
 	case m.Status == MachineRevoked:
-		return usage("it is revoked")
+		return disallow("it is revoked")
 	case !m.Committed:
-		return usage("it has not finished its enrolment: run keywright-unlock enroll on it again")
+		return disallow("it has not finished its enrolment: run keywright-unlock enroll on it again")
 	case state.NameHolder != "" && state.NameHolder != m.ID:
-		return usage("another machine has the name %q: choose one with --name", p.name)
+		return disallow("another machine has the name %q: choose one with --name", p.name)
 	case state.Platform == nil:
-		return usage("no platform set with that digest was seen on it")
+		return disallow("no platform set with that digest was seen on it")
 	case claims.Tier(m.Tier) == claims.Identity:
-		return usage("its boot is not measured (tier identity), so that any system on it would get the keys; this is off by default")
+		return disallow("its boot is not measured (tier identity), so that any system on it would get the keys; this is off by default")
 	default:
 		return p.checkEK(m)
 	}
@@ -173,7 +173,7 @@ func (p *approving) checkEK(m *Machine) error {
 		return usage("--ek-hash is not 64 hexadecimal digits")
 	}
 	if hexDigest(digest) != m.ID {
-		return usage("its EK hash is %s, not the one given: this is not the machine you meant, or its TPM was exchanged", m.ID)
+		return disallow("its EK hash is %s, not the one given: this is not the machine you meant, or its TPM was exchanged", m.ID)
 	}
 	return nil
 }

@@ -16,10 +16,10 @@ func (s *Service) RenameMachine(ctx context.Context, actor audit.Actor, ref, nam
 	return s.changeMachine(ctx, actor, ref, Key{Name: name}, ActionRename, func(state *State, d *draft) (Machine, error) {
 		m := *state.Machine
 		if m.Name == "" {
-			return m, usage("it has no name yet: give it one with `keywright machine approve --name`")
+			return m, disallow("it has no name yet: give it one with `keywright machine approve --name`")
 		}
 		if state.NameHolder != "" && state.NameHolder != m.ID {
-			return m, usage("another machine has the name %q", name)
+			return m, disallow("another machine has the name %q", name)
 		}
 		d.fact("name", m.Name, name)
 		m.Name = name
@@ -126,7 +126,7 @@ func (s *Service) SubmitMeasurement(ctx context.Context, actor audit.Actor, base
 	}
 	next, err := claims.Successor(baseSet, fileSet)
 	if err != nil {
-		return nil, usage("%v", err)
+		return nil, disallow("%v", err)
 	}
 	row := Measurement{
 		Digest: next.Digest(), Group: from.Group, Claims: next.Marshal(),
@@ -146,7 +146,7 @@ func (s *Service) baseOf(ctx context.Context, base string) (*Measurement, error)
 		return nil, err
 	}
 	if m.Measurement == ([32]byte{}) {
-		return nil, usage("machine/%s has attested no boot yet", m.ID)
+		return nil, disallow("machine/%s has attested no boot yet", m.ID)
 	}
 	return s.FindMeasurement(ctx, hexDigest(m.Measurement), m.Group)
 }

@@ -53,6 +53,8 @@ const (
 	CodeServiceKey  Code = "service_key"
 	CodeConflict    Code = "conflict"
 	CodeForbidden   Code = "forbidden"
+	CodeState       Code = "state"
+	CodeFile        Code = "file"
 	CodeUnavailable Code = "unavailable"
 	CodeInternal    Code = "internal"
 )
@@ -65,7 +67,7 @@ func Codes() []Code {
 		CodeChallenge, CodeQuote, CodeMeasurement, CodePlatform, CodeEventLog, CodeMachine,
 		CodePending, CodeRevoked, CodeCounters, CodeReleased, CodeVolume, CodePolicy,
 		CodeEnrolled, CodeCredential, CodeKeys, CodeServiceKey,
-		CodeConflict, CodeForbidden,
+		CodeConflict, CodeForbidden, CodeState, CodeFile,
 		CodeUnavailable, CodeInternal,
 	}
 }
@@ -125,6 +127,10 @@ func (c Code) Number() int {
 		return 1301
 	case CodeForbidden:
 		return 1302
+	case CodeState:
+		return 1303
+	case CodeFile:
+		return 1304
 	case CodeUnavailable:
 		return 1501
 	case CodeInternal:

@@ -88,8 +88,11 @@ func (o *operators) backup(ctx context.Context, _ struct{}, in *backupInput) (ap
 // disk or a missing folder is theirs to mend.
 func backupFailure(err error) error {
 	var path *fs.PathError
-	if errors.As(err, &path) {
-		return &kms.UsageError{Text: "writing the backup failed: " + path.Err.Error()}
+	switch {
+	case errors.Is(err, kms.ErrExists):
+		return failWith(api.CodeConflict, "a file of that name exists: a backup replaces nothing")
+	case errors.As(err, &path):
+		return failWith(api.CodeFile, "writing the backup failed: "+path.Err.Error())
 	}
 	return err
 }

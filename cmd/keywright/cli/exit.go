@@ -31,6 +31,14 @@ func (e *errUnreachable) Error() string {
 	}
 }
 
+// code is that of a refusal where there is a service that lets others in.
+func (e *errUnreachable) code() int {
+	if errors.Is(e.cause, fs.ErrPermission) {
+		return ExitRefused
+	}
+	return ExitUnavailable
+}
+
 func (e *errUnreachable) Unwrap() error { return e.cause }
 
 // about says which reference an error is about.
@@ -90,7 +98,7 @@ func exitCode(err error) int {
 	case errors.As(err, &known):
 		return exitOf(known.Code)
 	case errors.As(err, &gone):
-		return ExitUnavailable
+		return gone.code()
 	case errors.Is(err, audit.ErrTampered):
 		return ExitRefused
 	default:
@@ -105,7 +113,7 @@ func exitOf(code api.Code) int {
 		return ExitUsage
 	case code == api.CodeUnavailable, number/100 == 11:
 		return ExitUnavailable
-	case code == api.CodeForbidden, number/100 == 12:
+	case code == api.CodeForbidden, code == api.CodeState, number/100 == 12:
 		return ExitRefused
 	default:
 		return ExitFailed
