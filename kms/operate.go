@@ -49,7 +49,7 @@ func (s *Service) RevokeMachine(ctx context.Context, actor audit.Actor, ref, rea
 func (s *Service) changeMachine(ctx context.Context, actor audit.Actor, ref string, key Key, action string,
 	change func(*State, *draft) (Machine, error),
 ) (*Machine, error) {
-	found, err := s.FindMachine(ctx, ref)
+	found, err := s.FindNamed(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func (s *Service) baseOf(ctx context.Context, base string) (*Measurement, error)
 	if ref := trimKind("measurement", base); ref != base {
 		return s.FindMeasurement(ctx, ref, "")
 	}
-	m, err := s.FindMachine(ctx, base)
+	m, err := s.FindNamed(ctx, base)
 	if err != nil {
 		return nil, err
 	}

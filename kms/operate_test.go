@@ -112,8 +112,30 @@ func TestRename(t *testing.T) {
 
 	pending := f.machine("web-20")
 	require.NoError(t, pending.Enroll(t.Context(), f.guest()))
-	_, err = f.RenameMachine(t.Context(), operator(), "web-20", "web-21")
+	_, err = f.RenameMachine(t.Context(), operator(), pending.TPM.Machine(), "web-21")
 	require.ErrorContains(t, err, "no name yet")
+}
+
+// Anybody can propose a name, so whoever changes something does not go by it.
+func TestProposedNameIsForApprovalOnly(t *testing.T) {
+	f := newFixture(t)
+	pending := f.machine("web-20")
+	require.NoError(t, pending.Enroll(t.Context(), f.guest()))
+	_, err := f.FindMachine(t.Context(), "web-20")
+	require.NoError(t, err)
+	var refused *kms.StateError
+	_, err = f.RenameMachine(t.Context(), operator(), "web-20", "web-21")
+	require.ErrorAs(t, err, &refused)
+	_, _, err = f.RevokeMachine(t.Context(), operator(), "web-20", "")
+	require.ErrorAs(t, err, &refused)
+	assert.Contains(t, refused.Text, pending.TPM.Machine())
+	_, err = f.SubmitMeasurement(t.Context(), operator(), "machine/web-20", filesOf(t, "next kernel"))
+	require.ErrorAs(t, err, &refused)
+
+	_, _, err = f.RevokeMachine(t.Context(), operator(), pending.TPM.Machine()[:12], "a stranger")
+	require.NoError(t, err)
+	_, err = f.FindMachine(t.Context(), "web-20")
+	require.ErrorIs(t, err, kms.ErrNotFound, "it waits for no approval any more")
 }
 
 func TestPredictedBootIsApprovedBeforeItHappens(t *testing.T) {

@@ -51,23 +51,23 @@ func (o *operators) addMachines() {
 	})
 	register(o, operation[RefInput, *kms.Machine, api.MachineDetails]{
 		Route: Route{Method: http.MethodGet, Path: api.PathMachine, Action: "machine.show", Summary: "Show a machine."},
-		find:  findMachine[*RefInput](o), act: o.showMachine,
+		find:  findMachine[*RefInput](o.server.Service.FindMachine), act: o.showMachine,
 	})
 	register(o, operation[approveMachineInput, *kms.Machine, api.Machine]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMachineApprove, Action: kms.ActionApprove, Summary: "Approve a machine and the boot announced for it."},
-		find:  findMachine[*approveMachineInput](o), act: o.approveMachine,
+		find:  findMachine[*approveMachineInput](o.server.Service.FindMachine), act: o.approveMachine,
 	})
 	register(o, operation[renameMachineInput, *kms.Machine, api.Machine]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMachineRename, Action: kms.ActionRename, Summary: "Give a machine another name."},
-		find:  findMachine[*renameMachineInput](o), act: o.renameMachine,
+		find:  findMachine[*renameMachineInput](o.server.Service.FindNamed), act: o.renameMachine,
 	})
 	register(o, operation[revokeMachineInput, *kms.Machine, api.Revoked]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMachineRevoke, Action: kms.ActionRevoke, Summary: "Deny a machine every key from now on."},
-		find:  findMachine[*revokeMachineInput](o), act: o.revokeMachine,
+		find:  findMachine[*revokeMachineInput](o.server.Service.FindNamed), act: o.revokeMachine,
 	})
 	register(o, operation[RefInput, *kms.Machine, api.Explanation]{
 		Route: Route{Method: http.MethodGet, Path: api.PathMachineExplain, Action: "machine.explain", Summary: "Say why a machine's last request ended as it did."},
-		find:  findMachine[*RefInput](o), act: o.explainMachine,
+		find:  findMachine[*RefInput](o.server.Service.FindMachine), act: o.explainMachine,
 	})
 }
 
@@ -75,9 +75,9 @@ func (o *operators) addMachines() {
 type referring interface{ reference() string }
 
 // findMachine returns a function that finds the machine that the path names.
-func findMachine[Input referring](o *operators) func(context.Context, Input) (*kms.Machine, object, error) {
+func findMachine[Input referring](find func(context.Context, string) (*kms.Machine, error)) func(context.Context, Input) (*kms.Machine, object, error) {
 	return func(ctx context.Context, in Input) (*kms.Machine, object, error) {
-		m, err := o.server.Service.FindMachine(ctx, in.reference())
+		m, err := find(ctx, in.reference())
 		if err != nil {
 			return nil, object{}, err
 		}

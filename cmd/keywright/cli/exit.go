@@ -41,6 +41,13 @@ func (e *errUnreachable) code() int {
 
 func (e *errUnreachable) Unwrap() error { return e.cause }
 
+// refusal is what the state of things does not allow, as the service would say.
+type refusal struct{ error }
+
+func refusedf(format string, args ...any) error {
+	return &refusal{fmt.Errorf(format, args...)}
+}
+
 // about says which reference an error is about.
 type about struct {
 	ref string
@@ -91,6 +98,7 @@ func exitCode(err error) int {
 	var (
 		known *api.Error
 		gone  *errUnreachable
+		no    *refusal
 	)
 	switch {
 	case isUsage(err):
@@ -99,7 +107,7 @@ func exitCode(err error) int {
 		return exitOf(known.Code)
 	case errors.As(err, &gone):
 		return gone.code()
-	case errors.Is(err, audit.ErrTampered):
+	case errors.As(err, &no), errors.Is(err, audit.ErrTampered):
 		return ExitRefused
 	default:
 		return ExitFailed

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -56,6 +57,20 @@ func (p *Program) machine(ctx context.Context, argument string) (api.MachineDeta
 		return o.Machine(ctx, ref)
 	})
 	return on("machine/"+ref, m, err)
+}
+
+// named returns the machine that an argument of a verb that changes something
+// names: by its id or an approved name, since anybody can propose one.
+func (p *Program) named(ctx context.Context, argument string) (api.MachineDetails, error) {
+	m, err := p.machine(ctx, argument)
+	if err != nil {
+		return m, err
+	}
+	ref := strings.TrimPrefix(argument, "machine/")
+	if m.Name != ref && !strings.HasPrefix(m.ID, ref) {
+		return m, &about{"machine/" + ref, refusedf("no approved machine has this name; machine/%s proposes it: give the id if you mean that one", m.ID)}
+	}
+	return m, nil
 }
 
 func writeMachine(w io.Writer, m api.MachineDetails) {
@@ -147,7 +162,7 @@ func (p *Program) machineRename() *cobra.Command {
 	c := &cobra.Command{
 		Use: "rename MACHINE NAME", Short: "Give a machine another name", Args: exactly("MACHINE", "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			before, err := p.machine(c.Context(), args[0])
+			before, err := p.named(c.Context(), args[0])
 			if err != nil {
 				return err
 			}

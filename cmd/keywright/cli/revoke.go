@@ -27,7 +27,7 @@ before: only a new key on those volumes ends that.`,
 			if !strings.Contains(args[0], "/") {
 				return usagef("revoke wants the kind as well: machine/%s", args[0])
 			}
-			before, err := p.machine(c.Context(), args[0])
+			before, err := p.named(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
