@@ -62,6 +62,9 @@ off before it.`,
 			if err != nil {
 				return err
 			}
+			if head.Head == "" {
+				return errors.New("the audit log has no signed head yet: nothing stands in its tree")
+			}
 			return p.print(head, func(w io.Writer) { fmt.Fprint(w, head.Head) })
 		},
 	}
