@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,12 +38,17 @@ flight finish, the audit log is brought up to date. A second one ends at once.
 --dev serves on loopback from a temporary folder that is removed at the end; no
 check is weaker.`,
 		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return p.serve(c.Context(), flags) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if flags.dev && flags.data != "" {
+				return usagef("--dev makes a temporary folder: give it without --data")
+			}
+			return p.serve(c.Context(), flags)
+		},
 	}
 	c.PersistentFlags().StringVar(&flags.config, "config", "", "configuration file (see keywright config reference)")
 	c.PersistentFlags().StringVar(&flags.data, "data", "", "data folder (default ./keywright-data)")
 	c.Flags().BoolVar(&flags.dev, "dev", false, "loopback and a temporary folder")
-	c.AddCommand(p.serverBackup(), p.serverRestore(&flags))
+	c.AddCommand(p.serverBackup(&flags), p.serverRestore(&flags))
 	return c
 }
 
@@ -59,6 +65,16 @@ func (f serverFlags) settings() (config.Config, error) {
 		c.Server.Data = f.data
 	}
 	return c, nil
+}
+
+// socket returns the operator socket of the service with these flags; empty
+// without any.
+func (f serverFlags) socket() (string, error) {
+	if f.config == "" && f.data == "" {
+		return "", nil
+	}
+	c, err := f.settings()
+	return cmp.Or(c.Server.OperatorSocket, serve.SocketPath(c.Server.Data)), err
 }
 
 // forDevelopment puts everything on loopback and into a folder of its own.
@@ -126,16 +142,21 @@ func (p *Program) announce(s *serve.Service, logger *slog.Logger) {
 	}
 }
 
-func (p *Program) serverBackup() *cobra.Command {
+func (p *Program) serverBackup(flags *serverFlags) *cobra.Command {
 	var dryRun bool
 	c := &cobra.Command{
 		Use: "backup FILE", Short: "Write a backup of the running service's store to a new file",
 		Long: `Write a copy of the store, as it is at this moment, while the service goes on.
 The service writes the file itself, so FILE is on its host. The copy holds keys
 only in wrapped form: it opens with the root key, of which you keep a copy apart
-from this one.`,
+from this one.
+
+With --config or --data it is the service of that configuration or folder.`,
 		Args: exactly("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := p.choose(flags); err != nil {
+				return err
+			}
 			path, err := filepath.Abs(args[0])
 			if err != nil {
 				return fmt.Errorf("finding %s: %w", args[0], err)
@@ -156,6 +177,20 @@ from this one.`,
 	}
 	addDryRun(c, &dryRun)
 	return c
+}
+
+// choose makes the service with these flags the one that is spoken to.
+func (p *Program) choose(flags *serverFlags) error {
+	socket, err := flags.socket()
+	switch {
+	case err != nil:
+		return err
+	case socket != "" && p.address != "":
+		return usagef("--addr names the service already: leave --config and --data out")
+	case socket != "":
+		p.address = socket
+	}
+	return nil
 }
 
 func (p *Program) serverRestore(flags *serverFlags) *cobra.Command {
