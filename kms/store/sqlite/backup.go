@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"keywright.dev/kms"
 )
@@ -51,6 +54,19 @@ func (s *Store) backup(ctx context.Context, path string) error {
 		return err
 	}
 	return syncFile(filepath.Dir(path))
+}
+
+// CheckBackup returns why [Store.Backup] can write no file at path; nil where it
+// can, as far as is known without writing it.
+func CheckBackup(path string) error {
+	if err := mustNotExist(path); err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return &fs.PathError{Op: "write", Path: dir, Err: err}
+	}
+	return nil
 }
 
 func mustNotExist(path string) error {
@@ -110,6 +126,9 @@ func restore(ctx context.Context, r Restoration) (replaced string, err error) {
 
 // prepareRestore copies the backup to where [completeRestore] finds it.
 func prepareRestore(ctx context.Context, r Restoration) error {
+	if err := inspect(r.From); err != nil {
+		return err
+	}
 	if err := setLogAside(r.Path); err != nil {
 		return err
 	}
@@ -120,7 +139,7 @@ func prepareRestore(ctx context.Context, r Restoration) error {
 	restoring := r.Path + restoringSuffix
 	partial := restoring + partialSuffix
 	if err := errors.Join(copyStore(ctx, db, partial), db.Close()); err != nil {
-		return errors.Join(err, removeDatabase(partial))
+		return errors.Join(damaged(err), removeDatabase(partial))
 	}
 	// From here on the restore takes place, whatever happens.
 	if err := os.Rename(partial, restoring); err != nil {
