@@ -36,12 +36,12 @@ type Approval struct {
 // ApproveMachine makes a pending machine active, and approves the boot and the
 // platform announced for it. On an active machine it approves the named
 // measurement and platform.
-func (s *Service) ApproveMachine(ctx context.Context, actor audit.Actor, ref string, a Approval) (*Machine, error) {
+func (s *Service) ApproveMachine(ctx context.Context, by Operator, ref string, a Approval) (*Machine, error) {
 	found, err := s.FindMachine(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.prepareApproval(ctx, actor, found, a)
+	p, err := s.prepareApproval(ctx, by, found, a)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (s *Service) ApproveMachine(ctx context.Context, actor audit.Actor, ref str
 		Machine: found.ID, Name: p.name, Group: p.group,
 		Measurements: [][32]byte{p.measurement.Digest}, Platform: &p.platform,
 	}
-	if err := s.Store.Transact(ctx, key, p.decide); err != nil {
+	if err := s.change(ctx, by, key, p.decide); err != nil {
 		return nil, fmt.Errorf("approving machine/%s: %w", found.ID, err)
 	}
 	return p.approved, nil
@@ -58,7 +58,7 @@ func (s *Service) ApproveMachine(ctx context.Context, actor audit.Actor, ref str
 // approving is one approval under way.
 type approving struct {
 	service     *Service
-	actor       audit.Actor
+	by          Operator
 	approval    Approval
 	name, group string
 	measurement *Measurement
@@ -66,8 +66,8 @@ type approving struct {
 	approved    *Machine
 }
 
-func (s *Service) prepareApproval(ctx context.Context, actor audit.Actor, m *Machine, a Approval) (*approving, error) {
-	p := &approving{service: s, actor: actor, approval: a, name: a.Name, group: a.Group, platform: m.ExpectedPlatform}
+func (s *Service) prepareApproval(ctx context.Context, by Operator, m *Machine, a Approval) (*approving, error) {
+	p := &approving{service: s, by: by, approval: a, name: a.Name, group: a.Group, platform: m.ExpectedPlatform}
 	if p.name == "" {
 		p.name = m.Name
 	}
@@ -120,16 +120,16 @@ func (p *approving) decide(state State) (Outcome, error) {
 	updated := *m
 	updated.Name, updated.Group = p.name, p.group
 	if m.Status == MachinePending {
-		updated.Status, updated.Approved, updated.ApprovedBy = MachineActive, now, p.actor.ID
+		updated.Status, updated.Approved, updated.ApprovedBy = MachineActive, now, p.by.ID
 	}
 	updated.ExpectedPlatform = p.platform
 	platform := *state.Platform
 	platform.Approved = true
 	out := Outcome{
 		Machine: &updated, Platforms: []Platform{platform}, Volumes: closeResumes(state.Volumes),
-		Measurements: []Measurement{p.measurement.approvedIn(p.group, p.actor, now)},
+		Measurements: []Measurement{p.measurement.approvedIn(p.group, p.by, now)},
 	}
-	d := draft{action: ActionApprove, machine: m.ID, object: machineObject(m.ID), actor: p.actor}
+	d := p.by.draft(ActionApprove, m.ID, machineObject(m.ID))
 	d.fact("status", string(m.Status), string(updated.Status))
 	d.fact("name", m.Name, updated.Name)
 	d.fact("group", m.Group, updated.Group)
@@ -179,10 +179,10 @@ func (p *approving) checkEK(m *Machine) error {
 }
 
 // approvedIn returns the measurement as approved in a group.
-func (m *Measurement) approvedIn(group string, actor audit.Actor, now time.Time) Measurement {
+func (m *Measurement) approvedIn(group string, by Operator, now time.Time) Measurement {
 	row := *m
 	row.Group = group
-	row.Status, row.Approved, row.ApprovedBy = MeasurementApproved, now, actor.ID
+	row.Status, row.Approved, row.ApprovedBy = MeasurementApproved, now, by.ID
 	return row
 }
 

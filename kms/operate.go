@@ -9,11 +9,11 @@ import (
 )
 
 // RenameMachine gives an approved machine another unique name.
-func (s *Service) RenameMachine(ctx context.Context, actor audit.Actor, ref, name string) (*Machine, error) {
+func (s *Service) RenameMachine(ctx context.Context, by Operator, ref, name string) (*Machine, error) {
 	if !validMachineName(name) {
 		return nil, usage("the name %.130q is not one: use a-z, 0-9, - and ., beginning and ending with a letter or digit", name)
 	}
-	return s.changeMachine(ctx, actor, ref, Key{Name: name}, ActionRename, func(state *State, d *draft) (Machine, error) {
+	return s.changeMachine(ctx, by, ref, Key{Name: name}, ActionRename, func(state *State, d *draft) (Machine, error) {
 		m := *state.Machine
 		if m.Name == "" {
 			return m, disallow("it has no name yet: give it one with `keywright machine approve --name`")
@@ -29,9 +29,9 @@ func (s *Service) RenameMachine(ctx context.Context, actor audit.Actor, ref, nam
 
 // RevokeMachine denies a machine every key from this transaction on. It
 // returns the volumes whose secrets the machine may have kept from before.
-func (s *Service) RevokeMachine(ctx context.Context, actor audit.Actor, ref, reason string) (*Machine, []Volume, error) {
+func (s *Service) RevokeMachine(ctx context.Context, by Operator, ref, reason string) (*Machine, []Volume, error) {
 	var opens []Volume
-	m, err := s.changeMachine(ctx, actor, ref, Key{}, ActionRevoke, func(state *State, d *draft) (Machine, error) {
+	m, err := s.changeMachine(ctx, by, ref, Key{}, ActionRevoke, func(state *State, d *draft) (Machine, error) {
 		m := *state.Machine
 		opens = opens[:0]
 		if !m.LastRelease.IsZero() || m.Committed {
@@ -46,7 +46,7 @@ func (s *Service) RevokeMachine(ctx context.Context, actor audit.Actor, ref, rea
 }
 
 // changeMachine is a change of one machine's row with its audit entry.
-func (s *Service) changeMachine(ctx context.Context, actor audit.Actor, ref string, key Key, action string,
+func (s *Service) changeMachine(ctx context.Context, by Operator, ref string, key Key, action string,
 	change func(*State, *draft) (Machine, error),
 ) (*Machine, error) {
 	found, err := s.FindNamed(ctx, ref)
@@ -55,11 +55,11 @@ func (s *Service) changeMachine(ctx context.Context, actor audit.Actor, ref stri
 	}
 	key.Machine = found.ID
 	var changed Machine
-	err = s.Store.Transact(ctx, key, func(state State) (Outcome, error) {
+	err = s.change(ctx, by, key, func(state State) (Outcome, error) {
 		if state.Machine == nil {
 			return Outcome{}, ErrNotFound
 		}
-		d := draft{action: action, machine: found.ID, object: machineObject(found.ID), actor: actor}
+		d := by.draft(action, found.ID, machineObject(found.ID))
 		var err error
 		if changed, err = change(&state, &d); err != nil {
 			return Outcome{}, err
@@ -74,7 +74,7 @@ func (s *Service) changeMachine(ctx context.Context, actor audit.Actor, ref stri
 
 // ApproveMeasurement lets the machines of a group boot with a measurement that
 // is known already, in this group or another.
-func (s *Service) ApproveMeasurement(ctx context.Context, actor audit.Actor, ref, group string) (*Measurement, error) {
+func (s *Service) ApproveMeasurement(ctx context.Context, by Operator, ref, group string) (*Measurement, error) {
 	found, err := s.findForGroup(ctx, ref, group)
 	if err != nil {
 		return nil, err
@@ -85,8 +85,8 @@ func (s *Service) ApproveMeasurement(ctx context.Context, actor audit.Actor, ref
 	if !validGroup(group) {
 		return nil, usage("the group %.70q is not a name: use a-z, 0-9, - and ., at most %d characters", group, MaxName)
 	}
-	row := found.approvedIn(group, actor, s.Clock())
-	return s.enterMeasurement(ctx, actor, ActionApproveMeasurement, row)
+	row := found.approvedIn(group, by, s.Clock())
+	return s.enterMeasurement(ctx, by, ActionApproveMeasurement, row)
 }
 
 // findForGroup prefers the row of the group and else takes any: the digest
@@ -111,7 +111,7 @@ func (s *Service) findForGroup(ctx context.Context, ref, group string) (*Measure
 // SubmitMeasurement enters the measurement that a boot file leads to on
 // machines like the base, which is machine/NAME or measurement/DIGEST. It waits
 // for approval.
-func (s *Service) SubmitMeasurement(ctx context.Context, actor audit.Actor, base string, files []byte) (*Measurement, error) {
+func (s *Service) SubmitMeasurement(ctx context.Context, by Operator, base string, files []byte) (*Measurement, error) {
 	from, err := s.baseOf(ctx, base)
 	if err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func (s *Service) SubmitMeasurement(ctx context.Context, actor audit.Actor, base
 		Digest: next.Digest(), Group: from.Group, Claims: next.Marshal(),
 		CommandLine: commandLineOfFiles(next, fileSet), Status: MeasurementSeen, Source: SourceOperator, Machine: from.Machine, Created: s.Clock(),
 	}
-	return s.enterMeasurement(ctx, actor, ActionSubmitMeasurement, row)
+	return s.enterMeasurement(ctx, by, ActionSubmitMeasurement, row)
 }
 
 // baseOf finds what a prediction is laid over: a machine's last attested boot,
@@ -153,10 +153,10 @@ func (s *Service) baseOf(ctx context.Context, base string) (*Measurement, error)
 
 // enterMeasurement writes a measurement with its audit entry. One that is
 // approved already stays so.
-func (s *Service) enterMeasurement(ctx context.Context, actor audit.Actor, action string, row Measurement) (*Measurement, error) {
+func (s *Service) enterMeasurement(ctx context.Context, by Operator, action string, row Measurement) (*Measurement, error) {
 	key := Key{Group: row.Group, Measurements: [][32]byte{row.Digest}}
 	result := row
-	err := s.Store.Transact(ctx, key, func(state State) (Outcome, error) {
+	err := s.change(ctx, by, key, func(state State) (Outcome, error) {
 		was := ""
 		result = row
 		if len(state.Measurements) == 1 {
@@ -165,7 +165,7 @@ func (s *Service) enterMeasurement(ctx context.Context, actor audit.Actor, actio
 				result = state.Measurements[0]
 			}
 		}
-		d := draft{action: action, object: "measurement/" + hexDigest(row.Digest), actor: actor}
+		d := by.draft(action, "", "measurement/"+hexDigest(row.Digest))
 		d.fact("group", "", row.Group)
 		d.fact("status", was, string(result.Status))
 		return s.entered(Outcome{Measurements: []Measurement{result}}, d, audit.Done, nil)

@@ -116,6 +116,36 @@ func TestRename(t *testing.T) {
 	require.ErrorContains(t, err, "no name yet")
 }
 
+// A dry run refuses what would be refused, and changes nothing.
+func TestDryRun(t *testing.T) {
+	f := newFixture(t)
+	m := f.machine("web-17")
+	require.NoError(t, m.Enroll(t.Context(), f.guest()))
+	try, id := operator(), m.TPM.Machine()
+	try.DryRun = true
+	before, err := f.store.Counts(t.Context())
+	require.NoError(t, err)
+
+	_, err = f.ApproveMachine(t.Context(), try, id, kms.Approval{})
+	require.ErrorContains(t, err, "--ek-hash")
+	would, err := f.ApproveMachine(t.Context(), try, id, kms.Approval{EKHash: id})
+	require.NoError(t, err)
+	assert.Equal(t, kms.MachineActive, would.Status)
+	_, _, err = f.RevokeMachine(t.Context(), try, id, "")
+	require.NoError(t, err)
+	row, err := f.FindMachine(t.Context(), id)
+	require.NoError(t, err)
+	_, err = f.ApproveMeasurement(t.Context(), try, hexOf(row.Expected), "web")
+	require.NoError(t, err)
+	_, err = f.RenameMachine(t.Context(), try, id, "No Name")
+	require.ErrorContains(t, err, "is not one")
+
+	assert.Equal(t, kms.MachinePending, row.Status)
+	after, err := f.store.Counts(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, before, after)
+}
+
 // Anybody can propose a name, so whoever changes something does not go by it.
 func TestProposedNameIsForApprovalOnly(t *testing.T) {
 	f := newFixture(t)

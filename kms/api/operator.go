@@ -195,8 +195,10 @@ type AuditEntry struct {
 	Code     string       `json:"code,omitempty"`
 	Policies []string     `json:"policies,omitempty"`
 	Facts    []Difference `json:"facts,omitempty"`
-	Release  string       `json:"release,omitempty"`
-	Count    int64        `json:"count"`
+	// Request is the id of the request that caused it.
+	Request string `json:"request,omitempty"`
+	Release string `json:"release,omitempty"`
+	Count   int64  `json:"count"`
 }
 
 // AuditHead is the newest signed head of the audit log. Keep both elsewhere.

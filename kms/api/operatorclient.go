@@ -31,6 +31,14 @@ func NewOperatorClient(path string) *OperatorClient {
 // Close closes connections that are kept for a next request.
 func (o *OperatorClient) Close() { o.c.http.CloseIdleConnections() }
 
+// DryRun returns a client whose approvals, renames, revocations and backups are
+// decided, and refused, as they would be, but change nothing.
+func (o *OperatorClient) DryRun() *OperatorClient {
+	c := o.c
+	c.query = "?dry_run=true"
+	return &OperatorClient{c}
+}
+
 // ListQuery selects and pages a list; zero fields select everything.
 type ListQuery struct {
 	Status  string // of machines

@@ -22,6 +22,19 @@ type PageInput struct {
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"The most items to return."`
 }
 
+// DryRunInput is an input that may ask what a change would do. It is exported as
+// RefInput is.
+type DryRunInput struct {
+	DryRun bool `query:"dry_run" doc:"Decide as usual, refuse what would be refused, and change nothing."`
+}
+
+// operator is the caller who asks for a change.
+func (d *DryRunInput) operator(ctx context.Context) kms.Operator {
+	by := stateOf(ctx).operator()
+	by.DryRun = d.DryRun
+	return by
+}
+
 type (
 	listMachinesInput struct {
 		PageInput
@@ -30,14 +43,17 @@ type (
 	}
 	approveMachineInput struct {
 		RefInput
+		DryRunInput
 		Body api.ApproveMachine
 	}
 	renameMachineInput struct {
 		RefInput
+		DryRunInput
 		Body api.RenameMachine
 	}
 	revokeMachineInput struct {
 		RefInput
+		DryRunInput
 		Body api.Revoke
 	}
 )
@@ -134,11 +150,11 @@ func (o *operators) measurementsOf(ctx context.Context, m *kms.Machine) ([]api.M
 }
 
 func (o *operators) approveMachine(ctx context.Context, m *kms.Machine, in *approveMachineInput) (api.Machine, error) {
-	return machineAnswer(o.server.Service.ApproveMachine(ctx, stateOf(ctx).peer.actor(), m.ID, kms.Approval(in.Body)))
+	return machineAnswer(o.server.Service.ApproveMachine(ctx, in.operator(ctx), m.ID, kms.Approval(in.Body)))
 }
 
 func (o *operators) renameMachine(ctx context.Context, m *kms.Machine, in *renameMachineInput) (api.Machine, error) {
-	return machineAnswer(o.server.Service.RenameMachine(ctx, stateOf(ctx).peer.actor(), m.ID, in.Body.Name))
+	return machineAnswer(o.server.Service.RenameMachine(ctx, in.operator(ctx), m.ID, in.Body.Name))
 }
 
 func machineAnswer(m *kms.Machine, err error) (api.Machine, error) {
@@ -149,7 +165,7 @@ func machineAnswer(m *kms.Machine, err error) (api.Machine, error) {
 }
 
 func (o *operators) revokeMachine(ctx context.Context, m *kms.Machine, in *revokeMachineInput) (api.Revoked, error) {
-	revoked, opens, err := o.server.Service.RevokeMachine(ctx, stateOf(ctx).peer.actor(), m.ID, in.Body.Reason)
+	revoked, opens, err := o.server.Service.RevokeMachine(ctx, in.operator(ctx), m.ID, in.Body.Reason)
 	if err != nil {
 		return api.Revoked{}, err
 	}

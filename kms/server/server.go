@@ -35,6 +35,8 @@ type Backups interface {
 	// Backup writes a backup to a file that does not exist and returns its size.
 	// It is complete and durable once it returns.
 	Backup(ctx context.Context, path string) (bytes int64, err error)
+	// CheckBackup returns why no file can be written there; nil where one can.
+	CheckBackup(path string) error
 	// LastBackup returns when the store was last backed up; the zero time if
 	// never.
 	LastBackup(ctx context.Context) (time.Time, error)

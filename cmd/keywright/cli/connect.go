@@ -55,6 +55,14 @@ func call[T any](ctx context.Context, p *Program, ask func(context.Context, *api
 	return answer, nil
 }
 
+// acting returns the client for a change, or for one that is only tried.
+func acting(o *api.OperatorClient, dryRun bool) *api.OperatorClient {
+	if dryRun {
+		return o.DryRun()
+	}
+	return o
+}
+
 // on names what an error is about.
 func on[T any](ref string, answer T, err error) (T, error) {
 	if err != nil {

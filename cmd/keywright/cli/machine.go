@@ -111,14 +111,14 @@ On an active machine it approves the measurement and the platform you name.`,
 			if err != nil {
 				return err
 			}
-			if dryRun {
-				return p.print(before, func(w io.Writer) { writeApproval(w, before, body) })
-			}
 			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Machine, error) {
-				return o.ApproveMachine(ctx, before.ID, body)
+				return acting(o, dryRun).ApproveMachine(ctx, before.ID, body)
 			})
 			if m, err = on(refOf(before.Machine), m, err); err != nil {
 				return err
+			}
+			if dryRun {
+				return p.print(before, func(w io.Writer) { writeApproval(w, before, body) })
 			}
 			return p.print(m, func(w io.Writer) {
 				fmt.Fprintf(w, "machine/%s is %s in group %s\n", m.Name, m.Status, m.Group)
@@ -166,16 +166,16 @@ func (p *Program) machineRename() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if dryRun {
-				return p.print(before, func(w io.Writer) {
-					fmt.Fprintf(w, "would rename %s to machine/%s\n", refOf(before.Machine), args[1])
-				})
-			}
 			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Machine, error) {
-				return o.RenameMachine(ctx, before.ID, args[1])
+				return acting(o, dryRun).RenameMachine(ctx, before.ID, args[1])
 			})
 			if m, err = on(refOf(before.Machine), m, err); err != nil {
 				return err
+			}
+			if dryRun {
+				return p.print(before, func(w io.Writer) {
+					fmt.Fprintf(w, "would rename %s to machine/%s\n", refOf(before.Machine), m.Name)
+				})
 			}
 			return p.print(m, func(w io.Writer) { fmt.Fprintf(w, "%s is machine/%s now\n", refOf(before.Machine), m.Name) })
 		},

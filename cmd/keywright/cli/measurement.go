@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -86,14 +85,17 @@ func (p *Program) measurementApprove() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if dryRun {
-				return p.showApproval(c.Context(), ref, group)
-			}
 			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Measurement, error) {
-				return o.ApproveMeasurement(ctx, ref, group)
+				return acting(o, dryRun).ApproveMeasurement(ctx, ref, group)
 			})
 			if m, err = on("measurement/"+ref, m, err); err != nil {
 				return err
+			}
+			if dryRun {
+				return p.print(m, func(w io.Writer) {
+					fmt.Fprintln(w, "would approve:")
+					writeMeasurement(w, m)
+				})
 			}
 			return p.print(m, func(w io.Writer) {
 				fmt.Fprintf(w, "measurement/%s is %s in group %s\n", short(m.ID), m.Status, m.Group)
@@ -103,17 +105,6 @@ func (p *Program) measurementApprove() *cobra.Command {
 	c.Flags().StringVar(&group, "group", "", "the group (default: the one it was seen in)")
 	addDryRun(c, &dryRun)
 	return c
-}
-
-func (p *Program) showApproval(ctx context.Context, ref, group string) error {
-	m, err := p.measurement(ctx, ref, "")
-	if err != nil {
-		return err
-	}
-	return p.print(m, func(w io.Writer) {
-		fmt.Fprintf(w, "would approve in group %s:\n", cmp.Or(group, m.Group))
-		writeMeasurement(w, m)
-	})
 }
 
 func (p *Program) measurementCompute() *cobra.Command {

@@ -31,14 +31,14 @@ before: only a new key on those volumes ends that.`,
 			if err != nil {
 				return err
 			}
-			if dryRun {
-				return p.print(before, func(w io.Writer) { writeRevocation(w, before) })
-			}
 			r, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Revoked, error) {
-				return o.RevokeMachine(ctx, before.ID, reason)
+				return acting(o, dryRun).RevokeMachine(ctx, before.ID, reason)
 			})
 			if r, err = on(refOf(before.Machine), r, err); err != nil {
 				return err
+			}
+			if dryRun {
+				return p.print(before, func(w io.Writer) { writeRevocation(w, before) })
 			}
 			return p.print(r, func(w io.Writer) { writeRevoked(w, r) })
 		},

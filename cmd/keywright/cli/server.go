@@ -161,14 +161,14 @@ With --config or --data it is the service of that configuration or folder.`,
 			if err != nil {
 				return fmt.Errorf("finding %s: %w", args[0], err)
 			}
-			if dryRun {
-				return p.print(api.BackupRequest{Path: path}, func(w io.Writer) { fmt.Fprintf(w, "would write a backup to %s\n", path) })
-			}
 			b, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Backup, error) {
-				return o.Backup(ctx, path)
+				return acting(o, dryRun).Backup(ctx, path)
 			})
 			if b, err = on(path, b, err); err != nil {
 				return err
+			}
+			if dryRun {
+				return p.print(api.BackupRequest{Path: path}, func(w io.Writer) { fmt.Fprintf(w, "would write a backup to %s\n", path) })
 			}
 			return p.print(b, func(w io.Writer) {
 				fmt.Fprintf(w, "%s holds the store of %s, %d bytes\n", b.Path, clock(b.Taken), b.Bytes)
@@ -212,6 +212,9 @@ guests reach the service: start it with server.guest_listen = "127.0.0.1:0".`,
 			}
 			r := sqlite.Restoration{From: args[0], Path: serve.StorePath(settings.Server.Data), Replace: replace}
 			if dryRun {
+				if err := refusedRestore(r, sqlite.CheckRestore(c.Context(), r)); err != nil {
+					return err
+				}
 				return p.print(r, func(w io.Writer) { fmt.Fprintf(w, "would restore %s to %s\n", r.From, r.Path) })
 			}
 			return p.restore(c.Context(), r)
@@ -233,12 +236,16 @@ type restored struct {
 	Replaced string `json:"replaced,omitempty"`
 }
 
-func (p *Program) restore(ctx context.Context, r sqlite.Restoration) error {
-	replaced, err := sqlite.Restore(ctx, r)
+func refusedRestore(r sqlite.Restoration, err error) error {
 	if errors.Is(err, kms.ErrExists) {
 		return fmt.Errorf("%s exists: give --replace, and it is kept beside the restored one", r.Path)
 	}
-	if err != nil {
+	return err
+}
+
+func (p *Program) restore(ctx context.Context, r sqlite.Restoration) error {
+	replaced, err := sqlite.Restore(ctx, r)
+	if err := refusedRestore(r, err); err != nil {
 		return err
 	}
 	return p.print(restored{r.Path, replaced}, func(w io.Writer) {
