@@ -109,10 +109,10 @@ func (s *Service) findForGroup(ctx context.Context, ref, group string) (*Measure
 }
 
 // SubmitMeasurement enters the measurement that a boot file leads to on
-// machines like the base, which is machine/NAME or measurement/DIGEST. It waits
-// for approval.
-func (s *Service) SubmitMeasurement(ctx context.Context, by Operator, base string, files []byte) (*Measurement, error) {
-	from, err := s.baseOf(ctx, base)
+// machines like the base, which is machine/NAME or measurement/DIGEST; group is
+// needed where several have that measurement. It waits for approval.
+func (s *Service) SubmitMeasurement(ctx context.Context, by Operator, base, group string, files []byte) (*Measurement, error) {
+	from, err := s.baseOf(ctx, base, group)
 	if err != nil {
 		return nil, err
 	}
@@ -137,9 +137,9 @@ func (s *Service) SubmitMeasurement(ctx context.Context, by Operator, base strin
 
 // baseOf finds what a prediction is laid over: a machine's last attested boot,
 // or a measurement.
-func (s *Service) baseOf(ctx context.Context, base string) (*Measurement, error) {
+func (s *Service) baseOf(ctx context.Context, base, group string) (*Measurement, error) {
 	if ref := trimKind("measurement", base); ref != base {
-		return s.FindMeasurement(ctx, ref, "")
+		return s.FindMeasurement(ctx, ref, group)
 	}
 	m, err := s.FindNamed(ctx, base)
 	if err != nil {

@@ -159,7 +159,7 @@ func TestProposedNameIsForApprovalOnly(t *testing.T) {
 	_, _, err = f.RevokeMachine(t.Context(), operator(), "web-20", "")
 	require.ErrorAs(t, err, &refused)
 	assert.Contains(t, refused.Text, pending.TPM.Machine())
-	_, err = f.SubmitMeasurement(t.Context(), operator(), "machine/web-20", filesOf(t, "next kernel"))
+	_, err = f.SubmitMeasurement(t.Context(), operator(), "machine/web-20", "", filesOf(t, "next kernel"))
 	require.ErrorAs(t, err, &refused)
 
 	_, _, err = f.RevokeMachine(t.Context(), operator(), pending.TPM.Machine()[:12], "a stranger")
@@ -172,17 +172,17 @@ func TestPredictedBootIsApprovedBeforeItHappens(t *testing.T) {
 	f := newFixture(t)
 	m := f.active("web-17")
 	files := filesOf(t, "next kernel")
-	row, err := f.SubmitMeasurement(t.Context(), operator(), "machine/web-17", files)
+	row, err := f.SubmitMeasurement(t.Context(), operator(), "machine/web-17", "", files)
 	require.NoError(t, err)
 	assert.Equal(t, kms.MeasurementSeen, row.Status)
-	again, err := f.SubmitMeasurement(t.Context(), operator(), "measurement/"+hexOf(measurementOf(t, f, m)), files)
+	again, err := f.SubmitMeasurement(t.Context(), operator(), "measurement/"+hexOf(measurementOf(t, f, m)), "", files)
 	require.NoError(t, err)
 	assert.Equal(t, row.Digest, again.Digest)
 
 	approved, err := f.ApproveMeasurement(t.Context(), operator(), hexOf(row.Digest)[:16], "")
 	require.NoError(t, err)
 	assert.Equal(t, kms.MeasurementApproved, approved.Status)
-	once, err := f.SubmitMeasurement(t.Context(), operator(), "web-17", files)
+	once, err := f.SubmitMeasurement(t.Context(), operator(), "web-17", "", files)
 	require.NoError(t, err)
 	assert.Equal(t, kms.MeasurementApproved, once.Status, "a submission takes no approval back")
 
@@ -192,9 +192,9 @@ func TestPredictedBootIsApprovedBeforeItHappens(t *testing.T) {
 	_, err = f.FindMeasurement(t.Context(), hexOf(row.Digest), "")
 	require.ErrorContains(t, err, "several groups")
 
-	_, err = f.SubmitMeasurement(t.Context(), operator(), "web-17", []byte("no claims"))
+	_, err = f.SubmitMeasurement(t.Context(), operator(), "web-17", "", []byte("no claims"))
 	require.ErrorContains(t, err, "canonical form")
-	_, err = f.SubmitMeasurement(t.Context(), operator(), "web-99", files)
+	_, err = f.SubmitMeasurement(t.Context(), operator(), "web-99", "", files)
 	require.ErrorIs(t, err, kms.ErrNotFound)
 }
 
@@ -385,12 +385,12 @@ func TestCommandLineIsBelievedWhereItsDigestWasMeasured(t *testing.T) {
 		require.NoError(t, err)
 		return set.Marshal()
 	}
-	row, err := f.SubmitMeasurement(t.Context(), operator(), "web-17", with("quiet", "quiet"))
+	row, err := f.SubmitMeasurement(t.Context(), operator(), "web-17", "", with("quiet", "quiet"))
 	require.NoError(t, err)
 	found, err := f.FindMeasurement(t.Context(), hexOf(row.Digest), "")
 	require.NoError(t, err)
 	assert.Equal(t, "quiet", found.CommandLine)
-	row, err = f.SubmitMeasurement(t.Context(), operator(), "web-17", with("quiet init=/bin/sh", "quiet"))
+	row, err = f.SubmitMeasurement(t.Context(), operator(), "web-17", "", with("quiet init=/bin/sh", "quiet"))
 	require.NoError(t, err)
 	assert.Empty(t, row.CommandLine)
 }

@@ -58,7 +58,11 @@ func writeFlags(page *strings.Builder, flags *pflag.FlagSet) {
 			return
 		}
 		kind, usage := pflag.UnquoteUsage(f)
-		lines = append(lines, fmt.Sprintf("- `--%s`: %s", strings.TrimSpace(f.Name+" "+kind), usage))
+		name := "--" + f.Name
+		if f.Shorthand != "" {
+			name = "-" + f.Shorthand + ", " + name
+		}
+		lines = append(lines, fmt.Sprintf("- `%s`: %s", strings.TrimSpace(name+" "+kind), usage))
 	})
 	if len(lines) > 0 {
 		fmt.Fprintf(page, "%s\n\n", strings.Join(lines, "\n"))

@@ -158,6 +158,8 @@ type Claim struct {
 type SubmitMeasurement struct {
 	// Base is machine/NAME or measurement/ID.
 	Base string `json:"base"`
+	// Group is that of a base that several groups have.
+	Group string `json:"group,omitempty"`
 	// Files is the canonical form of a set of claims of kind files.
 	Files []byte `json:"files"`
 }

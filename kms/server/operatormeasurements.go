@@ -92,7 +92,7 @@ func (o *operators) approveMeasurement(ctx context.Context, ref string, in *appr
 }
 
 func (o *operators) submitMeasurement(ctx context.Context, _ struct{}, in *submitMeasurementInput) (api.Measurement, error) {
-	return measurementAnswer(o.server.Service.SubmitMeasurement(ctx, stateOf(ctx).operator(), in.Body.Base, in.Body.Files))
+	return measurementAnswer(o.server.Service.SubmitMeasurement(ctx, stateOf(ctx).operator(), in.Body.Base, in.Body.Group, in.Body.Files))
 }
 
 func measurementAnswer(m *kms.Measurement, err error) (api.Measurement, error) {

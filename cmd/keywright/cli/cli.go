@@ -34,19 +34,18 @@ type Program struct {
 	address string
 }
 
-// The exit codes.
+// The exit codes; 4 is kept for what was done in part.
 const (
 	ExitDone        = 0
 	ExitFailed      = 1
 	ExitUsage       = 2
 	ExitRefused     = 3
-	ExitPartly      = 4
 	ExitUnavailable = 5
 	ExitWaiting     = 6
 )
 
-const exitCodes = `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 partly done (names
-what was not), 5 service unavailable, 6 waiting for approval (prints its id).`
+const exitCodes = `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 5 service unavailable,
+6 waiting for approval (prints its id).`
 
 // Run runs the command and returns its exit code.
 func (p *Program) Run(ctx context.Context, args []string) int {

@@ -48,6 +48,13 @@ func refusedf(format string, args ...any) error {
 	return &refusal{fmt.Errorf(format, args...)}
 }
 
+// waiting is what was entered and has no effect until somebody approves it.
+type waiting struct{ id, group string }
+
+func (w *waiting) Error() string {
+	return fmt.Sprintf("measurement/%s waits for approval: run keywright measurement approve %s --group %s", w.id, w.id, w.group)
+}
+
 // about says which reference an error is about.
 type about struct {
 	ref string
@@ -99,6 +106,7 @@ func exitCode(err error) int {
 		known *api.Error
 		gone  *errUnreachable
 		no    *refusal
+		wait  *waiting
 	)
 	switch {
 	case isUsage(err):
@@ -107,6 +115,8 @@ func exitCode(err error) int {
 		return exitOf(known.Code)
 	case errors.As(err, &gone):
 		return gone.code()
+	case errors.As(err, &wait):
+		return ExitWaiting
 	case errors.As(err, &no), errors.Is(err, audit.ErrTampered):
 		return ExitRefused
 	default:

@@ -109,32 +109,37 @@ func (p *Program) measurementApprove() *cobra.Command {
 
 func (p *Program) measurementCompute() *cobra.Command {
 	var (
-		uki, base string
-		submit    bool
+		uki, base, group string
+		submit           bool
 	)
 	c := &cobra.Command{
 		Use: "compute --uki FILE --base REF", Short: "Compute the measurement of a boot to come from its files",
 		Long: `Compute what machines will attest once they boot a unified kernel image: the
 claims that follow from the file replace those of the base, which is a machine
 (its last attested boot) or a measurement. With --submit it is entered and waits
-for keywright measurement approve; without, nothing is changed.`,
+for keywright measurement approve, which is exit code 6; without, nothing is
+changed.`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if uki == "" || base == "" {
 				return usagef("measurement compute wants --uki FILE and --base machine/NAME or measurement/ID")
+			}
+			if group != "" && !strings.HasPrefix(base, "measurement/") {
+				return usagef("--group goes with --base measurement/ID: a machine has its group")
 			}
 			files, err := predictUKI(uki)
 			if err != nil {
 				return err
 			}
 			if submit {
-				return p.submit(c.Context(), base, files)
+				return p.submit(c.Context(), base, group, files)
 			}
-			return p.compute(c.Context(), base, files)
+			return p.compute(c.Context(), base, group, files)
 		},
 	}
 	c.Flags().StringVar(&uki, "uki", "", "the unified kernel image")
 	c.Flags().StringVar(&base, "base", "", "machine/NAME or measurement/ID that the image will replace the boot of")
+	c.Flags().StringVar(&group, "group", "", "the group of the base, where several have that measurement")
 	c.Flags().BoolVar(&submit, "submit", false, "enter the measurement at the service")
 	return c
 }
@@ -156,16 +161,20 @@ func predictUKI(path string) (claims.Set, error) {
 	return set, nil
 }
 
-func (p *Program) submit(ctx context.Context, base string, files claims.Set) error {
+func (p *Program) submit(ctx context.Context, base, group string, files claims.Set) error {
 	m, err := call(ctx, p, func(ctx context.Context, o *api.OperatorClient) (api.Measurement, error) {
-		return o.SubmitMeasurement(ctx, api.SubmitMeasurement{Base: base, Files: files.Marshal()})
+		return o.SubmitMeasurement(ctx, api.SubmitMeasurement{Base: base, Group: group, Files: files.Marshal()})
 	})
 	if m, err = on(base, m, err); err != nil {
 		return err
 	}
-	return p.print(m, func(w io.Writer) {
+	err = p.print(m, func(w io.Writer) {
 		fmt.Fprintf(w, "measurement/%s is %s in group %s\n", m.ID, m.Status, m.Group)
 	})
+	if err == nil && m.Approved == nil {
+		return &waiting{m.ID, m.Group}
+	}
+	return err
 }
 
 // computed is what compute prints.
@@ -176,8 +185,8 @@ type computed struct {
 	Differences []api.Difference `json:"differences"`
 }
 
-func (p *Program) compute(ctx context.Context, base string, files claims.Set) error {
-	from, err := p.baseOf(ctx, base)
+func (p *Program) compute(ctx context.Context, base, group string, files claims.Set) error {
+	from, err := p.baseOf(ctx, base, group)
 	if err != nil {
 		return err
 	}
@@ -200,9 +209,9 @@ func (p *Program) compute(ctx context.Context, base string, files claims.Set) er
 	})
 }
 
-func (p *Program) baseOf(ctx context.Context, base string) (api.Measurement, error) {
+func (p *Program) baseOf(ctx context.Context, base, group string) (api.Measurement, error) {
 	if strings.HasPrefix(base, "measurement/") {
-		return p.measurement(ctx, base, "")
+		return p.measurement(ctx, base, group)
 	}
 	m, err := p.machine(ctx, base)
 	if err != nil {
