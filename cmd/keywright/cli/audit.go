@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -144,9 +145,18 @@ func (p *Program) verify(path, key string, heads []string) error {
 	defer f.Close()
 	report, verifyErr := audit.VerifyExport(bufio.NewReader(f), verifier, kept...)
 	if verifyErr != nil && !errors.Is(verifyErr, audit.ErrTampered) {
-		return verifyErr
+		return unverified(verifyErr)
 	}
 	return errors.Join(p.print(reportOf(report), func(w io.Writer) { writeReport(w, report, len(kept)) }), verifyErr)
+}
+
+// unverified is a refusal, unless the file itself cannot be read.
+func unverified(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return err
+	}
+	return &refusal{err}
 }
 
 // verified is a report in the form that --format json prints.
@@ -190,7 +200,7 @@ func readHeads(v *audit.Verifier, paths []string) ([]audit.Tree, error) {
 		}
 		tree, err := v.OpenHead(text)
 		if err != nil {
-			return nil, fmt.Errorf("reading the kept head %s: %w", path, err)
+			return nil, unverified(fmt.Errorf("reading the kept head %s: %w", path, err))
 		}
 		kept = append(kept, tree)
 	}
