@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"strings"
@@ -107,6 +108,7 @@ func exitCode(err error) int {
 		gone  *errUnreachable
 		no    *refusal
 		wait  *waiting
+		broke *errBrokenOff
 	)
 	switch {
 	case isUsage(err):
@@ -115,6 +117,8 @@ func exitCode(err error) int {
 		return exitOf(known.Code)
 	case errors.As(err, &gone):
 		return gone.code()
+	case errors.As(err, &broke):
+		return ExitUnavailable
 	case errors.As(err, &wait):
 		return ExitWaiting
 	case errors.As(err, &no), errors.Is(err, audit.ErrTampered):
@@ -138,11 +142,25 @@ func exitOf(code api.Code) int {
 	}
 }
 
-// reached turns a failure to connect into one that says what to do.
+// reached turns a failure to connect, or of the connection, into one that says
+// what to do.
 func reached(address string, err error) error {
 	var op *net.OpError
-	if errors.As(err, &op) {
+	isOp := errors.As(err, &op)
+	switch {
+	case isOp && op.Op == "dial":
 		return &errUnreachable{address, op.Err}
+	case isOp, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &errBrokenOff{address}
+	default:
+		return err
 	}
-	return err
+}
+
+// errBrokenOff means that a service was there and did not answer to the end.
+type errBrokenOff struct{ address string }
+
+func (e *errBrokenOff) Error() string {
+	return fmt.Sprintf("the service at %s went away before its answer was complete: "+
+		"if you asked for a change, look whether it was made", e.address)
 }
