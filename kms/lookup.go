@@ -48,7 +48,7 @@ func (s *Service) findMachine(ctx context.Context, ref string) (m *Machine, prop
 	}
 	switch {
 	case len(found) == 0:
-		return nil, false, fmt.Errorf("machine/%.128s: %w", name, ErrNotFound)
+		return nil, false, &NotFoundError{"machine", name}
 	case len(found) > 1:
 		return nil, false, usage("machine/%.128s names several machines: give the id, of which `keywright machine list` shows all", name)
 	case found[0].proposes(name):
@@ -94,7 +94,7 @@ func (s *Service) FindMeasurement(ctx context.Context, ref, group string) (*Meas
 		}
 	}
 	if match == nil {
-		return nil, fmt.Errorf("measurement/%s: %w", digest, ErrNotFound)
+		return nil, &NotFoundError{"measurement", digest}
 	}
 	return match, nil
 }

@@ -115,6 +115,7 @@ func failureOf(err error) *failure {
 		refusal *kms.Refusal
 		usage   *kms.UsageError
 		state   *kms.StateError
+		missing *kms.NotFoundError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -125,6 +126,8 @@ func failureOf(err error) *failure {
 		return failWith(api.CodeMalformed, usage.Text)
 	case errors.As(err, &state):
 		return failWith(api.CodeState, state.Text)
+	case errors.As(err, &missing):
+		return failWith(api.CodeNotFound, fmt.Sprintf("There is no such %s.", missing.Kind))
 	case errors.Is(err, kms.ErrNotFound):
 		return fail(api.CodeNotFound)
 	case errors.Is(err, kms.ErrExists):

@@ -28,7 +28,10 @@ func (p *Program) auditList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List the newest entries, newest first", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			list := everything(c.Context(), p, query, (*api.OperatorClient).AuditEntries)
+			if query.Limit < 1 || query.Limit > api.MaxPage {
+				return usagef("--limit is a number from 1 to %d", api.MaxPage)
+			}
+			list := everythingOf(c.Context(), p, query, (*api.OperatorClient).AuditEntries)
 			return printList(p, list, "TIME ACTOR ACTION OBJECT OUTCOME CODE COUNT", func(e api.AuditEntry) []string {
 				return []string{clock(e.Time), shorten(e.Actor), e.Action, dash(shorten(e.Object)), e.Outcome, dash(e.Code), fmt.Sprint(e.Count)}
 			})

@@ -73,10 +73,9 @@ func explain(err error) string {
 	text := err.Error()
 	if errors.As(err, &known) {
 		text = strings.TrimSuffix(known.Message, ".")
-		if known.Code == api.CodeNotFound {
-			text = "not found"
-		}
 		switch known.Code {
+		case api.CodeNotFound:
+			text = strings.ToLower(text) + hint(known)
 		case api.CodeUnavailable:
 			text = fmt.Sprintf("the service cannot do this now; its log says why, under request %s", known.Request)
 		case api.CodeInternal:
@@ -84,7 +83,7 @@ func explain(err error) string {
 		}
 	}
 	if errors.As(err, &on) {
-		text = on.ref + ": " + text + hint(on.ref, known)
+		text = on.ref + ": " + text
 	}
 	if isUsage(err) {
 		text += "; see keywright --help"
@@ -93,12 +92,13 @@ func explain(err error) string {
 }
 
 // hint says where to look for what was not found.
-func hint(ref string, e *api.Error) string {
-	if e == nil || e.Code != api.CodeNotFound {
-		return ""
+func hint(e *api.Error) string {
+	for _, kind := range []string{"machine", "measurement", "volume"} {
+		if e.Message == fmt.Sprintf("There is no such %s.", kind) {
+			return fmt.Sprintf("; keywright %s list shows what there is", kind)
+		}
 	}
-	kind, _, _ := strings.Cut(ref, "/")
-	return fmt.Sprintf("; keywright %s list shows what there is", kind)
+	return ""
 }
 
 // exitCode is the code that an error ends with.

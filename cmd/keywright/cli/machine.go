@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,9 @@ func (p *Program) machineList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List machines", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if !slices.Contains([]string{"", "pending", "active", "revoked"}, query.Status) {
+				return usagef("--status is pending, active or revoked")
+			}
 			machines := everything(c.Context(), p, query, (*api.OperatorClient).Machines)
 			return printList(p, machines, "NAME STATUS GROUP TIER ID LAST-RELEASE", func(m api.Machine) []string {
 				return []string{nameOf(m), m.Status, m.Group, m.Tier, short(m.ID), dash(when(m.LastRelease))}
