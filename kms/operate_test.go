@@ -229,8 +229,25 @@ func TestExplain(t *testing.T) {
 	refused(t, kms.ReasonRevoked, err)
 	x, err = f.Explain(t.Context(), "web-17")
 	require.NoError(t, err)
-	assert.Contains(t, x.Summary, "is revoked")
+	assert.Contains(t, x.Summary, "is revoked; it was revoked at 2026-01-02 03:04:05Z by uid/0: lost")
 	assert.NotEmpty(t, x.Advice)
+}
+
+// What can't be approved yet is not advised to be.
+func TestExplainUnfinishedEnrolment(t *testing.T) {
+	f := newFixture(t)
+	m := f.machine("web-17")
+	require.NoError(t, m.Complete(t.Context(), f.guest()))
+	x, err := f.Explain(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Contains(t, x.Advice, "keywright-unlock enroll")
+	m.Boot()
+	_, err = m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonPending, err)
+	x, err = f.Explain(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Contains(t, x.Advice, "keywright-unlock enroll")
+	assert.NotContains(t, x.Advice, "approve")
 }
 
 func TestUnprovenRefusalsAreCounted(t *testing.T) {

@@ -40,6 +40,10 @@ type MachineDetails struct {
 	// what an approval approves.
 	Expected         string `json:"expected,omitempty"`
 	ExpectedPlatform string `json:"expected_platform,omitempty"`
+	// Revoked, RevokedBy and RevokedReason are of a machine that is revoked.
+	Revoked       *time.Time `json:"revoked,omitempty"`
+	RevokedBy     string     `json:"revoked_by,omitempty"`
+	RevokedReason string     `json:"revoked_reason,omitempty"`
 }
 
 // ApproveMachine is the body of an approval.

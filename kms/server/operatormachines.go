@@ -123,6 +123,13 @@ func (o *operators) showMachine(ctx context.Context, m *kms.Machine, _ *RefInput
 	for i := range volumes {
 		details.Volumes = append(details.Volumes, volumeOf(&volumes[i]))
 	}
+	revocation, err := o.server.Service.Revocation(ctx, m)
+	if err != nil {
+		return api.MachineDetails{}, err
+	}
+	if revocation != nil {
+		details.Revoked, details.RevokedBy, details.RevokedReason = &revocation.Time, revocation.By, revocation.Reason
+	}
 	details.Measurements, err = o.measurementsOf(ctx, m)
 	return details, err
 }

@@ -83,6 +83,7 @@ func writeMachine(w io.Writer, m api.MachineDetails) {
 		"id and EK hash", m.ID, "EK vouched for by", m.EKTrust, "resets seen", fmt.Sprint(m.ResetCount),
 		"enrolled", clock(m.Created), "enrolment finished", map[bool]string{true: "yes", false: "no"}[m.Committed],
 		"approved", when(m.Approved), "approved by", m.ApprovedBy,
+		"revoked", when(m.Revoked), "revoked by", m.RevokedBy, "reason", m.RevokedReason,
 		"last release", when(m.LastRelease), "last refusal", when(m.LastRefusal),
 		"attested last", m.Attested, "expected next", m.Expected, "platform expected", m.ExpectedPlatform,
 	)
