@@ -16,6 +16,17 @@ import (
 // magic is how every database of SQLite begins (file format, section 1.3.1).
 const magic = "SQLite format 3\x00"
 
+var errEmpty = errors.New("it is empty")
+
+// inspectStore is inspect for a store that is opened: one that was just made is
+// empty.
+func inspectStore(path string) error {
+	if err := inspect(path); !errors.Is(err, errEmpty) {
+		return err
+	}
+	return nil
+}
+
 // inspect refuses a file that cannot be a store, in words that are not SQLite's.
 func inspect(path string) error {
 	// A pipe would be waited for.
@@ -37,11 +48,11 @@ func inspectOpen(f io.Reader, info fs.FileInfo) error {
 	case !info.Mode().IsRegular():
 		return errors.New("it is no regular file")
 	case info.Size() == 0:
-		return errors.New("it is empty")
+		return errEmpty
 	}
 	head := make([]byte, len(magic))
 	if _, err := io.ReadFull(f, head); err != nil || !bytes.Equal(head, []byte(magic)) {
-		return errors.New("it is not a keywright store, nor a backup of one")
+		return errors.New("it is not a database: no keywright store, nor a backup of one")
 	}
 	return nil
 }

@@ -83,6 +83,9 @@ func (s *Store) open(ctx context.Context, c Config) (err error) {
 	if err := makeFile(c.Path); err != nil {
 		return err
 	}
+	if err := inspectStore(c.Path); err != nil {
+		return err
+	}
 	if s.writer, err = openWriter(ctx, c); err != nil {
 		return err
 	}
