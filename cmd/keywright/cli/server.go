@@ -253,6 +253,9 @@ func (p *Program) restore(ctx context.Context, r sqlite.Restoration) error {
 		if replaced != "" {
 			fmt.Fprintf(w, "what it replaced is kept as %s\n", replaced)
 		}
+		if os.Geteuid() == 0 {
+			fmt.Fprintln(w, "it belongs to the owner of its folder: the service has to run as that user")
+		}
 		fmt.Fprint(w, afterRestore)
 	})
 }

@@ -93,6 +93,9 @@ type Restoration struct {
 // that is there: [kms.ErrExists]. What is replaced is kept beside the new one,
 // and its path returned; no later Restore touches it.
 //
+// Run by root, it gives what it makes to the owner of the store's folder, for
+// whom the service runs.
+//
 // Killed at any point, Restore has either changed nothing, or the next [Open]
 // completes it. The restored store has no challenge keys: the service makes a
 // new one, and no challenge made before is accepted.
@@ -110,6 +113,9 @@ func restore(ctx context.Context, r Restoration) (replaced string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	if err := adopt(lock.Name()); err != nil {
+		return "", err
+	}
 	if _, err := completeRestore(r.Path); err != nil {
 		return "", err
 	}
@@ -140,6 +146,9 @@ func prepareRestore(ctx context.Context, r Restoration) error {
 	partial := restoring + partialSuffix
 	if err := errors.Join(copyStore(ctx, db, partial), db.Close()); err != nil {
 		return errors.Join(damaged(err), removeDatabase(partial))
+	}
+	if err := adopt(partial); err != nil {
+		return errors.Join(err, removeDatabase(partial))
 	}
 	// From here on the restore takes place, whatever happens.
 	if err := os.Rename(partial, restoring); err != nil {
