@@ -2,19 +2,25 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"net"
 	"os"
 	"strings"
+	"syscall"
 
 	"keywright.dev/kms/api"
 )
 
-// socketPaths are where a service is looked for.
-func socketPaths() []string {
-	return []string{"./keywright-data/operator.sock", "/run/keywright/operator.sock"}
-}
+// The places where a service is looked for: in the current folder, which may be
+// anybody's, and where the unit has it, which is root's.
+const (
+	socketHere = "./keywright-data/operator.sock"
+	socketUnit = "/run/keywright/operator.sock"
+)
 
 // socket returns the operator socket's path.
-func (p *Program) socket() (string, error) {
+func (p *Program) socket(ctx context.Context) (string, error) {
 	address := p.address
 	if address == "" {
 		address = p.Env("KEYWRIGHT_ADDR")
@@ -22,13 +28,53 @@ func (p *Program) socket() (string, error) {
 	if address != "" {
 		return socketOf(address)
 	}
-	paths := socketPaths()
-	for _, path := range paths {
-		if _, err := os.Lstat(path); err == nil {
-			return path, nil
-		}
+	return p.look(ctx)
+}
+
+// look returns the first of the default sockets that can be trusted and where a
+// service answers; or why the first that is there is none.
+func (p *Program) look(ctx context.Context) (string, error) {
+	errHere := ownSocket(socketHere)
+	if errHere == nil {
+		errHere = answers(ctx, socketHere)
 	}
-	return "", &errUnreachable{strings.Join(paths, " or "), os.ErrNotExist}
+	if errHere == nil {
+		return socketHere, nil
+	}
+	errUnit := answers(ctx, socketUnit)
+	switch {
+	case errUnit == nil:
+		return socketUnit, nil
+	case !errors.Is(errHere, fs.ErrNotExist):
+		return "", errHere
+	case !errors.Is(errUnit, fs.ErrNotExist):
+		return "", errUnit
+	}
+	return "", &errUnreachable{socketHere + " or " + socketUnit, os.ErrNotExist}
+}
+
+// ownSocket refuses a socket that another user made: in the current folder it
+// would be that user who hears what this one says, and answers.
+func ownSocket(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return &errUnreachable{path, err}
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid != 0 && int(owner.Uid) != os.Geteuid() {
+		return refusedf("%s belongs to another user: if you mean that service, name it with --addr", path)
+	}
+	return nil
+}
+
+func answers(ctx context.Context, path string) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return reached(path, err)
+	}
+	_ = conn.Close() // nothing was said
+	return nil
 }
 
 func socketOf(address string) (string, error) {
@@ -42,7 +88,7 @@ func socketOf(address string) (string, error) {
 // call asks the service something.
 func call[T any](ctx context.Context, p *Program, ask func(context.Context, *api.OperatorClient) (T, error)) (T, error) {
 	var none T
-	path, err := p.socket()
+	path, err := p.socket(ctx)
 	if err != nil {
 		return none, err
 	}
