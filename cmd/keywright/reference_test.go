@@ -24,7 +24,6 @@ var update = flag.Bool("update", false, "write docs/reference/cli.md")
 func TestCommandReferenceIsCurrent(t *testing.T) {
 	p := &cli.Program{Version: "devel", Out: io.Discard, Err: io.Discard, Env: func(string) string { return "" }, Clock: time.Now}
 	root := p.Command()
-	root.InitDefaultCompletionCmd()
 	var page strings.Builder
 	page.WriteString("# The keywright command\n\n")
 	writeCommand(&page, root)

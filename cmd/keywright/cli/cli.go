@@ -87,6 +87,7 @@ tells the kind, the name alone will do, and so will the beginning of an id.
 		p.serverCommand(), p.machineCommand(), p.measurementCommand(), p.volumeCommand(), p.revokeCommand(),
 		p.auditCommand(), p.explainCommand(), p.statusCommand(), p.configCommand(), p.versionCommand(),
 	)
+	root.InitDefaultCompletionCmd()
 	refuseStray(root)
 	return root
 }
@@ -100,7 +101,11 @@ func refuseStray(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		refuseStray(sub)
 	}
-	if c.RunE != nil || !c.HasSubCommands() {
+	if !c.HasSubCommands() {
+		c.Args = usageArgs(c.Args)
+		return
+	}
+	if c.RunE != nil {
 		return
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -115,6 +120,19 @@ func refuseStray(c *cobra.Command) {
 		return usagef("%s", text)
 	}
 	c.Args = cobra.ArbitraryArgs
+}
+
+// usageArgs makes what a verb says of its arguments an error of usage.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if check == nil {
+			return nil
+		}
+		if err := check(c, args); err != nil {
+			return &usageError{err}
+		}
+		return nil
+	}
 }
 
 // usageError is a command line that cannot be meant.

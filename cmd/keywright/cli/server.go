@@ -8,7 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -34,6 +36,7 @@ func (p *Program) serverCommand() *cobra.Command {
 
 The first interrupt stops in order: nothing is admitted any more, requests in
 flight finish, the audit log is brought up to date. A second one ends at once.
+A hangup (SIGHUP) is ignored: the configuration is read at the start.
 
 --dev serves on loopback from a temporary folder that is removed at the end; no
 check is weaker.`,
@@ -100,6 +103,8 @@ func (p *Program) serve(ctx context.Context, flags serverFlags) error {
 		}
 		defer remove()
 	}
+	// A terminal that is gone, or a habit, is no reason to stop.
+	signal.Ignore(syscall.SIGHUP)
 	level, err := c.Log.SlogLevel()
 	if err != nil {
 		return err
