@@ -19,11 +19,16 @@ type OperatorClient struct{ c caller }
 // NewOperatorClient returns a client for the socket at path. It connects with
 // the first request.
 func NewOperatorClient(path string) *OperatorClient {
+	return NewOperatorClientOver(func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	})
+}
+
+// NewOperatorClientOver returns a client that connects as dial does.
+func NewOperatorClientOver(dial func(context.Context) (net.Conn, error)) *OperatorClient {
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", path)
-		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 	}
 	return &OperatorClient{newCaller("http://operator", transport, MaxAnswer)}
 }

@@ -7,9 +7,9 @@ import (
 	"net"
 	"os"
 	"strings"
-	"syscall"
 
 	"keywright.dev/kms/api"
+	"keywright.dev/kms/server"
 )
 
 // The places where a service is looked for: in the current folder, which may be
@@ -19,62 +19,72 @@ const (
 	socketUnit = "/run/keywright/operator.sock"
 )
 
-// socket returns the operator socket's path.
-func (p *Program) socket(ctx context.Context) (string, error) {
+// socket is where a service is.
+type socket struct {
+	path string
+	// found says that nobody named it, in a folder that may be anybody's: whoever
+	// listens there has to be known.
+	found bool
+}
+
+// socket returns the operator socket.
+func (p *Program) socket(ctx context.Context) (socket, error) {
 	address := p.address
 	if address == "" {
 		address = p.Env("KEYWRIGHT_ADDR")
 	}
 	if address != "" {
-		return socketOf(address)
+		path, err := socketOf(address)
+		return socket{path: path}, err
 	}
-	return p.look(ctx)
+	return look(ctx)
 }
 
-// look returns the first of the default sockets that can be trusted and where a
-// service answers; or why the first that is there is none.
-func (p *Program) look(ctx context.Context) (string, error) {
-	errHere := ownSocket(socketHere)
+// look returns the first of the default sockets where a service answers that can
+// be trusted; or why the first that is there is none.
+func look(ctx context.Context) (socket, error) {
+	here, unit := socket{path: socketHere, found: true}, socket{path: socketUnit}
+	errHere := here.answers(ctx)
 	if errHere == nil {
-		errHere = answers(ctx, socketHere)
+		return here, nil
 	}
-	if errHere == nil {
-		return socketHere, nil
-	}
-	errUnit := answers(ctx, socketUnit)
+	errUnit := unit.answers(ctx)
 	switch {
 	case errUnit == nil:
-		return socketUnit, nil
+		return unit, nil
 	case !errors.Is(errHere, fs.ErrNotExist):
-		return "", errHere
+		return here, errHere
 	case !errors.Is(errUnit, fs.ErrNotExist):
-		return "", errUnit
+		return unit, errUnit
 	}
-	return "", &errUnreachable{socketHere + " or " + socketUnit, os.ErrNotExist}
+	return socket{}, &errUnreachable{socketHere + " or " + socketUnit, os.ErrNotExist}
 }
 
-// ownSocket refuses a socket that another user made: in the current folder it
-// would be that user who hears what this one says, and answers.
-func ownSocket(path string) error {
-	info, err := os.Stat(path)
+func (s socket) answers(ctx context.Context) error {
+	conn, err := s.dial(ctx)
 	if err != nil {
-		return &errUnreachable{path, err}
-	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || owner.Uid != 0 && int(owner.Uid) != os.Geteuid() {
-		return refusedf("%s belongs to another user: if you mean that service, name it with --addr", path)
-	}
-	return nil
-}
-
-func answers(ctx context.Context, path string) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
-		return reached(path, err)
+		return reached(s.path, err)
 	}
 	_ = conn.Close() // nothing was said
 	return nil
+}
+
+// dial connects. Where another user listens, that user would hear what is asked,
+// and answer.
+func (s socket) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", s.path)
+	if err != nil || !s.found {
+		return conn, err
+	}
+	peer, err := server.PeerOf(conn)
+	if err == nil && peer.UID != 0 && peer.UID != os.Geteuid() {
+		err = refusedf("%s is another user's (uid %d): if you mean that service, name it with --addr", s.path, peer.UID)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 func socketOf(address string) (string, error) {
@@ -88,15 +98,15 @@ func socketOf(address string) (string, error) {
 // call asks the service something.
 func call[T any](ctx context.Context, p *Program, ask func(context.Context, *api.OperatorClient) (T, error)) (T, error) {
 	var none T
-	path, err := p.socket(ctx)
+	at, err := p.socket(ctx)
 	if err != nil {
 		return none, err
 	}
-	client := api.NewOperatorClient(path)
+	client := api.NewOperatorClientOver(at.dial)
 	defer client.Close()
 	answer, err := ask(ctx, client)
 	if err != nil {
-		return none, reached(path, err)
+		return none, reached(at.path, err)
 	}
 	return answer, nil
 }
