@@ -50,12 +50,12 @@ type Approved struct {
 // ApproveMachine makes a pending machine active, and approves the boot and the
 // platform announced for it. On an active machine it approves the named
 // measurement and platform.
-func (s *Service) ApproveMachine(ctx context.Context, actor audit.Actor, ref string, a Approval) (*Approved, error) {
+func (s *Service) ApproveMachine(ctx context.Context, by Operator, ref string, a Approval) (*Approved, error) {
 	found, err := s.FindMachine(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.prepareApproval(ctx, actor, found, a)
+	p, err := s.prepareApproval(ctx, by, found, a)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (s *Service) ApproveMachine(ctx context.Context, actor audit.Actor, ref str
 		Machine: found.ID, Name: p.name, Group: p.group,
 		Measurements: [][32]byte{p.measurement.Digest}, Platform: &p.platform,
 	}
-	if err := s.Store.Transact(ctx, key, p.decide); err != nil {
+	if err := s.change(ctx, by, key, p.decide); err != nil {
 		return nil, fmt.Errorf("approving machine/%s: %w", found.ID, err)
 	}
 	return &Approved{p.approved, p.measurement.Digest, p.platform}, nil
@@ -72,7 +72,7 @@ func (s *Service) ApproveMachine(ctx context.Context, actor audit.Actor, ref str
 // approving is one approval under way.
 type approving struct {
 	service     *Service
-	actor       audit.Actor
+	by          Operator
 	approval    Approval
 	name, group string
 	measurement *Measurement
@@ -84,9 +84,9 @@ type approving struct {
 	approved                     *Machine
 }
 
-func (s *Service) prepareApproval(ctx context.Context, actor audit.Actor, m *Machine, a Approval) (*approving, error) {
+func (s *Service) prepareApproval(ctx context.Context, by Operator, m *Machine, a Approval) (*approving, error) {
 	p := &approving{
-		service: s, actor: actor, approval: a, name: a.Name, group: a.Group,
+		service: s, by: by, approval: a, name: a.Name, group: a.Group,
 		platform: m.ExpectedPlatform, announced: m.Expected, announcedPlatform: m.ExpectedPlatform,
 	}
 	if p.name == "" {
@@ -130,7 +130,7 @@ func (p *approving) findMeasurement(ctx context.Context, m *Machine) (err error)
 	case p.approval.Measurement != "":
 		p.measurement, err = p.service.findForGroup(ctx, p.approval.Measurement, p.group)
 	case m.Expected == [32]byte{}:
-		err = usage("machine/%s has not finished its enrolment: run keywright-unlock enroll on it again", m.ID)
+		err = disallow("machine/%s has not finished its enrolment: run keywright-unlock enroll on it again", m.ID)
 	default:
 		p.measurement, err = p.service.FindMeasurement(ctx, hexDigest(m.Expected), m.Group)
 	}
@@ -154,16 +154,16 @@ func (p *approving) decide(state State) (Outcome, error) {
 	updated := *m
 	updated.Name, updated.Group = p.name, p.group
 	if m.Status == MachinePending {
-		updated.Status, updated.Approved, updated.ApprovedBy = MachineActive, now, p.actor.ID
+		updated.Status, updated.Approved, updated.ApprovedBy = MachineActive, now, p.by.ID
 	}
 	updated.ExpectedPlatform = p.platform
 	platform := *state.Platform
 	platform.Approved = true
 	out := Outcome{
 		Machine: &updated, Platforms: []Platform{platform}, Volumes: closeResumes(state.Volumes),
-		Measurements: []Measurement{p.measurement.approvedIn(p.group, p.actor, now)},
+		Measurements: []Measurement{p.measurement.approvedIn(p.group, p.by, now)},
 	}
-	d := draft{action: ActionApprove, machine: m.ID, object: machineObject(m.ID), actor: p.actor}
+	d := p.by.draft(ActionApprove, m.ID, machineObject(m.ID))
 	d.fact("status", string(m.Status), string(updated.Status))
 	d.fact("name", m.Name, updated.Name)
 	d.fact("group", m.Group, updated.Group)
@@ -181,19 +181,19 @@ func (p *approving) check(state *State) error {
 	case m == nil:
 		return ErrNotFound
 	case m.Status == MachineRevoked:
-		return usage("it is revoked")
+		return disallow("it is revoked")
 	case !m.Committed:
-		return usage("it has not finished its enrolment: run keywright-unlock enroll on it again")
+		return disallow("it has not finished its enrolment: run keywright-unlock enroll on it again")
 	case m.Expected != p.announced:
-		return usage("it announced another measurement meanwhile: look at it again with `keywright machine show`")
+		return disallow("it announced another measurement meanwhile: look at it again with `keywright machine show`")
 	case m.ExpectedPlatform != p.announcedPlatform:
-		return usage("it announced another platform meanwhile: look at it again with `keywright machine show`")
+		return disallow("it announced another platform meanwhile: look at it again with `keywright machine show`")
 	case state.NameHolder != "" && state.NameHolder != m.ID:
-		return usage("another machine has the name: choose another with --name")
+		return disallow("another machine has the name: choose another with --name")
 	case state.Platform == nil:
-		return usage("no platform set with that digest was seen on it")
+		return disallow("no platform set with that digest was seen on it")
 	case p.tier == claims.Identity && !p.approval.AllowUnmeasured:
-		return usage("its boot is not measured (tier identity), so that any system on it would get the keys: if you want that, give --allow-unmeasured, and have a policy in the place of forbid-identity-tier that allows it")
+		return disallow("its boot is not measured (tier identity), so that any system on it would get the keys: if you want that, give --allow-unmeasured, and have a policy in the place of forbid-identity-tier that allows it")
 	default:
 		return p.checkEK(m)
 	}
@@ -212,16 +212,16 @@ func (p *approving) checkEK(m *Machine) error {
 		return usage("--ek-hash is not 64 hexadecimal digits")
 	}
 	if hexDigest(digest) != m.ID {
-		return usage("its EK hash is %s, not the one given: this is not the machine you meant, or its TPM was exchanged", m.ID)
+		return disallow("its EK hash is %s, not the one given: this is not the machine you meant, or its TPM was exchanged", m.ID)
 	}
 	return nil
 }
 
 // approvedIn returns the measurement as approved in a group.
-func (m *Measurement) approvedIn(group string, actor audit.Actor, now time.Time) Measurement {
+func (m *Measurement) approvedIn(group string, by Operator, now time.Time) Measurement {
 	row := *m
 	row.Group = group
-	row.Status, row.Approved, row.ApprovedBy = MeasurementApproved, now, actor.ID
+	row.Status, row.Approved, row.ApprovedBy = MeasurementApproved, now, by.ID
 	return row
 }
 

@@ -1,6 +1,25 @@
 package kms
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
+
+// NotFoundError is an [ErrNotFound] that says of what kind the thing was to be:
+// machine, measurement or volume.
+type NotFoundError struct {
+	Kind string
+	// Ref is what it was looked for by.
+	Ref string
+}
+
+// Error returns "machine/web-17: not found".
+func (e *NotFoundError) Error() string {
+	return fmt.Sprintf("%s/%.128s: %v", e.Kind, e.Ref, ErrNotFound)
+}
+
+// Unwrap returns [ErrNotFound].
+func (e *NotFoundError) Unwrap() error { return ErrNotFound }
 
 var (
 	// ErrNotFound means that no row has that key.

@@ -46,7 +46,14 @@ func (s *Service) Explain(ctx context.Context, ref string) (*Explanation, error)
 			break
 		}
 	}
+	revoked, err := s.Revocation(ctx, m)
+	if err != nil {
+		return nil, err
+	}
 	x.tell()
+	if revoked != nil {
+		x.Summary += "; " + revoked.String()
+	}
 	return x, nil
 }
 
@@ -71,8 +78,8 @@ func (x *Explanation) tell() {
 		x.Summary = fmt.Sprintf("machine/%s received its keys at %s", name, x.Last.Time.UTC().Format("2006-01-02 15:04:05Z"))
 	default:
 		x.Summary = fmt.Sprintf("machine/%s is %s; its last act was %s", name, x.Machine.Status, x.Last.Action)
-		if x.Machine.Status == MachinePending && x.Machine.Committed {
-			x.Advice = approveAdvice(name)
+		if x.Machine.Status == MachinePending {
+			x.Advice = x.pendingAdvice(name)
 		}
 	}
 }
@@ -93,7 +100,7 @@ func (x *Explanation) detail() string {
 func (x *Explanation) advice(name string) string {
 	switch Reason(x.Last.Code) {
 	case ReasonPending:
-		return approveAdvice(name)
+		return x.pendingAdvice(name)
 	case ReasonMeasurement:
 		return fmt.Sprintf("if you made this change: keywright measurement approve %s --group %s", x.is("measurement"), x.Machine.Group)
 	case ReasonPlatform:
@@ -118,14 +125,17 @@ func (x *Explanation) advice(name string) string {
 
 // is returns what a fact of the last entry is now.
 func (x *Explanation) is(name string) string {
-	for _, f := range x.Last.Facts {
-		if f.Name == name {
-			return f.Is
-		}
-	}
-	return ""
+	return factOf(*x.Last, name).Is
 }
 
-func approveAdvice(name string) string {
-	return fmt.Sprintf("compare the EK hash with the hypervisor's, then: keywright machine approve %s --ek-hash HASH", name)
+// pendingAdvice is about a machine that waits, or waited when it was refused.
+func (x *Explanation) pendingAdvice(name string) string {
+	switch {
+	case x.Machine.Status != MachinePending:
+		return ""
+	case !x.Machine.Committed:
+		return "its enrolment is not finished: run keywright-unlock enroll on it again"
+	default:
+		return fmt.Sprintf("compare the EK hash with the hypervisor's, then: keywright machine approve %s --ek-hash HASH", name)
+	}
 }

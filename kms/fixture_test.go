@@ -101,7 +101,9 @@ func (f *fixture) service() *kms.Service {
 	return service
 }
 
-func operator() audit.Actor { return audit.Actor{Kind: audit.ActorOperator, ID: "uid/0"} }
+func operator() kms.Operator {
+	return kms.Operator{Actor: audit.Actor{Kind: audit.ActorOperator, ID: "uid/0"}}
+}
 
 // log returns a recorded boot of OVMF and a UKI.
 func recordedBoot(t *testing.T, name string) *sim.Log {

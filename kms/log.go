@@ -41,16 +41,17 @@ func (s *Service) extend(head []byte, hashes audit.HashReader, leaves []audit.Ha
 	return Sequenced{Appended: appended, Head: next}, nil
 }
 
-// Record enters an act of the service or of an operator that changes no row of
-// the domain, such as a start or an export.
-func (s *Service) Record(ctx context.Context, actor audit.Actor, action, object string, facts ...audit.Fact) error {
-	return s.record(ctx, draft{action: action, object: object, actor: actor, facts: facts}, audit.Done, nil)
+// Record enters an act of an operator that changes no row of the domain, such as
+// an export.
+func (s *Service) Record(ctx context.Context, by Operator, action, object string, outcome audit.Outcome, facts ...audit.Fact) error {
+	d := by.draft(action, "", object)
+	d.facts = facts
+	return s.record(ctx, d, outcome, nil)
 }
 
 // RecordDenied enters an operator's request that policy refused.
-func (s *Service) RecordDenied(ctx context.Context, actor audit.Actor, action, object string, policies []string) error {
-	d := draft{action: action, object: object, actor: actor, policies: policies}
-	return s.record(ctx, d, audit.Refused, refuse(ReasonPolicy, "no policy permits it"))
+func (s *Service) RecordDenied(ctx context.Context, by Operator, action, object string) error {
+	return s.record(ctx, by.draft(action, "", object), audit.Refused, refuse(ReasonPolicy, "no policy permits it"))
 }
 
 func (s *Service) record(ctx context.Context, d draft, outcome audit.Outcome, refusal *Refusal) error {

@@ -10,17 +10,17 @@ import (
 )
 
 // RenameMachine gives an approved machine another unique name.
-func (s *Service) RenameMachine(ctx context.Context, actor audit.Actor, ref, name string) (*Machine, error) {
+func (s *Service) RenameMachine(ctx context.Context, by Operator, ref, name string) (*Machine, error) {
 	if !validMachineName(name) {
 		return nil, usageName()
 	}
-	return s.changeMachine(ctx, actor, ref, Key{Name: name}, ActionRename, func(state *State, d *draft) (Machine, error) {
+	return s.changeMachine(ctx, by, ref, Key{Name: name}, ActionRename, func(state *State, d *draft) (Machine, error) {
 		m := *state.Machine
 		if m.Name == "" {
-			return m, usage("it has no name yet: give it one with `keywright machine approve --name`")
+			return m, disallow("it has no name yet: give it one with `keywright machine approve --name`")
 		}
 		if state.NameHolder != "" && state.NameHolder != m.ID {
-			return m, usage("another machine has the name")
+			return m, disallow("another machine has the name")
 		}
 		d.fact("name", m.Name, name)
 		m.Name = name
@@ -31,9 +31,9 @@ func (s *Service) RenameMachine(ctx context.Context, actor audit.Actor, ref, nam
 // RevokeMachine denies a machine every key from this transaction on. It
 // returns the volumes whose secrets the machine may have kept from before: all,
 // for the enrolment delivered them.
-func (s *Service) RevokeMachine(ctx context.Context, actor audit.Actor, ref, reason string) (*Machine, []Volume, error) {
+func (s *Service) RevokeMachine(ctx context.Context, by Operator, ref, reason string) (*Machine, []Volume, error) {
 	var opens []Volume
-	m, err := s.changeMachine(ctx, actor, ref, Key{}, ActionRevoke, func(state *State, d *draft) (Machine, error) {
+	m, err := s.changeMachine(ctx, by, ref, Key{}, ActionRevoke, func(state *State, d *draft) (Machine, error) {
 		m := *state.Machine
 		opens = state.Volumes
 		d.fact("status", string(m.Status), string(MachineRevoked))
@@ -45,20 +45,20 @@ func (s *Service) RevokeMachine(ctx context.Context, actor audit.Actor, ref, rea
 }
 
 // changeMachine is a change of one machine's row with its audit entry.
-func (s *Service) changeMachine(ctx context.Context, actor audit.Actor, ref string, key Key, action string,
+func (s *Service) changeMachine(ctx context.Context, by Operator, ref string, key Key, action string,
 	change func(*State, *draft) (Machine, error),
 ) (*Machine, error) {
-	found, err := s.FindMachine(ctx, ref)
+	found, err := s.FindNamed(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	key.Machine = found.ID
 	var changed Machine
-	err = s.Store.Transact(ctx, key, func(state State) (Outcome, error) {
+	err = s.change(ctx, by, key, func(state State) (Outcome, error) {
 		if state.Machine == nil {
 			return Outcome{}, ErrNotFound
 		}
-		d := draft{action: action, machine: found.ID, object: machineObject(found.ID), actor: actor}
+		d := by.draft(action, found.ID, machineObject(found.ID))
 		var err error
 		if changed, err = change(&state, &d); err != nil {
 			return Outcome{}, err
@@ -73,7 +73,7 @@ func (s *Service) changeMachine(ctx context.Context, actor audit.Actor, ref stri
 
 // ApproveMeasurement lets the machines of a group boot with a measurement that
 // is known already, in this group or another.
-func (s *Service) ApproveMeasurement(ctx context.Context, actor audit.Actor, ref, group string) (*Measurement, error) {
+func (s *Service) ApproveMeasurement(ctx context.Context, by Operator, ref, group string) (*Measurement, error) {
 	found, err := s.findForGroup(ctx, ref, group)
 	if err != nil {
 		return nil, err
@@ -84,8 +84,8 @@ func (s *Service) ApproveMeasurement(ctx context.Context, actor audit.Actor, ref
 	if !validGroup(group) {
 		return nil, usageGroup()
 	}
-	row := found.approvedIn(group, actor, s.Clock())
-	return s.enterMeasurement(ctx, actor, ActionApproveMeasurement, row)
+	row := found.approvedIn(group, by, s.Clock())
+	return s.enterMeasurement(ctx, by, ActionApproveMeasurement, row)
 }
 
 // findForGroup prefers the row of the group and else takes any: the digest
@@ -108,10 +108,10 @@ func (s *Service) findForGroup(ctx context.Context, ref, group string) (*Measure
 }
 
 // SubmitMeasurement enters the measurement that a boot file leads to on
-// machines like the base, which is machine/NAME or measurement/DIGEST. It waits
-// for approval.
-func (s *Service) SubmitMeasurement(ctx context.Context, actor audit.Actor, base string, files []byte) (*Measurement, error) {
-	from, err := s.baseOf(ctx, base)
+// machines like the base, which is machine/NAME or measurement/DIGEST; group is
+// needed where several have that measurement. It waits for approval.
+func (s *Service) SubmitMeasurement(ctx context.Context, by Operator, base, group string, files []byte) (*Measurement, error) {
+	from, err := s.baseOf(ctx, base, group)
 	if err != nil {
 		return nil, err
 	}
@@ -125,37 +125,37 @@ func (s *Service) SubmitMeasurement(ctx context.Context, actor audit.Actor, base
 	}
 	next, err := claims.Successor(baseSet, fileSet)
 	if err != nil {
-		return nil, usage("%v", err)
+		return nil, disallow("%v", err)
 	}
 	row := Measurement{
 		Digest: next.Digest(), Group: from.Group, Claims: next.Marshal(),
 		CommandLine: commandLineOfFiles(next, fileSet), Status: MeasurementSeen, Source: SourceOperator, Machine: from.Machine, Created: s.Clock(),
 	}
-	return s.enterMeasurement(ctx, actor, ActionSubmitMeasurement, row)
+	return s.enterMeasurement(ctx, by, ActionSubmitMeasurement, row)
 }
 
 // baseOf finds what a prediction is laid over: a machine's last attested boot,
 // or a measurement.
-func (s *Service) baseOf(ctx context.Context, base string) (*Measurement, error) {
+func (s *Service) baseOf(ctx context.Context, base, group string) (*Measurement, error) {
 	if ref := trimKind("measurement", base); ref != base {
-		return s.FindMeasurement(ctx, ref, "")
+		return s.FindMeasurement(ctx, ref, group)
 	}
-	m, err := s.FindMachine(ctx, base)
+	m, err := s.FindNamed(ctx, base)
 	if err != nil {
 		return nil, err
 	}
 	if m.Measurement == ([32]byte{}) {
-		return nil, usage("machine/%s has attested no boot yet", m.ID)
+		return nil, disallow("machine/%s has attested no boot yet", m.ID)
 	}
 	return s.FindMeasurement(ctx, hexDigest(m.Measurement), m.Group)
 }
 
 // enterMeasurement writes a measurement with its audit entry. One that is
 // approved already stays so.
-func (s *Service) enterMeasurement(ctx context.Context, actor audit.Actor, action string, row Measurement) (*Measurement, error) {
+func (s *Service) enterMeasurement(ctx context.Context, by Operator, action string, row Measurement) (*Measurement, error) {
 	key := Key{Group: row.Group, Measurements: [][32]byte{row.Digest}}
 	result := row
-	err := s.Store.Transact(ctx, key, func(state State) (Outcome, error) {
+	err := s.change(ctx, by, key, func(state State) (Outcome, error) {
 		was := ""
 		result = row
 		if len(state.Measurements) == 1 {
@@ -164,7 +164,7 @@ func (s *Service) enterMeasurement(ctx context.Context, actor audit.Actor, actio
 				result = state.Measurements[0]
 			}
 		}
-		d := draft{action: action, object: "measurement/" + hexDigest(row.Digest), actor: actor}
+		d := by.draft(action, "", "measurement/"+hexDigest(row.Digest))
 		d.fact("group", "", row.Group)
 		d.fact("status", was, string(result.Status))
 		return s.entered(Outcome{Measurements: []Measurement{result}}, d, audit.Done, nil)

@@ -140,7 +140,7 @@ func TestRename(t *testing.T) {
 
 	pending := f.machine("web-20")
 	require.NoError(t, pending.Enroll(t.Context(), f.guest()))
-	_, err = f.RenameMachine(t.Context(), operator(), "web-20", "web-21")
+	_, err = f.RenameMachine(t.Context(), operator(), pending.TPM.Machine(), "web-21")
 	require.ErrorContains(t, err, "no name yet")
 }
 
@@ -148,17 +148,17 @@ func TestPredictedBootIsApprovedBeforeItHappens(t *testing.T) {
 	f := newFixture(t)
 	m := f.active("web-17")
 	files := filesOf(t, "next kernel")
-	row, err := f.SubmitMeasurement(t.Context(), operator(), "machine/web-17", files)
+	row, err := f.SubmitMeasurement(t.Context(), operator(), "machine/web-17", "", files)
 	require.NoError(t, err)
 	assert.Equal(t, kms.MeasurementSeen, row.Status)
-	again, err := f.SubmitMeasurement(t.Context(), operator(), "measurement/"+hexOf(measurementOf(t, f, m)), files)
+	again, err := f.SubmitMeasurement(t.Context(), operator(), "measurement/"+hexOf(measurementOf(t, f, m)), "", files)
 	require.NoError(t, err)
 	assert.Equal(t, row.Digest, again.Digest)
 
 	approved, err := f.ApproveMeasurement(t.Context(), operator(), hexOf(row.Digest)[:16], "")
 	require.NoError(t, err)
 	assert.Equal(t, kms.MeasurementApproved, approved.Status)
-	once, err := f.SubmitMeasurement(t.Context(), operator(), "web-17", files)
+	once, err := f.SubmitMeasurement(t.Context(), operator(), "web-17", "", files)
 	require.NoError(t, err)
 	assert.Equal(t, kms.MeasurementApproved, once.Status, "a submission takes no approval back")
 
@@ -168,9 +168,9 @@ func TestPredictedBootIsApprovedBeforeItHappens(t *testing.T) {
 	_, err = f.FindMeasurement(t.Context(), hexOf(row.Digest), "")
 	require.ErrorContains(t, err, "several groups")
 
-	_, err = f.SubmitMeasurement(t.Context(), operator(), "web-17", []byte("no claims"))
+	_, err = f.SubmitMeasurement(t.Context(), operator(), "web-17", "", []byte("no claims"))
 	require.ErrorContains(t, err, "canonical form")
-	_, err = f.SubmitMeasurement(t.Context(), operator(), "web-99", files)
+	_, err = f.SubmitMeasurement(t.Context(), operator(), "web-99", "", files)
 	require.ErrorIs(t, err, kms.ErrNotFound)
 }
 
@@ -205,7 +205,7 @@ func TestExplain(t *testing.T) {
 	refused(t, kms.ReasonRevoked, err)
 	x, err = f.Explain(t.Context(), "web-17")
 	require.NoError(t, err)
-	assert.Contains(t, x.Summary, "is revoked")
+	assert.Contains(t, x.Summary, "is revoked; it was revoked at 2026-01-02 03:04:05Z by uid/0: lost")
 	assert.NotEmpty(t, x.Advice)
 }
 
@@ -361,12 +361,12 @@ func TestCommandLineIsBelievedWhereItsDigestWasMeasured(t *testing.T) {
 		require.NoError(t, err)
 		return set.Marshal()
 	}
-	row, err := f.SubmitMeasurement(t.Context(), operator(), "web-17", with("quiet", "quiet"))
+	row, err := f.SubmitMeasurement(t.Context(), operator(), "web-17", "", with("quiet", "quiet"))
 	require.NoError(t, err)
 	found, err := f.FindMeasurement(t.Context(), hexOf(row.Digest), "")
 	require.NoError(t, err)
 	assert.Equal(t, "quiet", found.CommandLine)
-	row, err = f.SubmitMeasurement(t.Context(), operator(), "web-17", with("quiet init=/bin/sh", "quiet"))
+	row, err = f.SubmitMeasurement(t.Context(), operator(), "web-17", "", with("quiet init=/bin/sh", "quiet"))
 	require.NoError(t, err)
 	assert.Empty(t, row.CommandLine)
 }

@@ -82,6 +82,19 @@ type UsageError struct {
 // Error returns the text.
 func (e *UsageError) Error() string { return e.Text }
 
+// StateError is an operator's request that what is there does not allow, such
+// as the approval of a machine that is revoked; the text says what to do instead.
+type StateError struct {
+	Text string
+}
+
+// Error returns the text.
+func (e *StateError) Error() string { return e.Text }
+
+func disallow(format string, args ...any) *StateError {
+	return &StateError{fmt.Sprintf(format, args...)}
+}
+
 func usage(format string, args ...any) *UsageError {
 	return &UsageError{fmt.Sprintf(format, args...)}
 }

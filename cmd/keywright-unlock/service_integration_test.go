@@ -191,4 +191,6 @@ func startProxy(t *testing.T, url string, change func(path string, body []byte) 
 	return proxy.URL
 }
 
-func operator() audit.Actor { return audit.Actor{Kind: audit.ActorOperator, ID: "uid/0"} }
+func operator() kms.Operator {
+	return kms.Operator{Actor: audit.Actor{Kind: audit.ActorOperator, ID: "uid/0"}}
+}

@@ -24,7 +24,6 @@ var update = flag.Bool("update", false, "write docs/reference/cli.md")
 func TestCommandReferenceIsCurrent(t *testing.T) {
 	p := &cli.Program{Version: "devel", Out: io.Discard, Err: io.Discard, Env: func(string) string { return "" }, Clock: time.Now}
 	root := p.Command()
-	root.InitDefaultCompletionCmd()
 	var page strings.Builder
 	page.WriteString("# The keywright command\n\n")
 	writeCommand(&page, root)
@@ -58,7 +57,11 @@ func writeFlags(page *strings.Builder, flags *pflag.FlagSet) {
 			return
 		}
 		kind, usage := pflag.UnquoteUsage(f)
-		lines = append(lines, fmt.Sprintf("- `--%s`: %s", strings.TrimSpace(f.Name+" "+kind), usage))
+		name := "--" + f.Name
+		if f.Shorthand != "" {
+			name = "-" + f.Shorthand + ", " + name
+		}
+		lines = append(lines, fmt.Sprintf("- `%s`: %s", strings.TrimSpace(name+" "+kind), usage))
 	})
 	if len(lines) > 0 {
 		fmt.Fprintf(page, "%s\n\n", strings.Join(lines, "\n"))

@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	logs, err := filepath.Abs(filepath.Join("..", "..", "kms", "attest", "testdata", "eventlogs"))
 	require.NoError(t, err)
+	image, err := filepath.Abs(filepath.Join("testdata", "next.efi"))
+	require.NoError(t, err)
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"), RequireUniqueNames: true, RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
@@ -35,6 +37,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("D", dir)
+			env.Setenv("UKI", image)
 			env.Setenv("TMPDIR", dir)
 			env.Values["fleet"] = &fleet{logs: logs, machines: make(map[string]*sim.Machine)}
 			return nil

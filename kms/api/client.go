@@ -27,6 +27,8 @@ type caller struct {
 	http *http.Client
 	// limit bounds what is read of an answer.
 	limit int64
+	// query is added to what changes something.
+	query string
 }
 
 func newCaller(base string, transport *http.Transport, limit int64) caller {
@@ -48,7 +50,7 @@ func post[Answer any](ctx context.Context, c caller, path string, body any) (Ans
 	if err != nil {
 		return none, err
 	}
-	return exchangeJSON[Answer](ctx, c, http.MethodPost, path, encoded)
+	return exchangeJSON[Answer](ctx, c, http.MethodPost, path+c.query, encoded)
 }
 
 // get reads the answer to a query.

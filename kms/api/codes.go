@@ -53,83 +53,69 @@ const (
 	CodeServiceKey  Code = "service_key"
 	CodeConflict    Code = "conflict"
 	CodeForbidden   Code = "forbidden"
+	CodeState       Code = "state"
+	CodeFile        Code = "file"
 	CodeUnavailable Code = "unavailable"
 	CodeInternal    Code = "internal"
 )
 
+// numbered is a code with its number, which never changes.
+type numbered struct {
+	code   Code
+	number int
+}
+
+// numbers returns every code, in the order of their numbers.
+func numbers() []numbered {
+	return []numbered{
+		{CodeMalformed, 1001},
+		{CodeTooLarge, 1002},
+		{CodeNotFound, 1003},
+		{CodeMethod, 1004},
+		{CodeMediaType, 1005},
+		{CodeRate, 1101},
+		{CodeBusy, 1102},
+		{CodeTimeout, 1103},
+		{CodeChallenge, 1201},
+		{CodeQuote, 1202},
+		{CodeMeasurement, 1203},
+		{CodePlatform, 1204},
+		{CodeEventLog, 1205},
+		{CodeMachine, 1206},
+		{CodePending, 1207},
+		{CodeRevoked, 1208},
+		{CodeCounters, 1209},
+		{CodeReleased, 1210},
+		{CodeVolume, 1211},
+		{CodePolicy, 1212},
+		{CodeEnrolled, 1213},
+		{CodeCredential, 1214},
+		{CodeKeys, 1215},
+		{CodeServiceKey, 1216},
+		{CodeConflict, 1301},
+		{CodeForbidden, 1302},
+		{CodeState, 1303},
+		{CodeFile, 1304},
+		{CodeUnavailable, 1501},
+		{CodeInternal, 1502},
+	}
+}
+
 // Codes returns every code of this package, in the order of their numbers.
 func Codes() []Code {
-	return []Code{
-		CodeMalformed, CodeTooLarge, CodeNotFound, CodeMethod, CodeMediaType,
-		CodeRate, CodeBusy, CodeTimeout,
-		CodeChallenge, CodeQuote, CodeMeasurement, CodePlatform, CodeEventLog, CodeMachine,
-		CodePending, CodeRevoked, CodeCounters, CodeReleased, CodeVolume, CodePolicy,
-		CodeEnrolled, CodeCredential, CodeKeys, CodeServiceKey,
-		CodeConflict, CodeForbidden,
-		CodeUnavailable, CodeInternal,
+	var codes []Code
+	for _, n := range numbers() {
+		codes = append(codes, n.code)
 	}
+	return codes
 }
 
 // Number returns the number of a code; 0 for one that is not of this package.
 func (c Code) Number() int {
-	switch c {
-	case CodeMalformed:
-		return 1001
-	case CodeTooLarge:
-		return 1002
-	case CodeNotFound:
-		return 1003
-	case CodeMethod:
-		return 1004
-	case CodeMediaType:
-		return 1005
-	case CodeRate:
-		return 1101
-	case CodeBusy:
-		return 1102
-	case CodeTimeout:
-		return 1103
-	case CodeChallenge:
-		return 1201
-	case CodeQuote:
-		return 1202
-	case CodeMeasurement:
-		return 1203
-	case CodePlatform:
-		return 1204
-	case CodeEventLog:
-		return 1205
-	case CodeMachine:
-		return 1206
-	case CodePending:
-		return 1207
-	case CodeRevoked:
-		return 1208
-	case CodeCounters:
-		return 1209
-	case CodeReleased:
-		return 1210
-	case CodeVolume:
-		return 1211
-	case CodePolicy:
-		return 1212
-	case CodeEnrolled:
-		return 1213
-	case CodeCredential:
-		return 1214
-	case CodeKeys:
-		return 1215
-	case CodeServiceKey:
-		return 1216
-	case CodeConflict:
-		return 1301
-	case CodeForbidden:
-		return 1302
-	case CodeUnavailable:
-		return 1501
-	case CodeInternal:
-		return 1502
-	default:
-		return 0
+	for _, n := range numbers() {
+		if n.code == c {
+			return n.number
+		}
 	}
+	return 0
 }

@@ -16,7 +16,7 @@ var ErrDepth = fmt.Errorf("decoding JSON: it nests deeper than %d", MaxDepth)
 
 var errForm = errors.New("decoding JSON: not one object of the expected form")
 
-// Decode reads one JSON value of a request into v and refuses what two readers
+// Decode reads the one JSON object of a request into v and refuses what two readers
 // could understand differently: duplicate, unknown and differently cased
 // members, invalid UTF-8, trailing bytes, and nesting beyond [MaxDepth]. The
 // error does not repeat what was read; it is [ErrDepth] for the last of these.
@@ -33,6 +33,10 @@ func decodeAnswer(body []byte, v any) error {
 func decode(body []byte, v any, unknown json.Options) error {
 	if tooDeep(body) {
 		return ErrDepth
+	}
+	// null would leave v as it is, as if all of it had been left out.
+	if text := bytes.TrimLeft(body, " \t\r\n"); len(text) == 0 || text[0] != '{' {
+		return errForm
 	}
 	// The decoder's own errors quote what they do not like.
 	if json.Unmarshal(body, v, unknown) != nil {

@@ -43,6 +43,10 @@ type MachineDetails struct {
 	// Findings are the claims of these two that a person should look at before
 	// approving them.
 	Findings []Claim `json:"findings,omitempty"`
+	// Revoked, RevokedBy and RevokedReason are of a machine that is revoked.
+	Revoked       *time.Time `json:"revoked,omitempty"`
+	RevokedBy     string     `json:"revoked_by,omitempty"`
+	RevokedReason string     `json:"revoked_reason,omitempty"`
 }
 
 // ApproveMachine is the body of an approval.
@@ -179,6 +183,8 @@ type Claim struct {
 type SubmitMeasurement struct {
 	// Base is machine/NAME or measurement/ID.
 	Base string `json:"base"`
+	// Group is that of a base that several groups have.
+	Group string `json:"group,omitempty"`
 	// Files is the canonical form of a set of claims of kind files.
 	Files []byte `json:"files"`
 }
@@ -216,8 +222,10 @@ type AuditEntry struct {
 	Code     string       `json:"code,omitempty"`
 	Policies []string     `json:"policies,omitempty"`
 	Facts    []Difference `json:"facts,omitempty"`
-	Release  string       `json:"release,omitempty"`
-	Count    int64        `json:"count"`
+	// Request is the id of the request that caused it.
+	Request string `json:"request,omitempty"`
+	Release string `json:"release,omitempty"`
+	Count   int64  `json:"count"`
 }
 
 // AuditHead is the newest signed head of the audit log. Keep both elsewhere.

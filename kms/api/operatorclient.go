@@ -19,17 +19,30 @@ type OperatorClient struct{ c caller }
 // NewOperatorClient returns a client for the socket at path. It connects with
 // the first request.
 func NewOperatorClient(path string) *OperatorClient {
+	return NewOperatorClientOver(func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	})
+}
+
+// NewOperatorClientOver returns a client that connects as dial does.
+func NewOperatorClientOver(dial func(context.Context) (net.Conn, error)) *OperatorClient {
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", path)
-		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 	}
 	return &OperatorClient{newCaller("http://operator", transport, MaxAnswer)}
 }
 
 // Close closes connections that are kept for a next request.
 func (o *OperatorClient) Close() { o.c.http.CloseIdleConnections() }
+
+// DryRun returns a client whose approvals, renames, revocations and backups are
+// decided, and refused, as they would be, but change nothing.
+func (o *OperatorClient) DryRun() *OperatorClient {
+	c := o.c
+	c.query = "?dry_run=true"
+	return &OperatorClient{c}
+}
 
 // ListQuery selects and pages a list; zero fields select everything.
 type ListQuery struct {

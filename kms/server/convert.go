@@ -107,7 +107,7 @@ func entryOf(e audit.Entry, index int64) api.AuditEntry {
 	out := api.AuditEntry{
 		Index: index, ID: e.ID.String(), Time: e.Time, Actor: string(e.Actor.Kind) + "/" + e.Actor.ID,
 		Action: e.Action, Object: e.Object, Outcome: string(e.Outcome), Code: e.Code, Policies: e.Policies,
-		Release: e.Release, Count: e.Count,
+		Request: e.Request, Release: e.Release, Count: e.Count,
 	}
 	for _, f := range e.Facts {
 		out.Facts = append(out.Facts, api.Difference(f))

@@ -48,6 +48,8 @@ func Meanings() []Meaning {
 		{api.CodeKeys, http.StatusForbidden, "The TPM's keys are not of a known template, or nothing vouches for them."},
 		{api.CodeServiceKey, http.StatusForbidden, "The machine pins another service key than this service has."},
 		{api.CodeConflict, http.StatusConflict, "It exists already, or changed meanwhile."},
+		{api.CodeState, http.StatusConflict, "What is there does not allow it."},
+		{api.CodeFile, http.StatusConflict, "The file cannot be written where the service runs."},
 		{api.CodeForbidden, http.StatusForbidden, "You may not do this; the attempt was recorded."},
 		{api.CodeUnavailable, http.StatusServiceUnavailable, "The service cannot answer now; come again after the time in Retry-After."},
 		{api.CodeInternal, http.StatusInternalServerError, "The service failed; its log says why, under the id of this request."},
@@ -112,6 +114,8 @@ func failureOf(err error) *failure {
 		known   *failure
 		refusal *kms.Refusal
 		usage   *kms.UsageError
+		state   *kms.StateError
+		missing *kms.NotFoundError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -120,6 +124,10 @@ func failureOf(err error) *failure {
 		return refused(refusal)
 	case errors.As(err, &usage):
 		return failWith(api.CodeMalformed, usage.Text)
+	case errors.As(err, &state):
+		return failWith(api.CodeState, state.Text)
+	case errors.As(err, &missing):
+		return failWith(api.CodeNotFound, fmt.Sprintf("There is no such %s.", missing.Kind))
 	case errors.Is(err, kms.ErrNotFound):
 		return fail(api.CodeNotFound)
 	case errors.Is(err, kms.ErrExists):

@@ -24,7 +24,6 @@ type Metrics struct {
 	store       prometheus.Histogram
 	sequencing  prometheus.Histogram
 	sequenceErr prometheus.Counter
-	ready       prometheus.Gauge
 }
 
 // NewMetrics returns metrics in a registry of their own.
@@ -59,13 +58,10 @@ func NewMetrics() *Metrics {
 		sequenceErr: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "keywright_audit_sequencing_errors_total", Help: "Sequencing rounds that failed. Not zero: look at the service's log.",
 		}),
-		ready: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "keywright_ready", Help: "1 while the service is ready, else 0.",
-		}),
 	}
 	m.registry.MustRegister(
 		m.requests, m.seconds, m.releases, m.refusals, m.challenges, m.turnedAway,
-		m.store, m.sequencing, m.sequenceErr, m.ready,
+		m.store, m.sequencing, m.sequenceErr,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -72,6 +73,15 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 
 // notReady returns why requests cannot be served; nothing while they can.
 func (s *Server) notReady(ctx context.Context) []string {
+	reasons := s.notAnswering(ctx)
+	if err := s.Store.LastFailure(); err != nil {
+		reasons = append(reasons, fmt.Sprintf("the last change could not be written: %v", err))
+	}
+	return reasons
+}
+
+// notAnswering returns why not even what changes nothing can be served.
+func (s *Server) notAnswering(ctx context.Context) []string {
 	reasons := []string{}
 	if !s.running.Load() {
 		reasons = append(reasons, "it is starting or stopping")
@@ -85,14 +95,20 @@ func (s *Server) notReady(ctx context.Context) []string {
 	if s.Store.Err() != nil {
 		reasons = append(reasons, "the store takes no changes since writing to disk failed")
 	}
-	s.Metrics.ready.Set(map[bool]float64{true: 1}[len(reasons) == 0])
 	return reasons
 }
 
 // Ready returns why the server is not ready, as an error; nil while it is.
-func (s *Server) Ready(ctx context.Context) error {
+func (s *Server) Ready(ctx context.Context) error { return joined(s.notReady(ctx)) }
+
+// Answers returns why the server answers nobody, as an error; nil while it
+// does. One that answers and is not ready, such as on a full disk, is not mended
+// by a restart.
+func (s *Server) Answers(ctx context.Context) error { return joined(s.notAnswering(ctx)) }
+
+func joined(reasons []string) error {
 	var errs []error
-	for _, reason := range s.notReady(ctx) {
+	for _, reason := range reasons {
 		errs = append(errs, errors.New(reason))
 	}
 	return errors.Join(errs...)

@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"keywright.dev/kms"
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/policy"
 )
@@ -99,10 +100,16 @@ func failureOfStatus(status int) *failure {
 
 // callState goes with a request on the operator listener.
 type callState struct {
-	id     string
-	peer   Peer
-	route  Route
-	failed *failure
+	id       string
+	peer     Peer
+	route    Route
+	policies []string // that permitted it
+	failed   *failure
+}
+
+// operator is the caller as the domain and the audit log know it.
+func (s *callState) operator() kms.Operator {
+	return kms.Operator{Actor: s.peer.actor(), Request: s.id, Policies: s.policies}
 }
 
 type stateKey struct{}
@@ -159,7 +166,7 @@ func (o *operators) admit(r *http.Request, state *callState) error {
 	if err := CheckPeer(state.peer, o.server.Owner); err != nil {
 		f := fail(api.CodeForbidden)
 		f.cause = err
-		if err := o.server.Service.RecordDenied(r.Context(), state.peer.actor(), "operator.connect", "", nil); err != nil {
+		if err := o.server.Service.RecordDenied(r.Context(), state.operator(), "operator.connect", ""); err != nil {
 			return err
 		}
 		return f
@@ -262,14 +269,17 @@ func perform[Input, Target, Answer any](ctx context.Context, o *operators, op op
 // is the one admin.
 func (o *operators) authorize(ctx context.Context, action string, on object) error {
 	s := o.server
-	actor := stateOf(ctx).peer.actor()
-	who := policy.Operator{ID: actor.ID, Roles: []policy.Role{policy.RoleAdmin}}
+	state := stateOf(ctx)
+	who := policy.Operator{ID: state.peer.actor().ID, Roles: []policy.Role{policy.RoleAdmin}}
 	decision := s.Policy().Operate(who, action, on.resource, policy.Call{Time: s.Clock()})
 	if decision.Allowed {
+		// An act may need more than one permission.
+		state.policies = append(state.policies, decision.Policies...)
 		return nil
 	}
-	s.Logger.Warn("an operator was refused", "action", action, "object", on.name, "actor", actor.ID, "decision", decision.String())
-	if err := s.Service.RecordDenied(ctx, actor, action, on.name, decision.Policies); err != nil {
+	state.policies = decision.Policies
+	s.Logger.Warn("an operator was refused", "action", action, "object", on.name, "actor", who.ID, "decision", decision.String())
+	if err := s.Service.RecordDenied(ctx, state.operator(), action, on.name); err != nil {
 		return err
 	}
 	return fail(api.CodeForbidden)

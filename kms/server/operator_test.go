@@ -33,6 +33,8 @@ func TestOperatorRoutesAreStrict(t *testing.T) {
 		"another type":      {http.MethodPost, revoke, `{"reason":{"` + private + `":1}}`},
 		"trailing value":    {http.MethodPost, revoke, `{"reason":"a"}"` + private + `"`},
 		"deep":              {http.MethodPost, revoke, strings.Repeat(`{"reason":`, 100) + `"` + private},
+		"null":              {http.MethodPost, revoke, "null"},
+		"a list":            {http.MethodPost, revoke, "[]"},
 		"no body":           {http.MethodPost, revoke, " "},
 		"unknown parameter": {http.MethodGet, api.PathMachines + "?" + private + "=" + private, ""},
 		"bad number":        {http.MethodGet, api.PathMachines + "?limit=" + private, ""},

@@ -99,7 +99,7 @@ func (o *operators) beginExport(ctx context.Context, route Route) (head []byte, 
 	if err := o.authorize(ctx, route.Action, object{policy.Log{}, "log/audit"}); err != nil {
 		return nil, 0, err
 	}
-	if err := o.server.Service.Record(ctx, state.peer.actor(), route.Action, "log/audit"); err != nil {
+	if err := o.server.Service.Record(ctx, state.operator(), route.Action, "log/audit", audit.Done); err != nil {
 		return nil, 0, err
 	}
 	if err := o.server.sequenceAll(ctx); err != nil {

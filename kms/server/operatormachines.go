@@ -23,6 +23,19 @@ type PageInput struct {
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"The most items to return."`
 }
 
+// DryRunInput is an input that may ask what a change would do. It is exported as
+// RefInput is.
+type DryRunInput struct {
+	DryRun bool `query:"dry_run" doc:"Decide as usual, refuse what would be refused, and change nothing."`
+}
+
+// operator is the caller who asks for a change.
+func (d *DryRunInput) operator(ctx context.Context) kms.Operator {
+	by := stateOf(ctx).operator()
+	by.DryRun = d.DryRun
+	return by
+}
+
 type (
 	listMachinesInput struct {
 		PageInput
@@ -31,14 +44,17 @@ type (
 	}
 	approveMachineInput struct {
 		RefInput
+		DryRunInput
 		Body api.ApproveMachine
 	}
 	renameMachineInput struct {
 		RefInput
+		DryRunInput
 		Body api.RenameMachine
 	}
 	revokeMachineInput struct {
 		RefInput
+		DryRunInput
 		Body api.Revoke
 	}
 )
@@ -52,23 +68,23 @@ func (o *operators) addMachines() {
 	})
 	register(o, operation[RefInput, *kms.Machine, api.MachineDetails]{
 		Route: Route{Method: http.MethodGet, Path: api.PathMachine, Action: "machine.show", Summary: "Show a machine."},
-		find:  findMachine[*RefInput](o), act: o.showMachine,
+		find:  findMachine[*RefInput](o.server.Service.FindMachine), act: o.showMachine,
 	})
 	register(o, operation[approveMachineInput, *kms.Machine, api.ApprovedMachine]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMachineApprove, Action: kms.ActionApprove, Summary: "Approve a machine and the boot announced for it."},
-		find:  findMachine[*approveMachineInput](o), act: o.approveMachine,
+		find:  findMachine[*approveMachineInput](o.server.Service.FindMachine), act: o.approveMachine,
 	})
 	register(o, operation[renameMachineInput, *kms.Machine, api.Machine]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMachineRename, Action: kms.ActionRename, Summary: "Give a machine another name."},
-		find:  findMachine[*renameMachineInput](o), act: o.renameMachine,
+		find:  findMachine[*renameMachineInput](o.server.Service.FindNamed), act: o.renameMachine,
 	})
 	register(o, operation[revokeMachineInput, *kms.Machine, api.Revoked]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMachineRevoke, Action: kms.ActionRevoke, Summary: "Deny a machine every key from now on."},
-		find:  findMachine[*revokeMachineInput](o), act: o.revokeMachine,
+		find:  findMachine[*revokeMachineInput](o.server.Service.FindNamed), act: o.revokeMachine,
 	})
 	register(o, operation[RefInput, *kms.Machine, api.Explanation]{
 		Route: Route{Method: http.MethodGet, Path: api.PathMachineExplain, Action: "machine.explain", Summary: "Say why a machine's last request ended as it did."},
-		find:  findMachine[*RefInput](o), act: o.explainMachine,
+		find:  findMachine[*RefInput](o.server.Service.FindMachine), act: o.explainMachine,
 	})
 }
 
@@ -76,9 +92,9 @@ func (o *operators) addMachines() {
 type referring interface{ reference() string }
 
 // findMachine returns a function that finds the machine that the path names.
-func findMachine[Input referring](o *operators) func(context.Context, Input) (*kms.Machine, object, error) {
+func findMachine[Input referring](find func(context.Context, string) (*kms.Machine, error)) func(context.Context, Input) (*kms.Machine, object, error) {
 	return func(ctx context.Context, in Input) (*kms.Machine, object, error) {
-		m, err := o.server.Service.FindMachine(ctx, in.reference())
+		m, err := find(ctx, in.reference())
 		if err != nil {
 			return nil, object{}, err
 		}
@@ -113,6 +129,13 @@ func (o *operators) showMachine(ctx context.Context, m *kms.Machine, _ *RefInput
 		return api.MachineDetails{}, err
 	}
 	details.Findings = claimsOf(findings)
+	revocation, err := o.server.Service.Revocation(ctx, m)
+	if err != nil {
+		return api.MachineDetails{}, err
+	}
+	if revocation != nil {
+		details.Revoked, details.RevokedBy, details.RevokedReason = &revocation.Time, revocation.By, revocation.Reason
+	}
 	details.Measurements, err = o.measurementsOf(ctx, m)
 	return details, err
 }
@@ -150,7 +173,7 @@ func (o *operators) approveMachine(ctx context.Context, m *kms.Machine, in *appr
 			return api.ApprovedMachine{}, err
 		}
 	}
-	approved, err := o.server.Service.ApproveMachine(ctx, stateOf(ctx).peer.actor(), m.ID, approval)
+	approved, err := o.server.Service.ApproveMachine(ctx, in.operator(ctx), m.ID, approval)
 	if err != nil {
 		return api.ApprovedMachine{}, err
 	}
@@ -161,7 +184,7 @@ func (o *operators) approveMachine(ctx context.Context, m *kms.Machine, in *appr
 }
 
 func (o *operators) renameMachine(ctx context.Context, m *kms.Machine, in *renameMachineInput) (api.Machine, error) {
-	return machineAnswer(o.server.Service.RenameMachine(ctx, stateOf(ctx).peer.actor(), m.ID, in.Body.Name))
+	return machineAnswer(o.server.Service.RenameMachine(ctx, in.operator(ctx), m.ID, in.Body.Name))
 }
 
 func machineAnswer(m *kms.Machine, err error) (api.Machine, error) {
@@ -172,7 +195,7 @@ func machineAnswer(m *kms.Machine, err error) (api.Machine, error) {
 }
 
 func (o *operators) revokeMachine(ctx context.Context, m *kms.Machine, in *revokeMachineInput) (api.Revoked, error) {
-	revoked, opens, err := o.server.Service.RevokeMachine(ctx, stateOf(ctx).peer.actor(), m.ID, in.Body.Reason)
+	revoked, opens, err := o.server.Service.RevokeMachine(ctx, in.operator(ctx), m.ID, in.Body.Reason)
 	if err != nil {
 		return api.Revoked{}, err
 	}

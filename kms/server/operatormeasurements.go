@@ -20,6 +20,7 @@ type (
 	}
 	approveMeasurementInput struct {
 		RefInput
+		DryRunInput
 		Body api.ApproveMeasurement
 	}
 	submitMeasurementInput struct {
@@ -87,16 +88,16 @@ func (o *operators) showMeasurement(_ context.Context, m *kms.Measurement, _ *sh
 }
 
 func (o *operators) approveMeasurement(ctx context.Context, ref string, in *approveMeasurementInput) (api.Measurement, error) {
-	return measurementAnswer(o.server.Service.ApproveMeasurement(ctx, stateOf(ctx).peer.actor(), ref, in.Body.Group))
+	return measurementAnswer(o.server.Service.ApproveMeasurement(ctx, in.operator(ctx), ref, in.Body.Group))
 }
 
 func (o *operators) submitMeasurement(ctx context.Context, _ struct{}, in *submitMeasurementInput) (api.Measurement, error) {
-	return measurementAnswer(o.server.Service.SubmitMeasurement(ctx, stateOf(ctx).peer.actor(), in.Body.Base, in.Body.Files))
+	return measurementAnswer(o.server.Service.SubmitMeasurement(ctx, stateOf(ctx).operator(), in.Body.Base, in.Body.Group, in.Body.Files))
 }
 
 func measurementAnswer(m *kms.Measurement, err error) (api.Measurement, error) {
 	if err != nil {
 		return api.Measurement{}, err
 	}
-	return measurementOf(m), nil
+	return withClaims(m)
 }

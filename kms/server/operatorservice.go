@@ -15,6 +15,7 @@ import (
 )
 
 type backupInput struct {
+	DryRunInput
 	Body api.BackupRequest
 }
 
@@ -53,11 +54,11 @@ func (o *operators) status(ctx context.Context, _ struct{}, _ *noInput) (api.Sta
 	return status, nil
 }
 
-// ActionBackup is the action of a backup. Two entries record it: that it began,
-// so that no copy leaves unrecorded, and that it is complete.
+// ActionBackup is the action of a backup. Two entries record it: that it was
+// allowed, so that no copy leaves unrecorded, and how it ended.
 const ActionBackup = "server.backup"
 
-// factBackupSize is in the second entry only.
+// factBackupSize is in the entry of one that is complete.
 const factBackupSize = "bytes"
 
 // IsBackupDone tells whether an entry records a complete backup.
@@ -67,29 +68,37 @@ func IsBackupDone(e audit.Entry) bool {
 }
 
 func (o *operators) backup(ctx context.Context, _ struct{}, in *backupInput) (api.Backup, error) {
-	path := in.Body.Path
+	s, by, path := o.server, in.operator(ctx), in.Body.Path
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || len(path) > audit.MaxValue {
 		return api.Backup{}, &kms.UsageError{Text: "the path of a backup must be absolute, without . and .."}
 	}
-	s, actor := o.server, stateOf(ctx).peer.actor()
-	taken, where := s.Clock(), audit.Fact{Name: "path", Is: path}
-	if err := s.Service.Record(ctx, actor, ActionBackup, "", where); err != nil {
+	answer := api.Backup{Path: path, Taken: s.Clock()}
+	if by.DryRun {
+		return answer, backupFailure(s.Backups.CheckBackup(path))
+	}
+	record := func(outcome audit.Outcome, facts ...audit.Fact) error {
+		facts = append([]audit.Fact{{Name: "path", Is: path}}, facts...)
+		return s.Service.Record(ctx, by, ActionBackup, "", outcome, facts...)
+	}
+	if err := record(audit.Allowed); err != nil {
 		return api.Backup{}, err
 	}
-	size, err := s.Backups.Backup(ctx, path)
-	if err != nil {
-		return api.Backup{}, backupFailure(err)
+	var err error
+	if answer.Bytes, err = s.Backups.Backup(ctx, path); err != nil {
+		return api.Backup{}, errors.Join(backupFailure(err), record(audit.Failed, audit.Fact{Name: "detail", Is: err.Error()}))
 	}
-	done := audit.Fact{Name: factBackupSize, Is: strconv.FormatInt(size, 10)}
-	return api.Backup{Path: path, Bytes: size, Taken: taken}, s.Service.Record(ctx, actor, ActionBackup, "", where, done)
+	return answer, record(audit.Done, audit.Fact{Name: factBackupSize, Is: strconv.FormatInt(answer.Bytes, 10)})
 }
 
 // backupFailure tells the operator what the host's file system said: a full
 // disk or a missing folder is theirs to mend.
 func backupFailure(err error) error {
 	var path *fs.PathError
-	if errors.As(err, &path) {
-		return &kms.UsageError{Text: "writing the backup failed: " + path.Err.Error()}
+	switch {
+	case errors.Is(err, kms.ErrExists):
+		return failWith(api.CodeConflict, "a file of that name exists: a backup replaces nothing")
+	case errors.As(err, &path):
+		return failWith(api.CodeFile, "writing the backup failed: "+path.Err.Error())
 	}
 	return err
 }

@@ -82,7 +82,7 @@ func (o *operators) searchVolume(ctx context.Context, ref string) (*kms.Volume, 
 		after = list[len(list)-1].ID
 	}
 	if found == nil {
-		return nil, kms.ErrNotFound
+		return nil, &kms.NotFoundError{Kind: "volume", Ref: ref}
 	}
 	return found, nil
 }

@@ -29,9 +29,9 @@ func (p Peer) actor() audit.Actor {
 	return audit.Actor{Kind: audit.ActorOperator, ID: fmt.Sprintf("uid/%d", p.UID)}
 }
 
-// peerOf asks the kernel for the credentials that a peer had when it connected
+// PeerOf asks the kernel for the credentials that a peer had when it connected
 // (SO_PEERCRED, unix(7)).
-func peerOf(conn net.Conn) (Peer, error) {
+func PeerOf(conn net.Conn) (Peer, error) {
 	socket, ok := conn.(*net.UnixConn)
 	if !ok {
 		return Peer{}, errors.New("reading peer credentials: not a unix socket")
@@ -58,7 +58,7 @@ type peerKey struct{}
 // withPeer is for [http.Server.ConnContext]. Without credentials the peer is
 // nobody.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
-	peer, err := peerOf(conn)
+	peer, err := PeerOf(conn)
 	if err != nil {
 		peer = Peer{UID: -1}
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"keywright.dev/kms"
 	"keywright.dev/kms/audit"
 )
 
@@ -28,6 +29,8 @@ func (l Listeners) close() error {
 const (
 	// sequenceEvery is how often entries are brought into the audit log's tree.
 	sequenceEvery = 500 * time.Millisecond
+	// tryEvery is how often a store whose last change failed is tried again.
+	tryEvery = 5 * time.Second
 	// upkeepEvery is how often refusals are recorded, enrolments expire and keys
 	// are looked after.
 	upkeepEvery = time.Minute
@@ -62,6 +65,7 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 	serve("operator", func() error { return operator.Serve(l.Operator) })
 	serve("metrics", func() error { return metrics.Serve(l.Metrics) })
 	group.Go(func() { s.repeat(ctx, sequenceEvery, "sequencing the audit log", s.sequenceAll) })
+	group.Go(func() { s.repeat(ctx, tryEvery, "writing to the store", s.tryWriting) })
 	group.Go(func() { s.repeat(ctx, upkeepEvery, "looking after the service", s.upkeep) })
 	group.Go(func() { s.watchStore(ctx, stop) })
 	s.running.Store(true)
@@ -85,7 +89,8 @@ func (s *Server) recordStart(ctx context.Context) error {
 	if s.Restored {
 		facts = append(facts, audit.Fact{Name: "store", Is: "restored from a backup"})
 	}
-	return s.Service.Record(ctx, audit.Actor{Kind: audit.ActorService, ID: "server"}, ActionStart, "", facts...)
+	by := kms.Operator{Actor: audit.Actor{Kind: audit.ActorService, ID: "server"}}
+	return s.Service.Record(ctx, by, ActionStart, "", audit.Done, facts...)
 }
 
 func (s *Server) guestServer(ctx context.Context) *http.Server {
@@ -188,6 +193,19 @@ func (s *Server) sequenceAll(ctx context.Context) error {
 		}
 		s.Metrics.sequencing.Observe(s.Clock().Sub(began).Seconds())
 	}
+}
+
+// tryWriting finds out whether a store whose last change failed takes changes
+// again: while the server is not ready, nobody else may turn to it.
+func (s *Server) tryWriting(ctx context.Context) error {
+	if s.Store.LastFailure() == nil {
+		return nil
+	}
+	if err := s.Store.TryWriting(ctx); err != nil {
+		return err
+	}
+	s.Logger.Info("the store takes changes again")
+	return nil
 }
 
 func (s *Server) upkeep(ctx context.Context) error {

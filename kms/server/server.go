@@ -26,6 +26,11 @@ type Store interface {
 	// Err returns why the store takes no more changes, or nil while it does. What
 	// it holds is unknown then, until it is opened anew.
 	Err() error
+	// LastFailure returns why the last change could not be written; nil once one
+	// could.
+	LastFailure() error
+	// TryWriting writes something that changes nothing.
+	TryWriting(ctx context.Context) error
 }
 
 // Backups are the store as backups see it.
@@ -33,6 +38,8 @@ type Backups interface {
 	// Backup writes a backup to a file that does not exist and returns its size.
 	// It is complete and durable once it returns.
 	Backup(ctx context.Context, path string) (bytes int64, err error)
+	// CheckBackup returns why no file can be written there; nil where one can.
+	CheckBackup(path string) error
 	// LastBackup returns when the store was last backed up; the zero time if
 	// never.
 	LastBackup(ctx context.Context) (time.Time, error)
@@ -151,6 +158,8 @@ func checkActions(routes []Route, engine *policy.Engine) error {
 func (s *Server) registerGauges() {
 	m := s.Metrics
 	m.registry.MustRegister(newCounter(s.Store.Counts))
+	m.gauge("keywright_ready", "1 while the service is ready, else 0.", nil,
+		func() float64 { return map[bool]float64{true: 1}[s.Ready(context.Background()) == nil] })
 	m.gauge("keywright_guest_connections", "Open guest connections.", nil,
 		func() float64 { return float64(s.connections.count()) })
 	m.gauge("keywright_guest_body_bytes", "Memory that request bodies of guests hold.", nil,
@@ -170,6 +179,21 @@ func (s *Server) requestID() string {
 	return hex.EncodeToString(id[:])
 }
 
+// levelOf is how loud the log says that a request failed: a fault of the service
+// that may pass by itself is a warning, and that it works at its limit is none.
+func levelOf(f *failure) slog.Level {
+	switch {
+	case f.status < http.StatusInternalServerError:
+		return slog.LevelInfo
+	case f.body.RetryAfter == 0:
+		return slog.LevelError
+	case f.cause != nil:
+		return slog.LevelWarn
+	default:
+		return slog.LevelInfo
+	}
+}
+
 // answered counts a request and logs it. What is logged of it is no secret and
 // not its body.
 func (s *Server) answered(ctx context.Context, r Route, id, caller string, began time.Time, err error) {
@@ -184,9 +208,7 @@ func (s *Server) answered(ctx context.Context, r Route, id, caller string, began
 		if f.cause != nil {
 			attrs = append(attrs, slog.String("cause", f.cause.Error()))
 		}
-		if f.status >= http.StatusInternalServerError && f.body.RetryAfter == 0 {
-			level = slog.LevelError
-		}
+		level = levelOf(f)
 	}
 	took := s.Clock().Sub(began)
 	s.Metrics.requests.WithLabelValues(string(r.Listener), r.Path, code).Inc()

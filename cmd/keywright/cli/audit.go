@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -27,7 +28,10 @@ func (p *Program) auditList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List the newest entries, newest first", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			list := everything(c.Context(), p, query, (*api.OperatorClient).AuditEntries)
+			if query.Limit < 1 || query.Limit > api.MaxPage {
+				return usagef("--limit is a number from 1 to %d", api.MaxPage)
+			}
+			list := everythingOf(c.Context(), p, query, (*api.OperatorClient).AuditEntries)
 			return printList(p, list, "TIME ACTOR ACTION OBJECT OUTCOME CODE COUNT", func(e api.AuditEntry) []string {
 				return []string{clock(e.Time), shorten(e.Actor), e.Action, dash(shorten(e.Object)), e.Outcome, dash(e.Code), fmt.Sprint(e.Count)}
 			})
@@ -61,6 +65,9 @@ off before it.`,
 			})
 			if err != nil {
 				return err
+			}
+			if head.Head == "" {
+				return errors.New("the audit log has no signed head yet: nothing stands in its tree")
 			}
 			return p.print(head, func(w io.Writer) { fmt.Fprint(w, head.Head) })
 		},
@@ -141,9 +148,18 @@ func (p *Program) verify(path, key string, heads []string) error {
 	defer f.Close()
 	report, verifyErr := audit.VerifyExport(bufio.NewReader(f), verifier, kept...)
 	if verifyErr != nil && !errors.Is(verifyErr, audit.ErrTampered) {
-		return verifyErr
+		return unverified(verifyErr)
 	}
 	return errors.Join(p.print(reportOf(report), func(w io.Writer) { writeReport(w, report, len(kept)) }), verifyErr)
+}
+
+// unverified is a refusal, unless the file itself cannot be read.
+func unverified(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return err
+	}
+	return &refusal{err}
 }
 
 // verified is a report in the form that --format json prints.
@@ -187,7 +203,7 @@ func readHeads(v *audit.Verifier, paths []string) ([]audit.Tree, error) {
 		}
 		tree, err := v.OpenHead(text)
 		if err != nil {
-			return nil, fmt.Errorf("reading the kept head %s: %w", path, err)
+			return nil, unverified(fmt.Errorf("reading the kept head %s: %w", path, err))
 		}
 		kept = append(kept, tree)
 	}

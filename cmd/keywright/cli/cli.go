@@ -34,19 +34,18 @@ type Program struct {
 	address string
 }
 
-// The exit codes.
+// The exit codes; 4 is kept for what was done in part.
 const (
 	ExitDone        = 0
 	ExitFailed      = 1
 	ExitUsage       = 2
 	ExitRefused     = 3
-	ExitPartly      = 4
 	ExitUnavailable = 5
 	ExitWaiting     = 6
 )
 
-const exitCodes = `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 partly done (names
-what was not), 5 service unavailable, 6 waiting for approval (prints its id).`
+const exitCodes = `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 5 service unavailable,
+6 waiting for approval (prints its id).`
 
 // Run runs the command and returns its exit code.
 func (p *Program) Run(ctx context.Context, args []string) int {
@@ -88,6 +87,7 @@ tells the kind, the name alone will do, and so will the beginning of an id.
 		p.serverCommand(), p.machineCommand(), p.measurementCommand(), p.volumeCommand(), p.revokeCommand(),
 		p.auditCommand(), p.explainCommand(), p.statusCommand(), p.configCommand(), p.versionCommand(),
 	)
+	root.InitDefaultCompletionCmd()
 	refuseStray(root)
 	return root
 }
@@ -101,7 +101,11 @@ func refuseStray(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		refuseStray(sub)
 	}
-	if c.RunE != nil || !c.HasSubCommands() {
+	if !c.HasSubCommands() {
+		c.Args = usageArgs(c.Args)
+		return
+	}
+	if c.RunE != nil {
 		return
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -116,6 +120,19 @@ func refuseStray(c *cobra.Command) {
 		return usagef("%s", text)
 	}
 	c.Args = cobra.ArbitraryArgs
+}
+
+// usageArgs makes what a verb says of its arguments an error of usage.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if check == nil {
+			return nil
+		}
+		if err := check(c, args); err != nil {
+			return &usageError{err}
+		}
+		return nil
+	}
 }
 
 // usageError is a command line that cannot be meant.

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"strings"
@@ -31,7 +32,29 @@ func (e *errUnreachable) Error() string {
 	}
 }
 
+// code is that of a refusal where there is a service that lets others in.
+func (e *errUnreachable) code() int {
+	if errors.Is(e.cause, fs.ErrPermission) {
+		return ExitRefused
+	}
+	return ExitUnavailable
+}
+
 func (e *errUnreachable) Unwrap() error { return e.cause }
+
+// refusal is what the state of things does not allow, as the service would say.
+type refusal struct{ error }
+
+func refusedf(format string, args ...any) error {
+	return &refusal{fmt.Errorf(format, args...)}
+}
+
+// waiting is what was entered and has no effect until somebody approves it.
+type waiting struct{ id, group string }
+
+func (w *waiting) Error() string {
+	return fmt.Sprintf("measurement/%s waits for approval: run keywright measurement approve %s --group %s", w.id, w.id, w.group)
+}
 
 // about says which reference an error is about.
 type about struct {
@@ -50,15 +73,17 @@ func explain(err error) string {
 	text := err.Error()
 	if errors.As(err, &known) {
 		text = strings.TrimSuffix(known.Message, ".")
-		if known.Code == api.CodeNotFound {
-			text = "not found"
-		}
-		if known.Code == api.CodeInternal {
+		switch known.Code {
+		case api.CodeNotFound:
+			text = strings.ToLower(text) + hint(known)
+		case api.CodeUnavailable:
+			text = fmt.Sprintf("the service cannot do this now; its log says why, under request %s", known.Request)
+		case api.CodeInternal:
 			text += fmt.Sprintf(" (request %s)", known.Request)
 		}
 	}
 	if errors.As(err, &on) {
-		text = on.ref + ": " + text + hint(on.ref, known)
+		text = on.ref + ": " + text
 	}
 	if isUsage(err) {
 		text += "; see keywright --help"
@@ -67,12 +92,13 @@ func explain(err error) string {
 }
 
 // hint says where to look for what was not found.
-func hint(ref string, e *api.Error) string {
-	if e == nil || e.Code != api.CodeNotFound {
-		return ""
+func hint(e *api.Error) string {
+	for _, kind := range []string{"machine", "measurement", "volume"} {
+		if e.Message == fmt.Sprintf("There is no such %s.", kind) {
+			return fmt.Sprintf("; keywright %s list shows what there is", kind)
+		}
 	}
-	kind, _, _ := strings.Cut(ref, "/")
-	return fmt.Sprintf("; keywright %s list shows what there is", kind)
+	return ""
 }
 
 // exitCode is the code that an error ends with.
@@ -80,6 +106,9 @@ func exitCode(err error) int {
 	var (
 		known *api.Error
 		gone  *errUnreachable
+		no    *refusal
+		wait  *waiting
+		broke *errBrokenOff
 	)
 	switch {
 	case isUsage(err):
@@ -87,8 +116,12 @@ func exitCode(err error) int {
 	case errors.As(err, &known):
 		return exitOf(known.Code)
 	case errors.As(err, &gone):
+		return gone.code()
+	case errors.As(err, &broke):
 		return ExitUnavailable
-	case errors.Is(err, audit.ErrTampered):
+	case errors.As(err, &wait):
+		return ExitWaiting
+	case errors.As(err, &no), errors.Is(err, audit.ErrTampered):
 		return ExitRefused
 	default:
 		return ExitFailed
@@ -102,18 +135,32 @@ func exitOf(code api.Code) int {
 		return ExitUsage
 	case code == api.CodeUnavailable, number/100 == 11:
 		return ExitUnavailable
-	case code == api.CodeForbidden, number/100 == 12:
+	case code == api.CodeForbidden, code == api.CodeState, number/100 == 12:
 		return ExitRefused
 	default:
 		return ExitFailed
 	}
 }
 
-// reached turns a failure to connect into one that says what to do.
+// reached turns a failure to connect, or of the connection, into one that says
+// what to do.
 func reached(address string, err error) error {
 	var op *net.OpError
-	if errors.As(err, &op) {
+	isOp := errors.As(err, &op)
+	switch {
+	case isOp && op.Op == "dial":
 		return &errUnreachable{address, op.Err}
+	case isOp, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &errBrokenOff{address}
+	default:
+		return err
 	}
-	return err
+}
+
+// errBrokenOff means that a service was there and did not answer to the end.
+type errBrokenOff struct{ address string }
+
+func (e *errBrokenOff) Error() string {
+	return fmt.Sprintf("the service at %s went away before its answer was complete: "+
+		"if you asked for a change, look whether it was made", e.address)
 }

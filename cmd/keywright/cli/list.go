@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"iter"
+	"strings"
 
 	"keywright.dev/kms/api"
 )
@@ -16,4 +17,21 @@ func everything[T any](ctx context.Context, p *Program, query api.ListQuery,
 			return page(o, ctx, q)
 		})
 	})
+}
+
+// everythingOf is everything of the machine that the query names, which it names
+// in errors as well.
+func everythingOf[T any](ctx context.Context, p *Program, query api.ListQuery,
+	page func(*api.OperatorClient, context.Context, api.ListQuery) (api.Page[T], error),
+) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for item, err := range everything(ctx, p, query, page) {
+			if err != nil && query.Machine != "" {
+				err = &about{"machine/" + strings.TrimPrefix(query.Machine, "machine/"), err}
+			}
+			if !yield(item, err) {
+				return
+			}
+		}
+	}
 }

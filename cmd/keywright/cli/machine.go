@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +25,9 @@ func (p *Program) machineList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List machines", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if !slices.Contains([]string{"", "pending", "active", "revoked"}, query.Status) {
+				return usagef("--status is pending, active or revoked")
+			}
 			machines := everything(c.Context(), p, query, (*api.OperatorClient).Machines)
 			return printList(p, machines, "NAME STATUS GROUP TIER ID LAST-RELEASE", func(m api.Machine) []string {
 				return []string{nameOf(m), m.Status, m.Group, m.Tier, short(m.ID), dash(when(m.LastRelease))}
@@ -59,12 +64,27 @@ func (p *Program) machine(ctx context.Context, argument string) (api.MachineDeta
 	return on("machine/"+ref, m, err)
 }
 
+// named returns the machine that an argument of a verb that changes something
+// names: by its id or an approved name, since anybody can propose one.
+func (p *Program) named(ctx context.Context, argument string) (api.MachineDetails, error) {
+	m, err := p.machine(ctx, argument)
+	if err != nil {
+		return m, err
+	}
+	ref := strings.TrimPrefix(argument, "machine/")
+	if m.Name != ref && !strings.HasPrefix(m.ID, ref) {
+		return m, &about{"machine/" + ref, refusedf("no approved machine has this name; machine/%s proposes it: give the id if you mean that one", m.ID)}
+	}
+	return m, nil
+}
+
 func writeMachine(w io.Writer, m api.MachineDetails) {
 	fields(w,
 		"name", m.Name, "proposed name", m.Proposed, "status", m.Status, "group", m.Group, "tier", m.Tier,
 		"id and EK hash", m.ID, "EK vouched for by", m.EKTrust, "resets seen", fmt.Sprint(m.ResetCount),
 		"enrolled", clock(m.Created), "enrolment finished", map[bool]string{true: "yes", false: "no"}[m.Committed],
 		"approved", when(m.Approved), "approved by", m.ApprovedBy,
+		"revoked", when(m.Revoked), "revoked by", m.RevokedBy, "reason", m.RevokedReason,
 		"last release", when(m.LastRelease), "last refusal", when(m.LastRefusal),
 		"attested last", m.Attested, "expected next", m.Expected, "platform expected", m.ExpectedPlatform,
 	)
@@ -112,14 +132,14 @@ On an active machine it approves the measurement and the platform you name.`,
 				return err
 			}
 			body.AnnouncedMeasurement, body.AnnouncedPlatform = before.Expected, before.ExpectedPlatform
-			if dryRun {
-				return p.print(before, func(w io.Writer) { writeApproval(w, before, body) })
-			}
 			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.ApprovedMachine, error) {
-				return o.ApproveMachine(ctx, before.ID, body)
+				return acting(o, dryRun).ApproveMachine(ctx, before.ID, body)
 			})
 			if m, err = on(refOf(before.Machine), m, err); err != nil {
 				return err
+			}
+			if dryRun {
+				return p.print(before, func(w io.Writer) { writeApproval(w, before, body) })
 			}
 			return p.print(m, func(w io.Writer) { writeApproved(w, m, before) })
 		},
@@ -176,20 +196,20 @@ func (p *Program) machineRename() *cobra.Command {
 	c := &cobra.Command{
 		Use: "rename MACHINE NAME", Short: "Give a machine another name", Args: exactly("MACHINE", "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			before, err := p.machine(c.Context(), args[0])
+			before, err := p.named(c.Context(), args[0])
 			if err != nil {
+				return err
+			}
+			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Machine, error) {
+				return acting(o, dryRun).RenameMachine(ctx, before.ID, args[1])
+			})
+			if m, err = on(refOf(before.Machine), m, err); err != nil {
 				return err
 			}
 			if dryRun {
 				return p.print(before, func(w io.Writer) {
-					fmt.Fprintf(w, "would rename %s to machine/%s\n", refOf(before.Machine), args[1])
+					fmt.Fprintf(w, "would rename %s to machine/%s\n", refOf(before.Machine), m.Name)
 				})
-			}
-			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Machine, error) {
-				return o.RenameMachine(ctx, before.ID, args[1])
-			})
-			if m, err = on(refOf(before.Machine), m, err); err != nil {
-				return err
 			}
 			return p.print(m, func(w io.Writer) { fmt.Fprintf(w, "%s is machine/%s now\n", refOf(before.Machine), m.Name) })
 		},

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -87,14 +86,17 @@ func (p *Program) measurementApprove() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if dryRun {
-				return p.showApproval(c.Context(), ref, group)
-			}
 			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Measurement, error) {
-				return o.ApproveMeasurement(ctx, ref, group)
+				return acting(o, dryRun).ApproveMeasurement(ctx, ref, group)
 			})
 			if m, err = on("measurement/"+ref, m, err); err != nil {
 				return err
+			}
+			if dryRun {
+				return p.print(m, func(w io.Writer) {
+					fmt.Fprintln(w, "would approve:")
+					writeMeasurement(w, m)
+				})
 			}
 			return p.print(m, func(w io.Writer) {
 				fmt.Fprintf(w, "measurement/%s is %s in group %s\n", short(m.ID), m.Status, m.Group)
@@ -106,45 +108,39 @@ func (p *Program) measurementApprove() *cobra.Command {
 	return c
 }
 
-func (p *Program) showApproval(ctx context.Context, ref, group string) error {
-	m, err := p.measurement(ctx, ref, "")
-	if err != nil {
-		return err
-	}
-	return p.print(m, func(w io.Writer) {
-		fmt.Fprintf(w, "would approve in group %s:\n", cmp.Or(group, m.Group))
-		writeMeasurement(w, m)
-	})
-}
-
 func (p *Program) measurementCompute() *cobra.Command {
 	var (
-		uki, base string
-		submit    bool
+		uki, base, group string
+		submit           bool
 	)
 	c := &cobra.Command{
 		Use: "compute --uki FILE --base REF", Short: "Compute the measurement of a boot to come from its files",
 		Long: `Compute what machines will attest once they boot a unified kernel image: the
 claims that follow from the file replace those of the base, which is a machine
 (its last attested boot) or a measurement. With --submit it is entered and waits
-for keywright measurement approve; without, nothing is changed.`,
+for keywright measurement approve, which is exit code 6; without, nothing is
+changed.`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if uki == "" || base == "" {
 				return usagef("measurement compute wants --uki FILE and --base machine/NAME or measurement/ID")
+			}
+			if group != "" && !strings.HasPrefix(base, "measurement/") {
+				return usagef("--group goes with --base measurement/ID: a machine has its group")
 			}
 			files, err := predictUKI(uki)
 			if err != nil {
 				return err
 			}
 			if submit {
-				return p.submit(c.Context(), base, files)
+				return p.submit(c.Context(), base, group, files)
 			}
-			return p.compute(c.Context(), base, files)
+			return p.compute(c.Context(), base, group, files)
 		},
 	}
 	c.Flags().StringVar(&uki, "uki", "", "the unified kernel image")
 	c.Flags().StringVar(&base, "base", "", "machine/NAME or measurement/ID that the image will replace the boot of")
+	c.Flags().StringVar(&group, "group", "", "the group of the base, where several have that measurement")
 	c.Flags().BoolVar(&submit, "submit", false, "enter the measurement at the service")
 	return c
 }
@@ -166,16 +162,20 @@ func predictUKI(path string) (claims.Set, error) {
 	return set, nil
 }
 
-func (p *Program) submit(ctx context.Context, base string, files claims.Set) error {
+func (p *Program) submit(ctx context.Context, base, group string, files claims.Set) error {
 	m, err := call(ctx, p, func(ctx context.Context, o *api.OperatorClient) (api.Measurement, error) {
-		return o.SubmitMeasurement(ctx, api.SubmitMeasurement{Base: base, Files: files.Marshal()})
+		return o.SubmitMeasurement(ctx, api.SubmitMeasurement{Base: base, Group: group, Files: files.Marshal()})
 	})
 	if m, err = on(base, m, err); err != nil {
 		return err
 	}
-	return p.print(m, func(w io.Writer) {
+	err = p.print(m, func(w io.Writer) {
 		fmt.Fprintf(w, "measurement/%s is %s in group %s\n", m.ID, m.Status, m.Group)
 	})
+	if err == nil && m.Approved == nil {
+		return &waiting{m.ID, m.Group}
+	}
+	return err
 }
 
 // computed is what compute prints.
@@ -186,8 +186,8 @@ type computed struct {
 	Differences []api.Difference `json:"differences"`
 }
 
-func (p *Program) compute(ctx context.Context, base string, files claims.Set) error {
-	from, err := p.baseOf(ctx, base)
+func (p *Program) compute(ctx context.Context, base, group string, files claims.Set) error {
+	from, err := p.baseOf(ctx, base, group)
 	if err != nil {
 		return err
 	}
@@ -210,9 +210,9 @@ func (p *Program) compute(ctx context.Context, base string, files claims.Set) er
 	})
 }
 
-func (p *Program) baseOf(ctx context.Context, base string) (api.Measurement, error) {
+func (p *Program) baseOf(ctx context.Context, base, group string) (api.Measurement, error) {
 	if strings.HasPrefix(base, "measurement/") {
-		return p.measurement(ctx, base, "")
+		return p.measurement(ctx, base, group)
 	}
 	m, err := p.machine(ctx, base)
 	if err != nil {

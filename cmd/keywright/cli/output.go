@@ -29,8 +29,28 @@ func (p *Program) print(v any, text func(w io.Writer)) error {
 	if p.format == formatJSON {
 		return writeJSON(p.Out, v)
 	}
-	text(p.Out)
+	out := &keeper{w: p.Out}
+	text(out)
+	if out.err != nil {
+		return fmt.Errorf("writing the result: %w", out.err)
+	}
 	return nil
+}
+
+// keeper keeps the first error of a writer, and writes nothing after it.
+type keeper struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements [io.Writer].
+func (k *keeper) Write(text []byte) (int, error) {
+	if k.err != nil {
+		return 0, k.err
+	}
+	n, err := k.w.Write(text)
+	k.err = err
+	return n, err
 }
 
 func writeJSON(w io.Writer, v any) error {
@@ -58,7 +78,7 @@ func printList[T any](p *Program, list iter.Seq2[T, error], header string, line 
 		for _, item := range items {
 			fmt.Fprintln(table, strings.Join(line(item), "\t"))
 		}
-		_ = table.Flush() // the terminal is gone
+		_ = table.Flush() // w keeps the error
 	})
 }
 
@@ -70,7 +90,7 @@ func fields(w io.Writer, pairs ...string) {
 			fmt.Fprintf(table, "%s\t%s\n", pairs[i], pairs[i+1])
 		}
 	}
-	_ = table.Flush() // the terminal is gone
+	_ = table.Flush() // w keeps the error
 }
 
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }

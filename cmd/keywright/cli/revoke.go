@@ -27,18 +27,18 @@ before: only a new key on those volumes ends that.`,
 			if !strings.Contains(args[0], "/") {
 				return usagef("revoke wants the kind as well: machine/%s", args[0])
 			}
-			before, err := p.machine(c.Context(), args[0])
+			before, err := p.named(c.Context(), args[0])
 			if err != nil {
+				return err
+			}
+			r, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Revoked, error) {
+				return acting(o, dryRun).RevokeMachine(ctx, before.ID, reason)
+			})
+			if r, err = on(refOf(before.Machine), r, err); err != nil {
 				return err
 			}
 			if dryRun {
 				return p.print(before, func(w io.Writer) { writeRevocation(w, before) })
-			}
-			r, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Revoked, error) {
-				return o.RevokeMachine(ctx, before.ID, reason)
-			})
-			if r, err = on(refOf(before.Machine), r, err); err != nil {
-				return err
 			}
 			return p.print(r, func(w io.Writer) { writeRevoked(w, r) })
 		},

@@ -1,13 +1,16 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -33,16 +36,22 @@ func (p *Program) serverCommand() *cobra.Command {
 
 The first interrupt stops in order: nothing is admitted any more, requests in
 flight finish, the audit log is brought up to date. A second one ends at once.
+A hangup (SIGHUP) is ignored: the configuration is read at the start.
 
 --dev serves on loopback from a temporary folder that is removed at the end; no
 check is weaker.`,
 		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return p.serve(c.Context(), flags) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if flags.dev && flags.data != "" {
+				return usagef("--dev makes a temporary folder: give it without --data")
+			}
+			return p.serve(c.Context(), flags)
+		},
 	}
 	c.PersistentFlags().StringVar(&flags.config, "config", "", "configuration file (see keywright config reference)")
 	c.PersistentFlags().StringVar(&flags.data, "data", "", "data folder (default ./keywright-data)")
 	c.Flags().BoolVar(&flags.dev, "dev", false, "loopback and a temporary folder")
-	c.AddCommand(p.serverBackup(), p.serverRestore(&flags))
+	c.AddCommand(p.serverBackup(&flags), p.serverRestore(&flags))
 	return c
 }
 
@@ -59,6 +68,16 @@ func (f serverFlags) settings() (config.Config, error) {
 		c.Server.Data = f.data
 	}
 	return c, nil
+}
+
+// socket returns the operator socket of the service with these flags; empty
+// without any.
+func (f serverFlags) socket() (string, error) {
+	if f.config == "" && f.data == "" {
+		return "", nil
+	}
+	c, err := f.settings()
+	return cmp.Or(c.Server.OperatorSocket, serve.SocketPath(c.Server.Data)), err
 }
 
 // forDevelopment puts everything on loopback and into a folder of its own.
@@ -84,6 +103,8 @@ func (p *Program) serve(ctx context.Context, flags serverFlags) error {
 		}
 		defer remove()
 	}
+	// A terminal that is gone, or a habit, is no reason to stop.
+	signal.Ignore(syscall.SIGHUP)
 	level, err := c.Log.SlogLevel()
 	if err != nil {
 		return err
@@ -126,28 +147,33 @@ func (p *Program) announce(s *serve.Service, logger *slog.Logger) {
 	}
 }
 
-func (p *Program) serverBackup() *cobra.Command {
+func (p *Program) serverBackup(flags *serverFlags) *cobra.Command {
 	var dryRun bool
 	c := &cobra.Command{
 		Use: "backup FILE", Short: "Write a backup of the running service's store to a new file",
 		Long: `Write a copy of the store, as it is at this moment, while the service goes on.
 The service writes the file itself, so FILE is on its host. The copy holds keys
 only in wrapped form: it opens with the root key, of which you keep a copy apart
-from this one.`,
+from this one.
+
+With --config or --data it is the service of that configuration or folder.`,
 		Args: exactly("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := p.choose(flags); err != nil {
+				return err
+			}
 			path, err := filepath.Abs(args[0])
 			if err != nil {
 				return fmt.Errorf("finding %s: %w", args[0], err)
 			}
-			if dryRun {
-				return p.print(api.BackupRequest{Path: path}, func(w io.Writer) { fmt.Fprintf(w, "would write a backup to %s\n", path) })
-			}
 			b, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Backup, error) {
-				return o.Backup(ctx, path)
+				return acting(o, dryRun).Backup(ctx, path)
 			})
 			if b, err = on(path, b, err); err != nil {
 				return err
+			}
+			if dryRun {
+				return p.print(api.BackupRequest{Path: path}, func(w io.Writer) { fmt.Fprintf(w, "would write a backup to %s\n", path) })
 			}
 			return p.print(b, func(w io.Writer) {
 				fmt.Fprintf(w, "%s holds the store of %s, %d bytes\n", b.Path, clock(b.Taken), b.Bytes)
@@ -156,6 +182,20 @@ from this one.`,
 	}
 	addDryRun(c, &dryRun)
 	return c
+}
+
+// choose makes the service with these flags the one that is spoken to.
+func (p *Program) choose(flags *serverFlags) error {
+	socket, err := flags.socket()
+	switch {
+	case err != nil:
+		return err
+	case socket != "" && p.address != "":
+		return usagef("--addr names the service already: leave --config and --data out")
+	case socket != "":
+		p.address = socket
+	}
+	return nil
 }
 
 func (p *Program) serverRestore(flags *serverFlags) *cobra.Command {
@@ -167,7 +207,8 @@ beside it, and only with --replace. The root key is not in a backup: bring it
 back as well.
 
 A restored store knows nothing of what happened after the backup: machines that
-were revoked since are active again, until you revoke them again.`,
+were revoked since are active again, until you revoke them again. Do that before
+guests reach the service: start it with server.guest_listen = "127.0.0.1:0".`,
 		Args: exactly("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			settings, err := flags.settings()
@@ -176,6 +217,9 @@ were revoked since are active again, until you revoke them again.`,
 			}
 			r := sqlite.Restoration{From: args[0], Path: serve.StorePath(settings.Server.Data), Replace: replace}
 			if dryRun {
+				if err := refusedRestore(r, sqlite.CheckRestore(c.Context(), r)); err != nil {
+					return err
+				}
 				return p.print(r, func(w io.Writer) { fmt.Fprintf(w, "would restore %s to %s\n", r.From, r.Path) })
 			}
 			return p.restore(c.Context(), r)
@@ -186,25 +230,37 @@ were revoked since are active again, until you revoke them again.`,
 	return c
 }
 
+// afterRestore says what a restored store needs.
+const afterRestore = `revoke again what was revoked after the backup, before guests reach the service:
+start it with guest_listen = "127.0.0.1:0", run keywright revoke, start it as before
+`
+
 // restored is what restore prints.
 type restored struct {
 	Store    string `json:"store"`
 	Replaced string `json:"replaced,omitempty"`
 }
 
-func (p *Program) restore(ctx context.Context, r sqlite.Restoration) error {
-	replaced, err := sqlite.Restore(ctx, r)
+func refusedRestore(r sqlite.Restoration, err error) error {
 	if errors.Is(err, kms.ErrExists) {
 		return fmt.Errorf("%s exists: give --replace, and it is kept beside the restored one", r.Path)
 	}
-	if err != nil {
+	return err
+}
+
+func (p *Program) restore(ctx context.Context, r sqlite.Restoration) error {
+	replaced, err := sqlite.Restore(ctx, r)
+	if err := refusedRestore(r, err); err != nil {
 		return err
 	}
 	return p.print(restored{r.Path, replaced}, func(w io.Writer) {
 		fmt.Fprintf(w, "%s is restored from %s\n", r.Path, r.From)
 		if replaced != "" {
-			fmt.Fprintf(w, "what it replaced is %s\n", replaced)
+			fmt.Fprintf(w, "what it replaced is kept as %s\n", replaced)
 		}
-		fmt.Fprintln(w, "revoke again what was revoked after the backup, before you start the service")
+		if os.Geteuid() == 0 {
+			fmt.Fprintln(w, "it belongs to the owner of its folder: the service has to run as that user")
+		}
+		fmt.Fprint(w, afterRestore)
 	})
 }

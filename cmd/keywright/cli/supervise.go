@@ -51,8 +51,8 @@ func watch(ctx context.Context, s *serve.Service, logger *slog.Logger) {
 		return
 	}
 	for pause(ctx, interval/watchdogShare) {
-		if err := s.Server.Ready(ctx); err != nil {
-			logger.Warn("the watchdog hears nothing while the service is not ready", "error", err)
+		if err := s.Server.Answers(ctx); err != nil {
+			logger.Warn("the watchdog hears nothing while the service does not answer", "error", err)
 			continue
 		}
 		notify(logger, daemon.SdNotifyWatchdog)

@@ -23,7 +23,7 @@ func (p *Program) volumeList() *cobra.Command {
 		Use: "list", Short: "List volumes", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			query := api.ListQuery{Machine: machine}
-			list := everything(c.Context(), p, query, (*api.OperatorClient).Volumes)
+			list := everythingOf(c.Context(), p, query, (*api.OperatorClient).Volumes)
 			return printList(p, list, "ID MACHINE STATUS UUID KEYRING", func(v api.Volume) []string {
 				return []string{short(v.ID), short(v.Machine), v.Status, v.UUID, v.Keyring}
 			})

@@ -2,8 +2,8 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -19,20 +19,45 @@ func (c *Config) Check() error {
 func (s *Server) check() error {
 	var errs []error
 	if s.Data == "" {
-		errs = append(errs, errors.New("server.data: want a folder"))
+		errs = append(errs, bad("server.data", "want a folder"))
 	}
 	errs = append(errs, checkListen("server.guest_listen", s.GuestListen), checkListen("server.metrics_listen", s.MetricsListen))
-	if s.GuestURL != "" {
-		u, err := url.Parse(s.GuestURL)
-		if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-			errs = append(errs, errors.New("server.guest_url: want https://HOST:PORT and nothing behind it"))
-		}
+	if samePort(s.GuestListen, s.MetricsListen) {
+		errs = append(errs, bad("server.metrics_listen", "want another port than that of server.guest_listen"))
+	}
+	if s.GuestURL != "" && !isGuestURL(s.GuestURL) {
+		errs = append(errs, bad("server.guest_url", "want https://HOST:PORT and nothing else"))
 	}
 	// sun_path has room for 107 bytes and a NUL (unix(7)).
 	if len(s.OperatorSocket) > 107 {
-		errs = append(errs, errors.New("server.operator_socket: the path of a unix socket has at most 107 bytes"))
+		errs = append(errs, bad("server.operator_socket", "the path of a unix socket has at most 107 bytes"))
 	}
 	return errors.Join(errs...)
+}
+
+// isGuestURL accepts scheme, host and port alone.
+func isGuestURL(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" {
+		return false
+	}
+	if u.Port() != "" {
+		if n, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || n == 0 {
+			return false
+		}
+	}
+	return strings.TrimSuffix(text, "/") == "https://"+u.Host && !strings.HasSuffix(u.Host, ":")
+}
+
+// samePort tells whether two listeners would be in each other's way.
+func samePort(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	everywhere := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+	return hostA == hostB || everywhere(hostA) || everywhere(hostB)
 }
 
 func checkListen(key, address string) error {
@@ -41,7 +66,7 @@ func checkListen(key, address string) error {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return fmt.Errorf(`%s: want ADDRESS:PORT, such as "0.0.0.0:8443" or "[::]:8443"`, key)
+		return bad(key, `want ADDRESS:PORT, such as "0.0.0.0:8443" or "[::]:8443"`)
 	}
 	return nil
 }
@@ -50,7 +75,7 @@ func (l *Limits) check() error {
 	var errs []error
 	atLeast := func(key string, value, least int) {
 		if value < least {
-			errs = append(errs, fmt.Errorf("limits.%s: want at least %d", key, least))
+			errs = append(errs, bad("limits."+key, "want at least %d", least))
 		}
 	}
 	atLeast("connections", l.Connections, 16)
@@ -58,14 +83,14 @@ func (l *Limits) check() error {
 	atLeast("requests_burst", l.RequestsBurst, 4)
 	atLeast("releases", l.Releases, 1)
 	atLeast("enrolments", l.Enrolments, 1)
-	if !(l.RequestsPerSecond > 0) {
-		errs = append(errs, errors.New("limits.requests_per_second: want more than 0"))
+	if !(l.RequestsPerSecond > 0) || math.IsInf(l.RequestsPerSecond, 0) {
+		errs = append(errs, bad("limits.requests_per_second", "want more than 0, and not infinitely many"))
 	}
 	if l.BodyMemory < 16<<20 {
-		errs = append(errs, errors.New("limits.body_memory: want at least 16MiB"))
+		errs = append(errs, bad("limits.body_memory", "want at least 16MiB"))
 	}
 	if l.BodyTimeout <= 0 {
-		errs = append(errs, errors.New("limits.body_timeout: want a time such as 10s"))
+		errs = append(errs, bad("limits.body_timeout", "want a time such as 10s"))
 	}
 	_, err := l.Prefixes()
 	return errors.Join(append(errs, err)...)
@@ -81,7 +106,7 @@ func (l *Limits) Prefixes() ([]netip.Prefix, error) {
 		}
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
-			return nil, fmt.Errorf("limits.balancers: entry %d is neither an address nor a range such as 10.0.0.0/29", i+1)
+			return nil, bad("limits.balancers", "entry %d is neither an address nor a range such as 10.0.0.0/29", i+1)
 		}
 		ranges = append(ranges, prefix.Masked())
 	}
@@ -90,21 +115,21 @@ func (l *Limits) Prefixes() ([]netip.Prefix, error) {
 
 func (p *Policy) check() error {
 	if !p.Shipped && len(p.Files) == 0 {
-		return errors.New("policy: without shipped policies and without files nothing is permitted: name files, or set shipped = true")
+		return bad("policy", "without shipped policies and without files nothing is permitted: name files, or set shipped = true")
 	}
 	return nil
 }
 
 func (a *Audit) check() error {
 	if len(a.Origin) > 200 || strings.ContainsAny(a.Origin, " +\t\n") {
-		return errors.New("audit.origin: want at most 200 characters without spaces and +")
+		return bad("audit.origin", "want at most 200 characters without spaces and +")
 	}
 	return nil
 }
 
 func (l *Log) check() error {
 	if _, err := l.SlogLevel(); err != nil {
-		return errors.New("log.level: want debug, info, warn or error")
+		return bad("log.level", "want debug, info, warn or error")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -44,30 +45,68 @@ func TestEveryKeyIsDescribed(t *testing.T) {
 
 func TestMistakesAreNamed(t *testing.T) {
 	for text, want := range map[string]string{
-		"[server]\nguest_lisen = \"x\"":           `line 2: unknown key "server.guest_lisen": did you mean server.guest_listen?`,
-		"[server]\n\nDATA = \"x\"":                `line 3: unknown key "server.DATA": did you mean server.data?`,
-		"[Server]\ndata = \"x\"":                  `line 1: unknown key "Server": did you mean server?`,
-		"# a\n[nothing]\nx = 1":                   `line 2: unknown key "nothing"`,
-		"data = \"x\"":                            `line 1: unknown key "data"`,
-		"[server]\ndata = \"a\"\ndata = \"b\"":    "line 3",
-		"[server":                                 "line 1",
-		"[limits]\nreleases = \"many\"":           "limits.releases",
-		"[limits]\nreleases = 0":                  "limits.releases: want at least 1",
-		"[limits]\nrequests_per_second = nan":     "limits.requests_per_second: want more than 0",
-		"[limits]\nbody_memory = \"1MiB\"":        "limits.body_memory: want at least 16MiB",
-		"[limits]\nbody_memory = \"-1\"":          "want a size such as 96MiB",
-		"[limits]\nbody_timeout = \"soon\"":       "want a time such as 10s",
-		"[limits]\nbalancers = [\"10.0.0.0/99\"]": "limits.balancers: entry 1",
-		"[server]\nguest_listen = \"8443\"":       "server.guest_listen: want ADDRESS:PORT",
-		"[server]\nguest_url = \"http://x\"":      "server.guest_url: want https://HOST:PORT",
-		"[server]\ndata = \"\"":                   "server.data: want a folder",
-		"[policy]\nshipped = false":               "policy: without shipped policies",
-		"[audit]\norigin = \"a b\"":               "audit.origin: want at most",
-		"[log]\nlevel = \"loud\"":                 "log.level: want debug, info, warn or error",
-		"[log]\nlevel = \"INFO\"":                 "log.level",
+		"[server]\nguest_lisen = \"x\"":                                         `line 2: unknown key "server.guest_lisen": did you mean server.guest_listen?`,
+		"[server]\n\nDATA = \"x\"":                                              `line 3: unknown key "server.DATA": did you mean server.data?`,
+		"[Server]\ndata = \"x\"":                                                `line 1: unknown key "Server": did you mean server?`,
+		"# a\n[nothing]\nx = 1":                                                 `line 2: unknown key "nothing"`,
+		"data = \"x\"":                                                          `line 1: unknown key "data"`,
+		"[server]\ndata = \"a\"\ndata = \"b\"":                                  "line 3",
+		"[server":                                                               "line 1",
+		"[limits]\nreleases = \"many\"":                                         "limits.releases",
+		"[limits]\nreleases = 0":                                                "limits.releases: want at least 1",
+		"[limits]\nrequests_per_second = nan":                                   "limits.requests_per_second: want more than 0",
+		"[limits]\nbody_memory = \"1MiB\"":                                      "limits.body_memory: want at least 16MiB",
+		"[limits]\nbody_memory = \"-1\"":                                        "want a size such as 96MiB",
+		"[limits]\nbody_timeout = \"soon\"":                                     "want a time such as 10s",
+		"[limits]\nbalancers = [\"10.0.0.0/99\"]":                               "limits.balancers: entry 1",
+		"[server]\nguest_listen = \"8443\"":                                     "server.guest_listen: want ADDRESS:PORT",
+		"[server]\nguest_url = \"http://x\"":                                    "server.guest_url: want https://HOST:PORT",
+		"[server]\ndata = \"\"":                                                 "server.data: want a folder",
+		"[policy]\nshipped = false":                                             "policy: without shipped policies",
+		"[audit]\norigin = \"a b\"":                                             "audit.origin: want at most",
+		"[limits]\n\nreleases = 1.5":                                            "line 3: limits.releases: want a whole number",
+		"[limits]\nrequests_per_second = inf":                                   "line 2: limits.requests_per_second: want more than 0",
+		"[limits]\nrequests_per_second = \"5\"":                                 "line 2: limits.requests_per_second: want a number",
+		"[limits]\nbody_timeout = 10":                                           "line 2: limits.body_timeout: want a time such as 10s",
+		"[server]\ndata = 7":                                                    "line 2: server.data: want a text in quotes",
+		"[server]\nnames = \"a\"":                                               `line 2: server.names: want a list of texts, such as ["a", "b"]`,
+		"[server]\nnames = [1]":                                                 "server.names: want a list of texts",
+		"[policy]\nshipped = \"yes\"":                                           "line 2: policy.shipped: want true or false",
+		"server = 7":                                                            "line 1: server: want a section: [server]",
+		"[server]\nguest_url = \"https://a@x:1\"":                               "line 2: server.guest_url: want https://HOST:PORT and nothing else",
+		"[server]\nguest_url = \"https://x:0\"":                                 "server.guest_url",
+		"[server]\nguest_url = \"https://x:99999\"":                             "server.guest_url",
+		"[server]\nguest_url = \"https://x:\"":                                  "server.guest_url",
+		"[server]\nguest_url = \"https://x?a=b\"":                               "server.guest_url",
+		"[server]\nguest_url = \"https://x/v1\"":                                "server.guest_url",
+		"[server]\nguest_listen = \"[::]:1\"\nmetrics_listen = \"127.0.0.1:1\"": "line 3: server.metrics_listen: want another port",
+		"[log]\nlevel = \"loud\"":                                               "log.level: want debug, info, warn or error",
+		"[log]\nlevel = \"INFO\"":                                               "log.level",
 	} {
 		_, err := config.Parse([]byte(text))
 		assert.ErrorContains(t, err, want, text)
+	}
+}
+
+func TestValuesThatAreMeant(t *testing.T) {
+	for _, text := range []string{
+		"", "[limits]\nrequests_per_second = 5", "[limits]\nbody_memory = 33554432",
+		"[server]\nguest_url = \"https://x\"", "[server]\nguest_url = \"https://[2001:db8::1]:8443/\"",
+		"[server]\nguest_listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"",
+		"[server]\nguest_listen = \"192.0.2.1:1\"\nmetrics_listen = \"127.0.0.1:1\"",
+	} {
+		_, err := config.Parse([]byte(text))
+		assert.NoError(t, err, text)
+	}
+}
+
+// A pipe is not waited for, and a device not read to an end that it has not.
+func TestOnlyRegularFilesAreRead(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	for _, path := range []string{pipe, "/dev/zero", t.TempDir()} {
+		_, err := config.Load(path)
+		require.ErrorContains(t, err, "is no regular file")
 	}
 }
 

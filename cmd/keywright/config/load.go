@@ -3,9 +3,11 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -17,14 +19,7 @@ const maxFile = 1 << 20
 // Load reads a configuration file over the defaults and checks it. Its error
 // lists, a line each, everything that is wrong.
 func Load(path string) (Config, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return Config{}, fmt.Errorf("reading configuration: %w", err)
-	}
-	if info.Size() > maxFile {
-		return Config{}, fmt.Errorf("reading configuration %s: it has more than %d bytes", path, maxFile)
-	}
-	text, err := os.ReadFile(path)
+	text, err := ReadFile(path, maxFile)
 	if err != nil {
 		return Config{}, fmt.Errorf("reading configuration: %w", err)
 	}
@@ -37,16 +32,47 @@ func Load(path string) (Config, error) {
 
 // Parse is [Load] for a file's text.
 func Parse(text []byte) (Config, error) {
-	c := Default()
-	meta, err := toml.Decode(string(text), &c)
+	var sections map[string]any
+	meta, err := toml.Decode(string(text), &sections)
 	if err != nil {
 		return Config{}, syntaxError(err)
 	}
-	// The decoder takes keys in any letter case; here there is one.
 	if err := unknownKeys(string(text), meta.Keys()); err != nil {
 		return Config{}, err
 	}
-	return c, c.Check()
+	if errs := wrongTypes(sections); len(errs) > 0 {
+		return Config{}, errors.Join(located(string(text), errors.Join(errs...))...)
+	}
+	c := Default()
+	if _, err := toml.Decode(string(text), &c); err != nil {
+		return Config{}, syntaxError(err)
+	}
+	if err := c.Check(); err != nil {
+		return Config{}, errors.Join(located(string(text), err)...)
+	}
+	return c, nil
+}
+
+// ReadFile reads a regular file of at most limit bytes. What is not one, such as
+// a pipe or a device, would be waited for, or never end.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes", path, limit)
+	}
+	return text, err
 }
 
 // syntaxError says where it is without repeating the line.

@@ -28,6 +28,8 @@ func (b backups) Backup(ctx context.Context, path string) (int64, error) {
 	return info.Size(), nil
 }
 
+func (b backups) CheckBackup(path string) error { return sqlite.CheckBackup(path) }
+
 // recentBackups bounds the attempts among which the last that succeeded is
 // looked for.
 const recentBackups = 20

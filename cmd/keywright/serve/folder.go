@@ -1,14 +1,17 @@
 package serve
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/kms"
 	"keywright.dev/kms/root/file"
 	"keywright.dev/kms/store/sqlite"
 )
@@ -39,10 +42,37 @@ func prepareFolder(data string) error {
 	case !info.IsDir():
 		return fmt.Errorf("opening the data folder: %s is not a folder", data)
 	case info.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("opening the data folder: the mode of %s is %#o, and others can enter it: run chmod 700 %s",
-			data, info.Mode().Perm(), data)
+		return fmt.Errorf("opening the data folder: the mode of %s is %#o, and others can enter it%s",
+			data, info.Mode().Perm(), adviceOn(data))
 	}
 	return nil
+}
+
+// adviceOn says how to keep others out of a folder. One that is full of other
+// things is not ours to close: it may be /tmp.
+func adviceOn(data string) string {
+	files, err := os.ReadDir(data)
+	ours := isFile(StorePath(data)) || isFile(filepath.Join(data, rootFile))
+	if err == nil && len(files) > 0 && !ours {
+		return ", and it holds other things: name a folder of its own"
+	}
+	return ": run chmod 700 " + data
+}
+
+// checkStore refuses a store that is empty, which a first start that was cut off
+// leaves, or a disk that lost it: a new one in its place would hide that. It
+// returns whether there is none.
+func checkStore(path string) (missing bool, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("opening store %s: %w", path, err)
+	case info.Mode().IsRegular() && info.Size() == 0:
+		return false, fmt.Errorf("opening store %s: it is empty: restore a backup, or remove it if this installation is new", path)
+	}
+	return false, nil
 }
 
 // rootChoice is where the root key was found.
@@ -51,6 +81,28 @@ type rootChoice struct {
 	path string
 	// credential says that the service manager passed it.
 	credential bool
+	// made says that this start made it.
+	made bool
+}
+
+// wrong says which root key a store wants, where err is that the chosen one opens
+// none of its keys.
+func (c rootChoice) wrong(ctx context.Context, store kms.ServiceKeys, err error) error {
+	versions, readErr := store.Keyrings(ctx)
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	var wraps []string
+	for _, v := range versions {
+		for _, w := range v.Wrappers {
+			wraps = append(wraps, w.Root)
+		}
+	}
+	if len(wraps) == 0 || slices.Contains(wraps, c.root.URI()) {
+		return err
+	}
+	return fmt.Errorf("opening keyrings: %s is not the root key of this store, whose keys are wrapped under %s: bring that one back",
+		c.path, wraps[0])
 }
 
 // openRoot opens the root key, and makes one for a data folder that is new.
@@ -61,14 +113,15 @@ func openRoot(s config.Server, credentials string) (rootChoice, error) {
 	}
 	if path := filepath.Join(credentials, rootFile); credentials != "" && isFile(path) {
 		root, err := file.OpenCredential(path)
-		return rootChoice{root, path, true}, err
+		return rootChoice{root: root, path: path, credential: true}, err
 	}
 	path := filepath.Join(s.Data, rootFile)
 	root, err := file.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	made := errors.Is(err, fs.ErrNotExist)
+	if made {
 		root, err = createRoot(s.Data, path)
 	}
-	return rootChoice{root: root, path: path}, err
+	return rootChoice{root: root, path: path, made: made}, err
 }
 
 // createRoot makes a key where there is no store yet: to an existing store a

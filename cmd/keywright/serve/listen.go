@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -29,7 +30,7 @@ func listen(ctx context.Context, s config.Server) (l server.Listeners, err error
 		return l, fmt.Errorf("opening the metrics listener: %w", err)
 	}
 	if l.Operator, err = listenUnix(ctx, lc, s.OperatorSocket); err != nil {
-		return l, fmt.Errorf("opening the operator socket %s: %w", s.OperatorSocket, err)
+		return l, fmt.Errorf("opening the operator socket: %w", err)
 	}
 	return l, nil
 }
@@ -46,6 +47,9 @@ func closeListeners(l server.Listeners) {
 // dead process left behind is replaced. Whoever slips in before the mode is set
 // is refused by the server, which asks the kernel who it is.
 func listenUnix(ctx context.Context, lc net.ListenConfig, path string) (net.Listener, error) {
+	if err := checkSocket(path); err != nil {
+		return nil, err
+	}
 	listener, err := lc.Listen(ctx, "unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) && abandoned(ctx, path) {
 		if err := os.Remove(path); err != nil {
@@ -60,6 +64,21 @@ func listenUnix(ctx context.Context, lc net.ListenConfig, path string) (net.List
 		return nil, errors.Join(err, listener.Close())
 	}
 	return listener, nil
+}
+
+// checkSocket refuses a path where something else than a socket is: binding
+// would fail as it does on a socket that was left behind.
+func checkSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s exists and is no socket: name another path", path)
+	}
+	return nil
 }
 
 func abandoned(ctx context.Context, path string) bool {

@@ -85,18 +85,33 @@ func Open(ctx context.Context, o Options) (s *Service, err error) {
 		s.RootPath = chosen.path
 	}
 	// The store refuses a second service before that could take the socket.
-	metrics := server.NewMetrics()
-	if s.store, err = sqlite.Open(ctx, sqlite.Config{Path: StorePath(c.Server.Data), Clock: o.Clock, Logger: o.Logger}); err != nil {
+	if err := s.openStore(ctx, o, chosen); err != nil {
 		return s, err
 	}
 	if s.listeners, err = listen(ctx, c.Server); err != nil {
 		return s, err
 	}
-	return s, s.wire(ctx, o, chosen.root, metrics)
+	return s, s.wire(ctx, o, chosen, server.NewMetrics())
+}
+
+// openStore opens the store, or makes it: beside a root key that was there
+// before, a store that is missing may be one that was lost.
+func (s *Service) openStore(ctx context.Context, o Options, chosen rootChoice) error {
+	path := StorePath(o.Config.Server.Data)
+	missing, err := checkStore(path)
+	if err != nil {
+		return err
+	}
+	s.store, err = sqlite.Open(ctx, sqlite.Config{Path: path, Clock: o.Clock, Logger: o.Logger})
+	if err == nil && missing && !chosen.made {
+		o.Logger.Warn("there was a root key and no store: this is a new installation with a new service key, "+
+			"which no machine knows; if there was one before, stop and restore its store", "store", path)
+	}
+	return err
 }
 
 // wire makes the domain and the server over the store.
-func (s *Service) wire(ctx context.Context, o Options, chosen root.Root, metrics *server.Metrics) error {
+func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metrics *server.Metrics) error {
 	p, err := s.openParts(ctx, o, chosen)
 	if err != nil {
 		return err
@@ -138,13 +153,13 @@ func (s *Service) wire(ctx context.Context, o Options, chosen root.Root, metrics
 }
 
 // openParts opens the service's own keys, and makes them in a new store.
-func (s *Service) openParts(ctx context.Context, o Options, chosen root.Root) (p parts, err error) {
-	p.store, p.roots = s.store, []string{chosen.URI()}
+func (s *Service) openParts(ctx context.Context, o Options, chosen rootChoice) (p parts, err error) {
+	p.store, p.roots = s.store, []string{chosen.root.URI()}
 	if p.engine, err = openPolicy(o.Config.Policy); err != nil {
 		return p, err
 	}
-	if s.keys, err = kms.OpenKeys(ctx, p.store, []root.Root{chosen}, o.Clock, rand.Reader); err != nil {
-		return p, err
+	if s.keys, err = kms.OpenKeys(ctx, p.store, []root.Root{chosen.root}, o.Clock, rand.Reader); err != nil {
+		return p, chosen.wrong(ctx, p.store, err)
 	}
 	p.keys = s.keys
 	if p.restored, err = p.keys.Restored(ctx); err != nil {

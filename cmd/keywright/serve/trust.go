@@ -2,12 +2,11 @@ package serve
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -15,8 +14,15 @@ import (
 	"keywright.dev/kms"
 	"keywright.dev/kms/attest"
 	"keywright.dev/kms/exchange"
-	"keywright.dev/kms/pki"
 	"keywright.dev/kms/policy"
+)
+
+// Bounds of files that a configuration names, in bytes: hundreds of certificates,
+// hundreds of thousands of machines, and more than package policy takes.
+const (
+	maxCertificates = 4 << 20
+	maxInventory    = 32 << 20
+	maxPolicy       = 1 << 20
 )
 
 // openTrust reads what vouches for endorsement keys.
@@ -41,7 +47,7 @@ func openTrust(a config.Attestation) (attest.EKTrust, error) {
 }
 
 func readCertificates(path string) ([]*x509.Certificate, error) {
-	rest, err := os.ReadFile(path)
+	rest, err := config.ReadFile(path, maxCertificates)
 	if err != nil {
 		return nil, err
 	}
@@ -64,13 +70,12 @@ func readCertificates(path string) ([]*x509.Certificate, error) {
 }
 
 func readInventory(path string) ([]string, error) {
-	f, err := os.Open(path)
+	text, err := config.ReadFile(path, maxInventory)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	var hashes []string
-	lines := bufio.NewScanner(f)
+	lines := bufio.NewScanner(bytes.NewReader(text))
 	for n := 1; lines.Scan(); n++ {
 		text, _, _ := strings.Cut(lines.Text(), "#")
 		text = strings.TrimPrefix(strings.ToLower(strings.TrimSpace(text)), "sha256:")
@@ -110,22 +115,11 @@ func openPolicy(p config.Policy) (*policy.Engine, error) {
 		documents = shipped
 	}
 	for _, path := range p.Files {
-		text, err := os.ReadFile(path)
+		text, err := config.ReadFile(path, maxPolicy)
 		if err != nil {
 			return nil, fmt.Errorf("reading policy.files: %w", err)
 		}
 		documents = append(documents, policy.Document{Name: path, Text: text})
 	}
 	return policy.New(documents...)
-}
-
-// CheckFiles reads the files that a configuration names, as a start would.
-func CheckFiles(c config.Config) error {
-	_, trustErr := openTrust(c.Attestation)
-	_, policyErr := openPolicy(c.Policy)
-	var namesErr error
-	if len(c.Server.Names) > 0 {
-		_, namesErr = pki.ParseNames(c.Server.Names)
-	}
-	return errors.Join(trustErr, policyErr, namesErr)
 }

@@ -131,7 +131,8 @@ func nameOf(key secret.Bytes) (string, error) {
 }
 
 func readKey(path string, check func(fs.FileInfo) error) (secret.Bytes, error) {
-	f, err := os.Open(path)
+	// A pipe would be waited for before it could be refused.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return secret.Bytes{}, err
 	}

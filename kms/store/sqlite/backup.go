@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"keywright.dev/kms"
 )
@@ -14,7 +17,10 @@ import (
 const (
 	partialSuffix   = ".partial"
 	restoringSuffix = ".restoring"
-	replacedSuffix  = ".replaced"
+	// replacedSuffix is followed by a number, which grows with each restore.
+	replacedSuffix = ".replaced-"
+	// aloneSuffix is that of a write-ahead log whose database was gone.
+	aloneSuffix = "-wal-alone"
 )
 
 // Backup writes a copy of the store, as it is when Backup begins, to a new file
@@ -50,6 +56,19 @@ func (s *Store) backup(ctx context.Context, path string) error {
 	return syncFile(filepath.Dir(path))
 }
 
+// CheckBackup returns why [Store.Backup] can write no file at path; nil where it
+// can, as far as is known without writing it.
+func CheckBackup(path string) error {
+	if err := mustNotExist(path); err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return &fs.PathError{Op: "write", Path: dir, Err: err}
+	}
+	return nil
+}
+
 func mustNotExist(path string) error {
 	there, err := exists(path)
 	if err == nil && there {
@@ -72,7 +91,10 @@ type Restoration struct {
 // and refuses one that is damaged, of a newer version, or no store at all; a
 // store that another process has open; and, unless r.Replace is set, a store
 // that is there: [kms.ErrExists]. What is replaced is kept beside the new one,
-// and its path returned; it is overwritten by the next Restore that replaces.
+// and its path returned; no later Restore touches it.
+//
+// Run by root, it gives what it makes to the owner of the store's folder, for
+// whom the service runs.
 //
 // Killed at any point, Restore has either changed nothing, or the next [Open]
 // completes it. The restored store has no challenge keys: the service makes a
@@ -91,27 +113,31 @@ func restore(ctx context.Context, r Restoration) (replaced string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	if err := completeRestore(r.Path); err != nil {
+	if err := adopt(lock.Name()); err != nil {
 		return "", err
 	}
-	there, err := exists(r.Path)
-	if err != nil {
+	if _, err := completeRestore(r.Path); err != nil {
 		return "", err
 	}
-	if there {
-		replaced = r.Path + replacedSuffix
-	}
-	if there && !r.Replace {
-		return "", mustNotExist(r.Path)
+	if !r.Replace {
+		if err := mustNotExist(r.Path); err != nil {
+			return "", err
+		}
 	}
 	if err := prepareRestore(ctx, r); err != nil {
 		return "", err
 	}
-	return replaced, completeRestore(r.Path)
+	return completeRestore(r.Path)
 }
 
 // prepareRestore copies the backup to where [completeRestore] finds it.
 func prepareRestore(ctx context.Context, r Restoration) error {
+	if err := inspect(r.From); err != nil {
+		return err
+	}
+	if err := setLogAside(r.Path); err != nil {
+		return err
+	}
 	db, err := openDB(r.From, readerOptions())
 	if err != nil {
 		return err
@@ -119,6 +145,9 @@ func prepareRestore(ctx context.Context, r Restoration) error {
 	restoring := r.Path + restoringSuffix
 	partial := restoring + partialSuffix
 	if err := errors.Join(copyStore(ctx, db, partial), db.Close()); err != nil {
+		return errors.Join(damaged(err), removeDatabase(partial))
+	}
+	if err := adopt(partial); err != nil {
 		return errors.Join(err, removeDatabase(partial))
 	}
 	// From here on the restore takes place, whatever happens.
@@ -128,42 +157,22 @@ func prepareRestore(ctx context.Context, r Restoration) error {
 	return syncFile(filepath.Dir(restoring))
 }
 
-// completeRestore puts a store that was prepared in its place. Each step can be
+// completeRestore puts a store that was prepared in its place, and returns where
+// the one before it is kept; empty where there was none. Each step can be
 // repeated, since the one before last is what it starts from.
-func completeRestore(path string) error {
+func completeRestore(path string) (replaced string, err error) {
 	if err := removeDatabase(path + restoringSuffix + partialSuffix); err != nil {
-		return err
+		return "", err
 	}
 	ready, err := exists(path + restoringSuffix)
 	if err != nil || !ready {
-		return err
+		return "", err
 	}
-	if err := setAside(path); err != nil {
-		return err
+	if replaced, err = setAside(path); err != nil {
+		return "", err
 	}
 	if err := os.Rename(path+restoringSuffix, path); err != nil {
-		return err
+		return "", err
 	}
-	return syncFile(filepath.Dir(path))
-}
-
-// setAside moves a store and its write-ahead log away, so that SQLite can't take
-// the old log for the new store's.
-func setAside(path string) error {
-	there, err := exists(path)
-	if err != nil {
-		return err
-	}
-	if there {
-		if err := remove(path + replacedSuffix + walSuffix); err != nil {
-			return err
-		}
-		if err := os.Rename(path, path+replacedSuffix); err != nil {
-			return err
-		}
-	}
-	if there, err = exists(path + walSuffix); err == nil && there {
-		err = os.Rename(path+walSuffix, path+replacedSuffix+walSuffix)
-	}
-	return errors.Join(err, remove(path+shmSuffix), syncFile(filepath.Dir(path)))
+	return replaced, syncFile(filepath.Dir(path))
 }

@@ -107,6 +107,48 @@ func TestRestoreReplacesOnlyIfTold(t *testing.T) {
 	assert.NoError(t, err, "the old store is kept")
 }
 
+// Each store that a restore replaced stays as it was.
+func TestRestoreKeepsEveryStoreThatItReplaced(t *testing.T) {
+	ctx := context.Background()
+	backup, path := backedUp(t, filled(t)), storePath(t)
+	_, err := sqlite.Restore(ctx, sqlite.Restoration{From: backup, Path: path})
+	require.NoError(t, err)
+	var kept []string
+	for n := range 11 {
+		s, err := sqlite.Open(ctx, sqlite.Config{Path: path})
+		require.NoError(t, err)
+		require.NoError(t, transact(s, kms.Key{}, enrolled(20+n)))
+		require.NoError(t, s.Close())
+		replaced, err := sqlite.Restore(ctx, sqlite.Restoration{From: backup, Path: path, Replace: true})
+		require.NoError(t, err)
+		kept = append(kept, replaced)
+	}
+	for n, replaced := range kept {
+		_, err := open(t, replaced).Machine(ctx, storetest.MachineID(20+n))
+		assert.NoError(t, err, replaced)
+	}
+}
+
+// A write-ahead log without its database is kept, and never beside a store that
+// an earlier restore replaced.
+func TestRestoreOverALogAlone(t *testing.T) {
+	ctx := context.Background()
+	backup, path := backedUp(t, filled(t)), storePath(t)
+	_, err := sqlite.Restore(ctx, sqlite.Restoration{From: backup, Path: path})
+	require.NoError(t, err)
+	replaced, err := sqlite.Restore(ctx, sqlite.Restoration{From: backup, Path: path, Replace: true})
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.WriteFile(path+"-wal", []byte("a log"), 0o600))
+	second, err := sqlite.Restore(ctx, sqlite.Restoration{From: backup, Path: path})
+	require.NoError(t, err)
+	assert.Empty(t, second, "there was no store")
+	assert.NoFileExists(t, replaced+"-wal")
+	left, err := os.ReadFile(path + ".replaced-2-wal-alone")
+	require.NoError(t, err)
+	assert.Equal(t, "a log", string(left))
+}
+
 // The write-ahead log of a store that was killed is not taken for that of the
 // store restored in its place, and stays with the old one.
 func TestRestoreOverKilledStore(t *testing.T) {
@@ -137,14 +179,14 @@ func TestOpenCompletesRestore(t *testing.T) {
 		acknowledged := lastAcknowledged(t, killAtRandom(t, "boots", path, 1))
 		require.NoError(t, os.Rename(backedUp(t, filled(t)), path+".restoring"))
 		for _, suffix := range moves[:moved] {
-			require.NoError(t, os.Rename(path+suffix, path+".replaced"+suffix))
+			require.NoError(t, os.Rename(path+suffix, path+".replaced-1"+suffix))
 		}
 		require.NoError(t, os.WriteFile(path+".restoring.partial", []byte("left by another"), 0o600))
 
 		counts, err := open(t, path).Counts(context.Background())
 		require.NoError(t, err)
 		assert.Equal(t, int64(3), counts.Entries, "the restored store is there")
-		changes := requireWhole(t, open(t, path+".replaced"))
+		changes := requireWhole(t, open(t, path+".replaced-1"))
 		for w, n := range acknowledged {
 			assert.GreaterOrEqual(t, changes[w], n)
 		}

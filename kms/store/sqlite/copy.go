@@ -5,9 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"syscall"
 
 	"golang.org/x/mod/sumdb/tlog"
 	driver "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"keywright.dev/kms"
 	"keywright.dev/kms/store/sqlite/sqlitedb"
@@ -19,6 +22,14 @@ const copyPages = 1024
 // copyStore copies the store that source reads, as it is at this moment, into a
 // file of its own that nothing refers to yet: whole, synced and checked.
 func copyStore(ctx context.Context, source *sql.DB, path string) error {
+	err := copyWhole(ctx, source, path)
+	if code(err)&0xff == sqlite3.SQLITE_FULL {
+		return &fs.PathError{Op: "write", Path: path, Err: syscall.ENOSPC}
+	}
+	return err
+}
+
+func copyWhole(ctx context.Context, source *sql.DB, path string) error {
 	if err := removeDatabase(path); err != nil {
 		return err
 	}

@@ -77,10 +77,13 @@ func (s *Store) open(ctx context.Context, c Config) (err error) {
 	if s.lock, err = claim(c.Path); err != nil {
 		return err
 	}
-	if err := completeRestore(c.Path); err != nil {
+	if _, err := completeRestore(c.Path); err != nil {
 		return err
 	}
 	if err := makeFile(c.Path); err != nil {
+		return err
+	}
+	if err := inspectStore(c.Path); err != nil {
 		return err
 	}
 	if s.writer, err = openWriter(ctx, c); err != nil {

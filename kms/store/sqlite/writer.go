@@ -41,6 +41,7 @@ type writer struct {
 	closing chan struct{}
 	stopped chan struct{} // closed when the goroutine has ended
 	failed  atomic.Pointer[error]
+	last    atomic.Pointer[error] // see [Store.LastFailure]
 }
 
 func openWriter(ctx context.Context, c Config) (*writer, error) {
@@ -146,6 +147,7 @@ func (w *writer) commit(group []*change) {
 		if err != nil {
 			results[i] = err
 		}
+		w.remember(results[i])
 		c.done <- results[i]
 	}
 }

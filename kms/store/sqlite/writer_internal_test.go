@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -159,6 +160,37 @@ func TestDatabaseFull(t *testing.T) {
 	assert.NoError(t, results[2])
 	assert.NoError(t, s.Err())
 	assert.Equal(t, []string{"a", "before", "c"}, ids(t, s))
+}
+
+// What the disk did not take is remembered until it takes something, which a
+// store that nobody changes finds out by itself.
+func TestLastFailure(t *testing.T) {
+	s, ctx := openStore(t), context.Background()
+	require.NoError(t, put(s, machine("a")))
+	require.NoError(t, s.LastFailure())
+	setCommits(t, s, 1)
+	require.Error(t, put(s, machine("b")))
+	require.ErrorIs(t, s.LastFailure(), kms.ErrUnavailable)
+	require.Error(t, s.TryWriting(ctx))
+	setCommits(t, s, 0)
+	no := errors.New("no")
+	require.ErrorIs(t, s.Transact(ctx, kms.Key{}, func(kms.State) (kms.Outcome, error) { return kms.Outcome{}, no }), no)
+	require.Error(t, s.LastFailure(), "that was never for the disk")
+	before := walSize(t, s)
+	require.NoError(t, s.TryWriting(ctx))
+	assert.Greater(t, walSize(t, s), before, "it did write")
+	assert.NoError(t, s.LastFailure())
+	assert.NoError(t, put(s, machine("b")))
+	require.Error(t, s.writer.giveUp("committing", errors.New("input/output error")))
+	require.Error(t, put(s, machine("c")))
+	assert.Error(t, s.LastFailure(), "it takes no more")
+}
+
+func walSize(t *testing.T, s *Store) int64 {
+	t.Helper()
+	info, err := os.Stat(s.path + walSuffix)
+	require.NoError(t, err)
+	return info.Size()
 }
 
 // Some errors undo the whole transaction. Then nothing that follows in the

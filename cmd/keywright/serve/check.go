@@ -1,0 +1,54 @@
+package serve
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/kms/pki"
+	"keywright.dev/kms/root/file"
+)
+
+// CheckFiles looks at the files that a configuration names, as a start would.
+func CheckFiles(c config.Config) error {
+	_, trustErr := openTrust(c.Attestation)
+	_, policyErr := openPolicy(c.Policy)
+	var namesErr, socketErr, rootErr error
+	if len(c.Server.Names) > 0 {
+		_, namesErr = pki.ParseNames(c.Server.Names)
+	}
+	if c.Server.OperatorSocket != "" {
+		socketErr = named("server.operator_socket", checkSocket(c.Server.OperatorSocket))
+	}
+	if c.Server.RootKey != "" {
+		rootErr = named("server.root_key", checkRootKey(c.Server.RootKey))
+	}
+	return errors.Join(trustErr, policyErr, namesErr, socketErr, rootErr)
+}
+
+// checkRootKey opens the root key of whoever checks. Another user's, such as the
+// service's, opens for that user alone: then it must only be there.
+func checkRootKey(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is no regular file", path)
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
+		return nil
+	}
+	_, err = file.Open(path)
+	return err
+}
+
+// named puts the key of the configuration in front of an error.
+func named(key string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}

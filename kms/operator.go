@@ -1,0 +1,43 @@
+package kms
+
+import (
+	"context"
+	"errors"
+
+	"keywright.dev/kms/audit"
+)
+
+// Operator is who asks for something, in one request.
+type Operator struct {
+	audit.Actor
+	Request  string   // request id
+	Policies []string // ids of those that permitted it
+	// DryRun has everything decided as it would be, and nothing changed.
+	DryRun bool
+}
+
+// draft begins an entry about what the operator did.
+func (o Operator) draft(action, machine, object string) draft {
+	return draft{
+		action: action, machine: machine, object: object,
+		actor: o.Actor, request: o.Request, policies: o.Policies,
+	}
+}
+
+// errDryRun undoes a change that was decided for nobody but who asked.
+var errDryRun = errors.New("a dry run changes nothing")
+
+// change is a change that an operator wants.
+func (s *Service) change(ctx context.Context, by Operator, key Key, decide func(State) (Outcome, error)) error {
+	err := s.Store.Transact(ctx, key, func(state State) (Outcome, error) {
+		outcome, err := decide(state)
+		if err == nil && by.DryRun {
+			err = errDryRun
+		}
+		return outcome, err
+	})
+	if errors.Is(err, errDryRun) {
+		return nil
+	}
+	return err
+}
