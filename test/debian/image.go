@@ -1,6 +1,7 @@
 package debian
 
 import (
+	"archive/tar"
 	"context"
 	"crypto/sha256"
 	_ "embed"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"keywright.dev/kms/secret"
 	"keywright.dev/test/process"
@@ -111,6 +113,26 @@ func install(ctx context.Context, dir, disk, archive string) error {
 		return err
 	}
 	return run.Wait(ctx)
+}
+
+// WriteArchive writes files into a tar archive, which a guest that has it as a disk
+// unpacks.
+func WriteArchive(path string, files ...vm.File) error {
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	archive := tar.NewWriter(out)
+	for _, f := range files {
+		header := &tar.Header{Name: strings.TrimPrefix(f.Path, "/"), Mode: int64(f.Mode.Perm()), Size: int64(len(f.Content))}
+		if err := archive.WriteHeader(header); err != nil {
+			return errors.Join(err, out.Close())
+		}
+		if _, err := archive.Write(f.Content); err != nil {
+			return errors.Join(err, out.Close())
+		}
+	}
+	return errors.Join(archive.Close(), out.Close())
 }
 
 func sparse(path string) error {
