@@ -50,7 +50,7 @@ func (b *Beside) Run(ctx context.Context) error {
 	// What is released now must not be opened behind a hand-over.
 	cancel()
 	if !b.over {
-		<-b.booted
+		_ = <-b.booted // that it ended is what counts
 	}
 	return err
 }
