@@ -162,9 +162,11 @@ func (e *Enrollment) steps() []step {
 }
 
 // Steps returns the names of all steps in their order.
-func Steps() []Step {
+func Steps() []Step { return namesOf(new(Enrollment).steps()) }
+
+func namesOf(steps []step) []Step {
 	var names []Step
-	for _, s := range new(Enrollment).steps() {
+	for _, s := range steps {
 		names = append(names, s.name)
 	}
 	return names

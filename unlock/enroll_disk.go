@@ -55,15 +55,23 @@ func (e *Enrollment) isCurrent(ctx context.Context, t *target, token luks.OwnTok
 func (e *Enrollment) discard(ctx context.Context, t *target, token luks.OwnToken) error {
 	for _, slot := range token.Keyslots {
 		e.say("note: killing keyslot %d of %s, left by an earlier enrolment", slot, t.path)
-		if err := e.Cryptsetup.KillSlot(ctx, t.path, slot, t.passphrase); err != nil {
-			return err
-		}
 	}
 	if len(token.Keyslots) == 0 && t.hasSlot(token.Slot) && e.Cryptsetup.TestKey(ctx, t.path, token.Slot, t.passphrase) != nil {
 		e.say("note: keyslot %d of %s may be left of an enrolment elsewhere that was cut short; if it is not yours, run cryptsetup luksKillSlot %s %d",
 			token.Slot, t.path, t.path, token.Slot)
 	}
-	return e.Cryptsetup.RemoveToken(ctx, t.path, token.ID)
+	return t.drop(ctx, e.Cryptsetup, token)
+}
+
+// drop kills the keyslots that a token of ours is assigned to, then removes the
+// token.
+func (t *target) drop(ctx context.Context, c luks.Cryptsetup, token luks.OwnToken) error {
+	for _, slot := range token.Keyslots {
+		if err := c.KillSlot(ctx, t.path, slot, t.passphrase); err != nil {
+			return err
+		}
+	}
+	return c.RemoveToken(ctx, t.path, token.ID)
 }
 
 func (t *target) hasSlot(slot int) bool {

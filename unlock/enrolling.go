@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -62,8 +61,9 @@ func (e *Enrollment) recordSet(context.Context) error {
 
 // forgetSet says that no keyslot hangs on this enrolment alone any more.
 func (e *Enrollment) forgetSet() error {
-	if err := os.Remove(e.enrollingPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	err := removeDurably(e.enrollingPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return syncDir(filepath.Dir(e.enrollingPath()))
+	return err
 }

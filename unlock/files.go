@@ -56,6 +56,14 @@ func fill(f *os.File, data []byte, mode fs.FileMode) error {
 	return f.Sync()
 }
 
+// removeDurably removes a file so that a power cut does not bring it back.
+func removeDurably(path string) error {
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
 func syncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {

@@ -164,7 +164,13 @@ func TestEnrolmentWithoutKeyslotsIsFreeToChange(t *testing.T) {
 // the cut is.
 func (g *guest) kill(s *service, c cut) {
 	g.t.Helper()
-	cmd := g.child(g.enrollArgs(s)...)
+	g.killIn(c, g.enrollArgs(s)...)
+}
+
+// killIn kills a command where the cut is.
+func (g *guest) killIn(c cut, args ...string) {
+	g.t.Helper()
+	cmd := g.child(args...)
 	give(g.t, cmd, passphrase)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	h := system()
 	h.openTPM = func(string) (*tpm.Device, error) { return dialTPM(socket) }
 	h.opener = new(recorder)
-	h.initramfs, h.grub = nil, ""
+	h.initramfs, h.noInitramfs, h.grub = nil, nil, ""
 	h.reboot = func() error { return errors.New("a test does not reboot") }
 	h.run, h.esp = unlock.RunDir(os.Getenv(childRun)), []string{os.Getenv(childESP)}
 	os.Exit(start(h))

@@ -31,31 +31,34 @@ type host struct {
 	run            unlock.RunDir
 	esp            []string // where an EFI system partition may be mounted
 	grub           string   // GRUB's configuration
-	// initramfs has the client taken into the initramfs; nil where this system
-	// makes its own otherwise.
+	// initramfs has the client taken into the initramfs, noInitramfs out of it; nil
+	// where this system makes its own otherwise.
 	initramfs        func(ctx context.Context) error
+	noInitramfs      func(ctx context.Context) error
 	openByPassphrase func(ctx context.Context, v unlock.Volume, passphrase secret.Bytes) error
 	prompt           func(ctx context.Context, device string) (secret.Bytes, error)
 }
 
 // system returns the machine as it is.
 func system() host {
+	var tools initramfs.Tools
 	return host{
 		stdout: os.Stdout, stderr: os.Stderr,
 		openTPM: tpm.Open, unseal: unlock.Unseal, opener: unlock.Disks{}, clock: unlock.SystemClock{},
 		announce: unlock.Consoles, harden: unlock.Harden, reboot: unlock.Reboot,
 		run: unlock.DefaultRunDir, esp: unlock.ESPFolders(), grub: unlock.DefaultGRUB,
-		initramfs: initramfsTools(initramfs.Tools{}), openByPassphrase: unlock.OpenByPassphrase, prompt: prompt,
+		initramfs: initramfsTools(tools, tools.Install), noInitramfs: initramfsTools(tools, tools.Remove), openByPassphrase: unlock.OpenByPassphrase, prompt: prompt,
 	}
 }
 
-// initramfsTools has a system's own tools make its initramfs, where it has them.
-func initramfsTools(tools initramfs.Tools) func(ctx context.Context) error {
+// initramfsTools has a system's own tools make its initramfs, where it has them,
+// after a change.
+func initramfsTools(tools initramfs.Tools, change func() error) func(ctx context.Context) error {
 	if !tools.Present() {
 		return nil
 	}
 	return func(ctx context.Context) error {
-		if err := tools.Install(); err != nil {
+		if err := change(); err != nil {
 			return err
 		}
 		return tools.Update(ctx)

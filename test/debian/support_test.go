@@ -1,0 +1,87 @@
+//go:build vm
+
+package debian_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/test/debian"
+	"keywright.dev/test/e2e"
+	"keywright.dev/test/vm"
+	"keywright.dev/test/vm/vmtest"
+)
+
+// site is a service and one Debian server.
+type site struct {
+	service *e2e.Service
+	machine debian.Machine
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	ctx, dir := t.Context(), t.TempDir()
+	programs, err := e2e.Build(ctx, dir)
+	require.NoError(t, err)
+	service, err := e2e.ServiceConfig{Program: programs.Service, Dir: dir}.Start(ctx)
+	require.NoError(t, err)
+	t.Cleanup(service.Stop)
+	m := debian.Machine{
+		Name: "debian", Dir: dir, TPM: vmtest.NewTPM(t, "debian"),
+		Disk: filepath.Join(dir, "disk"), Data: []string{filepath.Join(dir, "archive")},
+	}
+	require.NoError(t, debian.WriteDisk(ctx, m.Disk))
+	program, err := os.ReadFile(programs.Unlock)
+	require.NoError(t, err)
+	require.NoError(t, debian.WriteArchive(m.Data[0], vm.File{Path: "/usr/sbin/keywright-unlock", Mode: 0o755, Content: program}))
+	return &site{service, m}
+}
+
+// bootByPassphrase boots the server and types its passphrase.
+func (s *site) bootByPassphrase(t *testing.T) *debian.Guest {
+	t.Helper()
+	ctx := t.Context()
+	g := boot(t, s.machine, s.service.Port())
+	require.NoError(t, g.Answer(ctx, "Please unlock disk root: ", debian.Passphrase()))
+	require.NoError(t, g.Login(ctx))
+	return g
+}
+
+// enroll installs the client and enrols the server.
+func (s *site) enroll(t *testing.T, g *debian.Guest) string {
+	t.Helper()
+	command(t, g, "tar -x -f /dev/vdb -C /")
+	return command(t, g, typed+"keywright-unlock enroll --name web-17 --server "+s.service.URL+" --service-key "+s.service.Key+" --passphrase-fd 0")
+}
+
+// typed gives the passphrase to a command.
+var typed = "printf %s '" + string(debian.Passphrase().Expose()) + "' | "
+
+func powerOff(t *testing.T, g *debian.Guest) {
+	t.Helper()
+	require.NoError(t, g.Send([]byte("poweroff\n")))
+	require.NoError(t, g.Wait(t.Context()))
+}
+
+func boot(t *testing.T, m debian.Machine, ports ...int) *debian.Guest {
+	t.Helper()
+	g, err := m.Boot(t.Context(), ports...)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		g.Kill()
+		if t.Failed() {
+			t.Logf("console of %s:\n%s", m.Name, g.Log())
+		}
+	})
+	return g
+}
+
+func command(t *testing.T, g *debian.Guest, line string) string {
+	t.Helper()
+	out, err := g.Command(t.Context(), line)
+	require.NoError(t, err)
+	return out
+}
