@@ -3,10 +3,14 @@
 package debian_test
 
 import (
+	"encoding/hex"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms/exchange"
 )
 
 // TestServerUnlocksItself has a stock Debian server (shim, GRUB, initramfs-tools)
@@ -15,6 +19,14 @@ func TestServerUnlocksItself(t *testing.T) {
 	s := newSite(t)
 	g := s.bootByPassphrase(t)
 	assert.Contains(t, s.enroll(t, g), "(from GRUB's entry \"Debian GNU/Linux\")")
+	powerOff(t, g)
+
+	// Nobody approved it yet: the prompt stands beside the client, and what the
+	// passphrase opened can ask for no keys.
+	g = s.bootByPassphrase(t)
+	assert.Contains(t, g.Log(), "keywright KW-1207 refused")
+	closed := exchange.Extend([32]byte{}, exchange.NoReleaseEvent())
+	assert.Equal(t, hex.EncodeToString(closed[:]), strings.ToLower(strings.TrimSpace(command(t, g, "cat /sys/class/tpm/tpm0/pcr-sha256/15"))))
 	powerOff(t, g)
 
 	ek, err := s.machine.TPM.EK()
