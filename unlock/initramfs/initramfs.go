@@ -6,18 +6,17 @@
 //     a package can ship them.
 //   - Control leaves the initramfs, to the root or to a shell, behind
 //     `keywright-unlock close` alone.
-//   - A file that somebody changed is neither replaced nor removed.
-//
-// It refuses to install where the package has: then there would be two.
+//   - A file that somebody changed is neither replaced nor removed. One that we
+//     wrote says so, with a digest of itself, whichever version wrote it.
+//   - Where the package has its own files, what we wrote goes: it would stand
+//     before them.
 package initramfs
 
 import (
-	"bytes"
 	"context"
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,90 +63,46 @@ func (t Tools) Packaged() bool {
 	return err == nil
 }
 
-// Install writes the files, unless a package brought them. Each is whole or as it
-// was; written again they stay the same.
-func (t Tools) Install() error {
+// Install writes the files, or removes them where a package brought its own. Each
+// is whole or as it was; written again they stay the same. It returns the paths of
+// those that somebody changed and that therefore stand before the package's.
+func (t Tools) Install() (changed []string, err error) {
+	change := writeScript
 	if t.Packaged() {
-		return nil
+		change = removeScript
+	} else if _, err := os.Stat(filepath.Join(t.Root, client)); err != nil {
+		return nil, fmt.Errorf("installing the initramfs scripts: the initramfs takes the client from its place: install it as %s: %w", client, err)
 	}
-	if _, err := os.Stat(filepath.Join(t.Root, client)); err != nil {
-		return fmt.Errorf("installing the initramfs scripts: the initramfs takes the client from its place: install it as %s: %w", client, err)
-	}
-	for _, s := range scripts() {
-		content, err := files.ReadFile(s.source)
-		if err != nil {
-			return fmt.Errorf("installing the initramfs scripts: %w", err)
+	err = t.each(func(path, source string) error {
+		err := change(path, source)
+		if t.Packaged() && errors.Is(err, errChanged) {
+			changed = append(changed, path)
+			return nil
 		}
-		if err := write(filepath.Join(t.Root, configured, s.place, name), content); err != nil {
-			return fmt.Errorf("installing the initramfs scripts: %w", err)
-		}
-	}
-	return nil
-}
-
-// errChanged means that a file is not as it was installed.
-var errChanged = errors.New("it was changed, and stays as it is")
-
-// write writes a script where there is none.
-func write(path string, content []byte) error {
-	old, err := os.ReadFile(path)
-	switch {
-	case err == nil && bytes.Equal(old, content):
-		return nil
-	case err == nil:
-		return fmt.Errorf("%s: %w", path, errChanged)
-	case !errors.Is(err, fs.ErrNotExist):
 		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as the distribution's
-		return err
-	}
-	// A hidden name: initramfs-tools runs what has no dot in its name.
-	scratch := filepath.Join(filepath.Dir(path), "."+name+".new")
-	err = fill(scratch, content)
-	if err == nil {
-		err = os.Rename(scratch, path)
-	}
+	})
 	if err != nil {
-		return errors.Join(err, os.Remove(scratch))
+		return nil, fmt.Errorf("installing the initramfs scripts: %w", err)
 	}
-	return nil
-}
-
-func fill(path string, content []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o755) //nolint:gosec // a script without secrets
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	return errors.Join(err, f.Sync(), f.Close())
+	return changed, nil
 }
 
 // Remove removes what [Tools.Install] wrote. What was changed stays, and is an
 // error that names it.
 func (t Tools) Remove() error {
-	var errs []error
-	for _, s := range scripts() {
-		content, err := files.ReadFile(s.source)
-		if err != nil {
-			return fmt.Errorf("removing the initramfs scripts: %w", err)
-		}
-		path := filepath.Join(t.Root, configured, s.place, name)
-		old, err := os.ReadFile(path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err == nil && !bytes.Equal(old, content):
-			err = fmt.Errorf("%s: %w", path, errChanged)
-		case err == nil:
-			err = os.Remove(path)
-		}
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := t.each(removeScript); err != nil {
 		return fmt.Errorf("removing the initramfs scripts: %w", err)
 	}
 	return nil
+}
+
+// each does something to every script, even where it failed with one.
+func (t Tools) each(do func(path, source string) error) error {
+	var errs []error
+	for _, s := range scripts() {
+		errs = append(errs, do(filepath.Join(t.Root, configured, s.place, name), s.source))
+	}
+	return errors.Join(errs...)
 }
 
 // Update makes the initramfs of every kernel anew. It takes a while.
