@@ -42,6 +42,7 @@ func commands() []command {
 		{"boot", "[--config FILE] [--deadline 90s] [--prompt PROGRAM]", "ask for the keys of this boot and open every volume", boot},
 		{"close", "[--config FILE] [--root DEVICE|DIRECTORY]", "give up this boot's keys and check the root, before control leaves the initramfs", closeBoot},
 		{"enroll", "--server URL --service-key sha256:… [--name NAME] [--device DEVICE]…", "bind this machine and its volumes to a service", enroll},
+		{"initramfs", "[--config FILE]", "put this version into every initramfs of an enrolled machine", refresh},
 		{"leave", "[--device DEVICE]…", "undo what enroll did to this machine and its volumes", leave},
 		{"version", "", "print the version", printVersion},
 	}
