@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -45,8 +46,6 @@ Licensed under the Apache License, Version 2.0. On Debian systems its text is in
 
 The program is linked with the modules below, each under the licence that follows.
 `
-
-const apache = "Apache License, Version 2.0: /usr/share/common-licenses/Apache-2.0\n"
 
 // copyright is our licence and those of everything that is linked into a program.
 func copyright(ctx context.Context, program string) (string, error) {
@@ -140,11 +139,10 @@ func licence(dir string) (string, error) {
 	return strings.Join(texts, "\n"), nil
 }
 
+// apacheText is the licence without what modules append to it.
+var apacheText = regexp.MustCompile(`(?s)Apache License\s+Version 2\.0, January 2004.*?or\s+additional\s+liability\.(?:\s+END OF TERMS AND CONDITIONS)?`)
+
 func abridged(text string) string {
-	const title, first, last = "Apache License", "TERMS AND CONDITIONS FOR USE", "limitations under the License."
-	head := strings.TrimSpace(text)
-	if strings.HasPrefix(head, title) && strings.Contains(head, first) && strings.HasSuffix(head, last) {
-		return apache
-	}
-	return strings.TrimRight(text, "\n") + "\n"
+	text = apacheText.ReplaceAllString(text, "Apache License, Version 2.0: /usr/share/common-licenses/Apache-2.0")
+	return strings.Trim(text, "\n") + "\n"
 }
