@@ -126,7 +126,7 @@ func licence(dir string) (string, error) {
 			return "", err
 		}
 		for _, path := range found {
-			text, err := os.ReadFile(path) //nolint:gosec // of a module that the build uses
+			text, err := os.ReadFile(path)
 			if err != nil {
 				return "", err
 			}

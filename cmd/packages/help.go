@@ -52,7 +52,7 @@ func askHelp(ctx context.Context, program string) (*help, error) {
 }
 
 func said(ctx context.Context, program string, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput() //nolint:gosec // the build names the program
+	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("asking %s %s: %w: %s", program, strings.Join(args, " "), err, out)
 	}

@@ -45,7 +45,7 @@ func (t *Tree) Path(name string) string { return filepath.Join(t.dir, name) }
 // Write writes a file and its folder.
 func (t *Tree) Write(name, text string, mode os.FileMode) error {
 	path := t.Path(name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as a system's are
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	return os.WriteFile(path, []byte(text), mode)
@@ -64,7 +64,7 @@ func (t *Tree) outside(ctx context.Context, script string, args ...string) (stri
 		flags = append(flags, "--map-root-user", "--map-auto")
 	}
 	args = append(append(flags, "/bin/sh", "-c", script, t.dir), args...)
-	cmd := exec.CommandContext(ctx, "unshare", args...) //nolint:gosec // a test's own commands
+	cmd := exec.CommandContext(ctx, "unshare", args...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
