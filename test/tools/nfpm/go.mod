@@ -2,6 +2,8 @@ module keywright.dev/test/tools/nfpm
 
 go 1.26.0
 
+// 2.46 and later need modules of go.digitalxero.dev, which the module proxy does
+// not serve.
 tool github.com/goreleaser/nfpm/v2/cmd/nfpm
 
 require (
