@@ -72,6 +72,20 @@ func (e *Engine) Release(m Machine, v Volume, b Boot) Decision {
 	}, append(m.entities(), resource...), b.evidence)
 }
 
+// AddVolume decides whether machine m may add volumes while boot b runs. It is to
+// be asked in the transaction that read m.
+func (e *Engine) AddVolume(m Machine, b Boot) Decision {
+	if e.empty() {
+		return deny(noPolicy)
+	}
+	return e.decide(cedar.Request{
+		Principal: m.uid(),
+		Action:    types.NewEntityUID(actionType, actionAddVolume),
+		Resource:  m.uid(),
+		Context:   b.context(),
+	}, m.entities(), b.evidence)
+}
+
 // Operate decides whether o may do the named action to the resource. An action
 // that the schema doesn't have, or has for another kind of resource, is denied.
 func (e *Engine) Operate(o Operator, action string, r Resource, c Call) Decision {
