@@ -77,12 +77,13 @@ func (e *Enrollment) recordAdding(context.Context) error {
 }
 
 // forgetAdding says that nothing is left to do for these volumes.
-func (e *Enrollment) forgetAdding() error {
+func (e *Enrollment) forgetAdding() error { return e.forget(e.uuids()) }
+
+func (e *Enrollment) forget(over []string) error {
 	begun, err := readList(e.addingPath(), addingHead)
 	if err != nil {
 		return err
 	}
-	over := e.uuids()
 	left := slices.DeleteFunc(begun, func(uuid string) bool { return slices.Contains(over, uuid) })
 	if len(left) == 0 {
 		return removeList(e.addingPath())

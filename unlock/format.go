@@ -140,6 +140,11 @@ func (e *Enrollment) format(ctx context.Context) error {
 	if e.begun != nil && (e.begun.Subsystem != formatMark || !e.anew && hasOwnSlot(e.begun)) {
 		return nil
 	}
+	if e.begun != nil {
+		if err := e.forget([]string{e.begun.UUID}); err != nil {
+			return err
+		}
+	}
 	key, err := secret.Random(rand.Reader, firstKey)
 	if err != nil {
 		return fmt.Errorf("making the first key: %w", err)

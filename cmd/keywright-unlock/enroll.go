@@ -104,9 +104,10 @@ func enroll(ctx context.Context, h host, args []string) error {
 		NextBoot: unlock.NextBoot{UKI: f.uki, Folders: h.esp, EventLog: c.EventLogPath(), GRUB: h.grub}, Initramfs: h.initramfs,
 		Config: *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
 	}
+	volumes := c.Volumes
 	enrolled, err := e.Run(ctx)
 	if err != nil {
-		return err
+		return hintEnrolled(err, volumes)
 	}
 	printEnrolled(h.stdout, enrolled)
 	return nil
@@ -209,6 +210,15 @@ func isSet(set *flag.FlagSet, name string) bool {
 	given := false
 	set.Visit(func(f *flag.Flag) { given = given || f.Name == name })
 	return given
+}
+
+// hintEnrolled tells the machine of this configuration from a copied TPM.
+func hintEnrolled(err error, volumes []unlock.VolumeConfig) error {
+	var failure *unlock.Failure
+	if !errors.As(err, &failure) || failure.Code != api.CodeEnrolled || len(volumes) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w If it was approved with the volumes of its configuration, nothing is left to do; a volume that is not among them is added with --device", err)
 }
 
 func printEnrolled(w io.Writer, e unlock.Enrolled) {
