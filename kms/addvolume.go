@@ -6,7 +6,6 @@ import (
 
 	"keywright.dev/kms/attest"
 	"keywright.dev/kms/exchange"
-	"keywright.dev/kms/policy"
 )
 
 // The actions of audit entries about an active machine that adds a volume.
@@ -33,15 +32,13 @@ func judgeMachine(m *Machine, v *verified) *Refusal {
 // that runs. A denial is told as the most specific thing that is wrong with it.
 func (s *Service) judgeAddition(v *verified, a *Attested, state *State, d *draft) *Refusal {
 	m := state.Machine
-	boot := policy.Boot{
-		Measurement: v.boot.Measurement, Platform: v.boot.Platform, State: v.boot.State,
-		PlatformApproved: platformApproved(state), Source: a.Source, Time: s.Clock(),
-	}
+	boot := v.policyBoot(a, s.Clock())
+	boot.PlatformApproved = state.Platform.approvedFor(m, s.Clock())
 	known := findMeasurement(state.Measurements, v.boot.Measurement.Digest())
 	if boot.Approved = known != nil && known.Status == MeasurementApproved; boot.Approved {
 		boot.Matched = hexDigest(known.Digest)
 	}
-	decision := s.Policy().AddVolume(policy.Machine{ID: m.ID, Name: m.Name, Group: m.Group, Status: string(m.Status)}, boot)
+	decision := s.Policy().AddVolume(policyMachine(m), boot)
 	d.policies = decision.Policies
 	switch {
 	case decision.Allowed:

@@ -241,6 +241,10 @@ func (empty) AddVolume(m policy.Machine, b policy.Boot) policy.Decision {
 	return (&policy.Engine{}).AddVolume(m, b)
 }
 
+func (empty) Stage(m policy.Machine, b policy.Boot) policy.Decision {
+	return (&policy.Engine{}).Stage(m, b)
+}
+
 func TestAttack08EmptyPolicyReleasesNothing(t *testing.T) {
 	f := newFixture(t)
 	m := f.active("web-17")

@@ -21,8 +21,11 @@ func Schema() string { return string(schemaText) }
 const (
 	actionType = types.EntityType("Action")
 
+	operatorType = types.EntityType("Operator")
+
 	// The actions of machines.
 	actionRelease   = types.String("boot.release")
+	actionStage     = types.String("boot.stage")
 	actionAddVolume = types.String("volume.add")
 )
 
@@ -66,7 +69,7 @@ func loadModel() (*model, error) {
 	}
 	m := &model{schema: resolvedSchema, actions: make(map[string]Action)}
 	for uid, action := range resolvedSchema.Actions {
-		if action.AppliesTo == nil || uid.ID == actionRelease || uid.ID == actionAddVolume {
+		if action.AppliesTo == nil || !slices.Contains(action.AppliesTo.Principals, operatorType) {
 			continue
 		}
 		if err := m.addAction(uid, action); err != nil {
