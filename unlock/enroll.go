@@ -349,6 +349,9 @@ func (t *target) reread() error {
 // findPassphrase finds a passphrase among those that were given, or asks for
 // one more.
 func (e *Enrollment) findPassphrase(ctx context.Context, t *target) error {
+	if len(t.foreignSlots()) == 0 {
+		return fail(CodeDevice, errors.New("nothing opens it but the secret that the service keeps for it, which goes with our keyslot: copy what is on it elsewhere, and format it anew"))
+	}
 	for _, other := range e.targets {
 		if other == t {
 			break
@@ -373,18 +376,9 @@ func (e *Enrollment) findPassphrase(ctx context.Context, t *target) error {
 // opens tries the keyslots that are not ours: the passphrase has to go on to
 // open when ours are gone.
 func (e *Enrollment) opens(ctx context.Context, t *target, passphrase secret.Bytes) error {
-	ours := make(map[int]bool)
-	for _, token := range t.volume.OwnTokens() {
-		for _, slot := range token.Keyslots {
-			ours[slot] = true
-		}
-	}
 	failed := []error{luks.ErrWrongKey}
-	for _, slot := range t.volume.Inventory().Keyslots {
-		if ours[slot.ID] || !slot.Bound {
-			continue
-		}
-		err := e.Cryptsetup.TestKey(ctx, t.path, slot.ID, passphrase)
+	for _, slot := range t.foreignSlots() {
+		err := e.Cryptsetup.TestKey(ctx, t.path, slot, passphrase)
 		if err == nil {
 			return nil
 		}
