@@ -162,8 +162,11 @@ func (p *approving) decide(state State) (Outcome, error) {
 	platform := *state.Platform
 	platform.Approved, platform.Expires = true, time.Time{}
 	out := Outcome{
-		Machine: &updated, Platforms: []Platform{platform}, Volumes: closeResumes(state.Volumes),
+		Machine: &updated, Platforms: []Platform{platform},
 		Measurements: []Measurement{p.measurement.approvedIn(p.group, p.by, now)},
+	}
+	if m.Status == MachinePending {
+		out.Volumes = closeResumes(state.Volumes)
 	}
 	d := p.by.draft(ActionApprove, m.ID, machineObject(m.ID))
 	d.fact("status", string(m.Status), string(updated.Status))

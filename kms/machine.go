@@ -96,7 +96,8 @@ type Volume struct {
 	VolumeKeyDigest []byte
 	// Inventory is the JSON of the header's slots and tokens as last reported.
 	Inventory []byte
-	// Resume is the id that an interrupted enrolment shows; empty once committed.
+	// Resume is the id that an interrupted enrolment shows; empty once the machine
+	// is approved or, of a volume that was added later, released to a boot.
 	Resume  []byte
 	Keyring string
 	Created time.Time

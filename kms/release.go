@@ -263,7 +263,7 @@ func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) {
 		m.Releases = append(slices.Clone(m.Releases), r.boot.Counters.Clock)
 		m.LastRelease, m.Tier, m.Measurement = now, string(r.boot.Tier), r.boot.Measurement.Digest()
 		m.Platform, m.Release = r.boot.Platform.Digest(), r.release.ID
-		out.Volumes = r.reported(state)
+		out.Volumes = r.received(state)
 	} else {
 		m.LastRefusal = now
 	}

@@ -78,7 +78,7 @@ func (e *Enrollment) completeRequest(recipient *exchange.Recipient) (api.Complet
 	if err != nil {
 		return api.CompleteRequest{}, err
 	}
-	details, err := exchange.MarshalDetails(exchange.EnrollDetails{Name: e.Name})
+	details, err := exchange.MarshalDetails(exchange.EnrollDetails{Name: e.Name, Add: e.adding})
 	if err != nil {
 		return api.CompleteRequest{}, err
 	}
@@ -164,8 +164,16 @@ func (e *Enrollment) commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := e.conclude(response, next.from); err != nil {
+		return err
+	}
+	return e.forgetSet()
+}
+
+// conclude keeps what the service answered to a commit.
+func (e *Enrollment) conclude(response api.CommitResponse, from string) error {
 	e.result = Enrolled{
-		Machine: e.TPM.EK().MachineID(), Name: e.Name, Status: response.Status, NextBoot: next.from,
+		Machine: e.TPM.EK().MachineID(), Name: e.Name, Status: response.Status, NextBoot: from,
 		Measurement: response.Measurement, Platform: response.Platform,
 	}
 	for _, t := range e.targets {
@@ -173,9 +181,9 @@ func (e *Enrollment) commit(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		e.result.Volumes = append(e.result.Volumes, EnrolledVolume{ID: t.secret.Volume, UUID: t.uuid(), Device: t.path, Slot: slot})
+		e.result.Volumes = append(e.result.Volumes, EnrolledVolume{ID: t.secret.Volume, UUID: t.uuid(), Device: t.path, Slot: slot, Name: t.mapping()})
 	}
-	return e.forgetSet()
+	return nil
 }
 
 func (e *Enrollment) sendCommit(ctx context.Context, next forecast) (response api.CommitResponse, err error) {
@@ -205,7 +213,7 @@ func (e *Enrollment) commitOnce(ctx context.Context, next forecast) (none api.Co
 }
 
 func (e *Enrollment) commitStatement(next forecast) (exchange.Statement, error) {
-	details := exchange.CommitDetails{CommandLine: commandLine(), NextBoot: next.claims}
+	details := exchange.CommitDetails{CommandLine: commandLine(), NextBoot: next.claims, Add: e.adding}
 	s := exchange.Statement{Purpose: exchange.PurposeCommit, ServiceKey: e.Pins[e.asking.pin]}
 	for _, t := range e.targets {
 		s.Volumes = append(s.Volumes, exchange.Volume{ID: t.secret.Volume, UUID: t.uuid(), Identity: t.identity})
@@ -248,9 +256,14 @@ func configFor(t *target, old []VolumeConfig, root bool) VolumeConfig {
 			return v
 		}
 	}
-	name := t.Name
-	if luks.CheckName(name) != nil {
-		name = "luks-" + t.uuid()
+	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: t.mapping(), Root: root}
+}
+
+// mapping returns what the volume's mapping is called, unless it was configured
+// before.
+func (t *target) mapping() string {
+	if luks.CheckName(t.Name) != nil {
+		return "luks-" + t.uuid()
 	}
-	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: name, Root: root}
+	return t.Name
 }

@@ -10,6 +10,8 @@ import (
 type EnrollDetails struct {
 	// Name is the name the machine proposes for itself.
 	Name string `json:"name"`
+	// Add says that an active machine adds these volumes to those it has.
+	Add bool `json:"add,omitempty"`
 }
 
 // CommitDetails is the JSON in a statement with [PurposeCommit].
@@ -21,6 +23,9 @@ type CommitDetails struct {
 	// NextBoot is what the files of the next boot lead to: the canonical form of
 	// a set of claims of kind files; empty where nothing could be predicted.
 	NextBoot []byte `json:"next_boot"`
+	// Add says that the volumes are added to those of an active machine, and
+	// where NextBoot is given, that they were committed before.
+	Add bool `json:"add,omitempty"`
 }
 
 // BootDetails is the JSON in a statement with [PurposeBoot].

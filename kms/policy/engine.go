@@ -74,13 +74,20 @@ func (e *Engine) Release(m Machine, v Volume, b Boot) Decision {
 
 // Stage decides whether machine m may announce, in the running boot b, the boots
 // that can follow it.
-func (e *Engine) Stage(m Machine, b Boot) Decision {
+func (e *Engine) Stage(m Machine, b Boot) Decision { return e.own(m, actionStage, b) }
+
+// AddVolume decides whether machine m may add volumes in the running boot b. It is
+// to be asked in the transaction that read m.
+func (e *Engine) AddVolume(m Machine, b Boot) Decision { return e.own(m, actionAddVolume, b) }
+
+// own decides about what a machine does to itself.
+func (e *Engine) own(m Machine, action types.String, b Boot) Decision {
 	if e.empty() {
 		return deny(noPolicy)
 	}
 	return e.decide(cedar.Request{
 		Principal: m.uid(),
-		Action:    types.NewEntityUID(actionType, actionStage),
+		Action:    types.NewEntityUID(actionType, action),
 		Resource:  m.uid(),
 		Context:   b.context(),
 	}, m.entities(), b.evidence)

@@ -24,8 +24,9 @@ const (
 	operatorType = types.EntityType("Operator")
 
 	// The actions of machines.
-	actionRelease = types.String("boot.release")
-	actionStage   = types.String("boot.stage")
+	actionRelease   = types.String("boot.release")
+	actionStage     = types.String("boot.stage")
+	actionAddVolume = types.String("volume.add")
 )
 
 // Class says what an operator's action can do, and so what it takes to do it.
