@@ -27,7 +27,7 @@ func (s *Service) CommitEnrollment(ctx context.Context, a Attested) (Committed, 
 	if err != nil {
 		return Committed{}, s.unproven(err, a.Source)
 	}
-	key := Key{Machine: a.Machine, Challenge: &c.redemption.Challenge}
+	key := Key{Machine: a.Machine, Recovery: true, Challenge: &c.redemption.Challenge}
 	if c.refusal == nil {
 		expected, platform := c.expected.Digest(), c.platform.Digest()
 		key.Measurements = uniqueDigests(c.boot.Measurement.Digest(), expected)
@@ -165,10 +165,12 @@ func (c *committing) commit(out *Outcome, state *State) *Refusal {
 		v := *known
 		v.Status, v.Identity, v.VolumeKeyDigest, v.Inventory = VolumeActive, asked.Identity[:], report.VolumeKeyDigest, inventory
 		out.Volumes = append(out.Volumes, v)
-		if row := findSecret(state.Secrets, v.ID, SecretPending); row != nil {
-			current := *row
-			current.Status = SecretCurrent
-			out.Secrets = append(out.Secrets, current)
+		for _, purpose := range []string{PurposeKeyslot, PurposeRecovery} {
+			if row := findSecret(state.Secrets, v.ID, purpose, SecretPending); row != nil {
+				current := *row
+				current.Status = SecretCurrent
+				out.Secrets = append(out.Secrets, current)
+			}
 		}
 	}
 	return c.expect(out, state)

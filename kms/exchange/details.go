@@ -10,6 +10,8 @@ import (
 type EnrollDetails struct {
 	// Name is the name the machine proposes for itself.
 	Name string `json:"name"`
+	// NoRecoveryKey has the service make none for the volumes.
+	NoRecoveryKey bool `json:"no_recovery_key,omitzero"`
 }
 
 // CommitDetails is the JSON in a statement with [PurposeCommit].

@@ -31,6 +31,8 @@ type Machine struct {
 	// ServiceKey is the fingerprint of the service identity key that it pins.
 	ServiceKey [32]byte
 	Volumes    []Volume
+	// NoRecoveryKey enrols without recovery keys.
+	NoRecoveryKey bool
 	// NextBoot is what it announces for its next boot: claims of kind files.
 	NextBoot []byte
 	// Receipt is the signed audit entry of the last release.
@@ -40,8 +42,8 @@ type Machine struct {
 // Volume is a LUKS volume of a simulated machine: its header is told, not read.
 type Volume struct {
 	exchange.Volume
-	// Key is what the service released last.
-	Key secret.Bytes
+	// Key is what the service released last, Recovery the recovery key beside it.
+	Key, Recovery secret.Bytes
 }
 
 // NewMachine makes a machine with volumes, booted once with log.
@@ -111,7 +113,7 @@ func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 	}
 	switch purpose {
 	case exchange.PurposeEnroll:
-		return exchange.MarshalDetails(exchange.EnrollDetails{Name: m.Name})
+		return exchange.MarshalDetails(exchange.EnrollDetails{Name: m.Name, NoRecoveryKey: m.NoRecoveryKey})
 	case exchange.PurposeCommit:
 		return exchange.MarshalDetails(exchange.CommitDetails{Volumes: reports, NextBoot: m.NextBoot})
 	default:
@@ -155,7 +157,7 @@ func (m *Machine) keep(release *exchange.Release) error {
 		if s.UUID != v.UUID {
 			return fmt.Errorf("secret %d is for another volume", i)
 		}
-		v.ID, v.Resume, v.Key = s.Volume, s.Resume, s.Key
+		v.ID, v.Resume, v.Key, v.Recovery = s.Volume, s.Resume, s.Key, s.Recovery
 	}
 	m.Receipt = release.Entry
 	return nil
