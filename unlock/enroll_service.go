@@ -76,7 +76,7 @@ func (e *Enrollment) completeRequest(recipient *exchange.Recipient) (api.Complet
 	if err != nil {
 		return api.CompleteRequest{}, err
 	}
-	details, err := exchange.MarshalDetails(exchange.EnrollDetails{Name: e.Name})
+	details, err := exchange.MarshalDetails(exchange.EnrollDetails{Name: e.Name, NoRecoveryKey: e.NoRecoveryKey})
 	if err != nil {
 		return api.CompleteRequest{}, err
 	}
@@ -121,6 +121,12 @@ func (e *Enrollment) keep(release *exchange.Release) error {
 		t := e.targets[i]
 		if s.UUID != t.uuid() || s.Volume == "" || s.Resume == [16]byte{} {
 			return fail(CodeUntrusted, fmt.Errorf("the service did not answer for %s", t.path))
+		}
+		switch given := s.Recovery.Len() > 0; {
+		case given && e.NoRecoveryKey:
+			return fmt.Errorf("the enrolment of %s that was interrupted has a recovery key: run this without --no-recovery-key, which finishes it", t.path)
+		case !given && !e.NoRecoveryKey:
+			return fail(CodeUntrusted, fmt.Errorf("the service gave no recovery key for %s", t.path))
 		}
 	}
 	for i, s := range release.Secrets {
@@ -167,11 +173,14 @@ func (e *Enrollment) commit(ctx context.Context) error {
 		Measurement: response.Measurement, Platform: response.Platform,
 	}
 	for _, t := range e.targets {
-		_, slot, err := t.slot()
+		_, slot, err := t.slot(luks.PurposeBoot)
 		if err != nil {
 			return err
 		}
-		e.result.Volumes = append(e.result.Volumes, EnrolledVolume{ID: t.secret.Volume, UUID: t.uuid(), Device: t.path, Slot: slot})
+		e.result.Volumes = append(e.result.Volumes, EnrolledVolume{
+			ID: t.secret.Volume, UUID: t.uuid(), Device: t.path, Slot: slot,
+			RecoverySlots: t.volume.SlotsFor(t.secret.Volume, luks.PurposeRecovery),
+		})
 	}
 	return e.forgetSet()
 }

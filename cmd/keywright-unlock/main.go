@@ -41,7 +41,7 @@ func commands() []command {
 	return []command{
 		{"boot", "[--config FILE] [--deadline 90s] [--prompt PROGRAM]", "ask for the keys of this boot and open every volume", boot},
 		{"close", "[--config FILE] [--root DEVICE|DIRECTORY]", "give up this boot's keys and check the root, before control leaves the initramfs", closeBoot},
-		{"enroll", "--server URL --service-key sha256:… [--name NAME] [--device DEVICE]…", "bind this machine and its volumes to a service", enroll},
+		{"enroll", "--server URL --service-key sha256:… [--name NAME] [--device DEVICE]… [--no-recovery-key]", "bind this machine and its volumes to a service", enroll},
 		{"leave", "[--device DEVICE]…", "undo what enroll did to this machine and its volumes", leave},
 		{"version", "", "print the version", printVersion},
 	}

@@ -139,6 +139,8 @@ type LUKSToken struct {
 	Slots []int  `json:"slots"`
 	// Volume is the volume id in a token of ours.
 	Volume string `json:"volume,omitempty"`
+	// Purpose is that of a token of ours: recovery, or empty for boots.
+	Purpose string `json:"purpose,omitempty"`
 }
 
 // SecretVersion is a version of a volume's secret, without the secret.

@@ -58,6 +58,8 @@ type LUKSToken struct {
 	Slots []int  `json:"slots"`
 	// Volume is the volume id in a token of ours.
 	Volume string `json:"volume,omitempty"`
+	// Purpose is that of a token of ours: recovery, or empty for boots.
+	Purpose string `json:"purpose,omitempty"`
 }
 
 // MarshalDetails encodes one of the details for [Statement].Details.

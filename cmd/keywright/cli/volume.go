@@ -86,6 +86,6 @@ func writeVolume(w io.Writer, v api.Volume) {
 	}
 	for _, token := range v.Report.Tokens {
 		slots := strings.Trim(fmt.Sprint(token.Slots), "[]")
-		fmt.Fprintf(w, "  token %d  %s  keyslots %s\n", token.ID, token.Type, dash(slots))
+		fmt.Fprintf(w, "  token %d  %s  keyslots %s\n", token.ID, strings.TrimSpace(token.Type+" "+token.Purpose), dash(slots))
 	}
 }
