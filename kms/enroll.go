@@ -364,7 +364,8 @@ func (e *enrolling) unwrap(volume *Volume, row *Secret, purpose string) (secret.
 }
 
 // deliver hands out a volume's secret, and beside it the recovery key that is
-// known, or a new one where the machine wants one.
+// known, or a new one where the machine wants one. One that is known it gets in
+// any case: an interrupted run may have made a keyslot of it.
 func (e *enrolling) deliver(out *Outcome, volume *Volume, version uint32, key secret.Bytes, known *Secret) (err error) {
 	released := exchange.ReleasedSecret{
 		Volume: volume.ID, UUID: volume.UUID, Version: version, Resume: [16]byte(volume.Resume), Key: key,

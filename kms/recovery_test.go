@@ -13,6 +13,7 @@ import (
 
 	"keywright.dev/kms"
 	"keywright.dev/kms/recovery"
+	"keywright.dev/kms/secret"
 	"keywright.dev/test/sim"
 )
 
@@ -93,9 +94,15 @@ func TestEnrolmentWithoutRecoveryKeys(t *testing.T) {
 	assert.Equal(t, recovery.Length, m.Volumes[0].Recovery.Len())
 	assert.Equal(t, kms.SecretCurrent, f.recoveryOf(m, 0).Status)
 
-	m.NoRecoveryKey = true
+	before := m.Volumes[0].Recovery
+	m.NoRecoveryKey, m.Volumes[0].Recovery = true, secret.Bytes{}
 	require.NoError(t, m.Complete(t.Context(), f.guest()))
-	assert.Equal(t, recovery.Length, m.Volumes[0].Recovery.Len(), "a keyslot of it may exist: the machine has to know")
+	assert.True(t, before.Equal(m.Volumes[0].Recovery), "a keyslot of it may exist, which the machine has to find")
+	_, err = m.Commit(t.Context(), f.guest())
+	require.NoError(t, err)
+	assert.Equal(t, kms.SecretPending, f.recoveryOf(m, 0).Status, "the header has none")
+	_, err = f.disclose(m, 0)
+	requireState(t, err, "no recovery key")
 }
 
 func TestDisclosureIsRecorded(t *testing.T) {

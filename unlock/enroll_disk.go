@@ -13,7 +13,13 @@ import (
 
 // of has the keyslots of one purpose worked on.
 func of(p luks.Purpose, do func(context.Context, *target, luks.Purpose) error) func(context.Context, *target) error {
-	return func(ctx context.Context, t *target) error { return do(ctx, t, p) }
+	return func(ctx context.Context, t *target) error {
+		err := do(ctx, t, p)
+		if err != nil && p == luks.PurposeRecovery {
+			return fmt.Errorf("%w; --no-recovery-key enrols without", err)
+		}
+		return err
+	}
 }
 
 // clean removes tokens of earlier enrolments and the keyslots that they name,
@@ -25,7 +31,10 @@ func (e *Enrollment) clean(ctx context.Context, t *target) error {
 		if err != nil {
 			return err
 		}
-		if current && !kept[token.Purpose] {
+		switch {
+		case current && token.Purpose == luks.PurposeRecovery && e.NoRecoveryKey:
+			token = t.assigned(token) // its keyslot opened with the key
+		case current && !kept[token.Purpose]:
 			kept[token.Purpose] = true
 			continue
 		}
@@ -34,6 +43,14 @@ func (e *Enrollment) clean(ctx context.Context, t *target) error {
 		}
 	}
 	return t.reread()
+}
+
+// assigned names the keyslot that a token is meant for, if there is one.
+func (t *target) assigned(token luks.OwnToken) luks.OwnToken {
+	if len(token.Keyslots) == 0 && t.hasSlot(token.Slot) {
+		token.Keyslots = []int{token.Slot}
+	}
+	return token
 }
 
 // key is what this enrolment puts into a keyslot; empty where it adds none of the

@@ -122,10 +122,7 @@ func (e *Enrollment) keep(release *exchange.Release) error {
 		if s.UUID != t.uuid() || s.Volume == "" || s.Resume == [16]byte{} {
 			return fail(CodeUntrusted, fmt.Errorf("the service did not answer for %s", t.path))
 		}
-		switch given := s.Recovery.Len() > 0; {
-		case given && e.NoRecoveryKey:
-			return fmt.Errorf("the enrolment of %s that was interrupted has a recovery key: run this without --no-recovery-key, which finishes it", t.path)
-		case !given && !e.NoRecoveryKey:
+		if s.Recovery.Len() == 0 && !e.NoRecoveryKey {
 			return fail(CodeUntrusted, fmt.Errorf("the service gave no recovery key for %s", t.path))
 		}
 	}

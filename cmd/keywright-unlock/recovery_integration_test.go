@@ -138,25 +138,64 @@ func TestAgeCopyAndCryptsetupAreEnough(t *testing.T) {
 	}
 }
 
+// requireNoRecovery holds that neither disk nor service has a recovery key.
+func (g *guest) requireNoRecovery(s *service) {
+	g.t.Helper()
+	for _, path := range g.volumes {
+		v := header(g.t, path)
+		require.Len(g.t, v.OwnTokens(), 1)
+		require.Len(g.t, v.Inventory().Keyslots, 2)
+		_, err := s.DiscloseRecoveryKey(g.t.Context(), operator(), g.volumeOf(s, path))
+		require.Error(g.t, err)
+	}
+}
+
+// An enrolment that was cut with recovery keys half done is finished without, as
+// where a header has no room for one more keyslot.
+func TestInterruptedRecoveryKeysAreLeftOut(t *testing.T) {
+	s := startService(t)
+	for _, step := range []unlock.Step{unlock.StepRecoveryToken, unlock.StepRecoveryKeyslot, unlock.StepRecoveryTest, unlock.StepConfig} {
+		t.Run(string(step), func(t *testing.T) {
+			g := newGuest(t, 2)
+			g.kill(s, cut{step, 0, 0})
+			g.enroll(s, "--no-recovery-key")
+			g.requireNoRecovery(s)
+			s.approve(t, g.machine())
+			g.boot("ovmf-uki")
+			require.NoError(t, g.bootHere(s).err)
+		})
+	}
+}
+
+func TestHeaderWithoutRoomForARecoveryKey(t *testing.T) {
+	s, g := startService(t), newGuest(t, 0)
+	path := g.path("small")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	require.NoError(t, os.Truncate(path, 32<<20))
+	cryptsetup(t, passphrase, "luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
+		"--luks2-keyslots-size", "512k", "--key-file", "-", path)
+	g.volumes = []string{path}
+	out := g.fails(unlock.ExitFailed, passphrase, g.enrollArgs(s)...)
+	assert.Contains(t, out, "step add-recovery-keyslot")
+	assert.Contains(t, out, "--no-recovery-key enrols without")
+	g.enroll(s, "--no-recovery-key")
+	g.requireNoRecovery(s)
+}
+
 func TestEnrolmentWithoutRecoveryKeys(t *testing.T) {
 	s, g := startService(t), newGuest(t, 2)
 	out := g.enroll(s, "--no-recovery-key")
 	assert.NotContains(t, out, "recovery")
-	for _, path := range g.volumes {
-		v := header(t, path)
-		require.Len(t, v.OwnTokens(), 1)
-		require.Len(t, v.Inventory().Keyslots, 2)
-		_, err := s.DiscloseRecoveryKey(t.Context(), operator(), g.volumeOf(s, path))
-		require.Error(t, err)
-	}
+	g.requireNoRecovery(s)
 
 	g.enroll(s) // it was wanted after all
 	g.requireEnrolled()
 	g.requireRecovery(s)
-	before := g.headers()
-	out = g.fails(unlock.ExitFailed, passphrase, append(g.enrollArgs(s), "--no-recovery-key")...)
-	assert.Contains(t, out, "run this without --no-recovery-key")
-	assert.Equal(t, before, g.headers())
+	key := g.recoveryKey(s, g.volumes[0])
+	out = g.enroll(s, "--no-recovery-key") // and then not
+	assert.Contains(t, out, "note: killing keyslot 2 of "+g.volumes[0])
+	g.requireNoRecovery(s)
+	require.Error(t, typed(key, g.volumes[0]))
 	s.approve(t, g.machine())
 	g.boot("ovmf-uki")
 	require.NoError(t, g.bootHere(s).err)
