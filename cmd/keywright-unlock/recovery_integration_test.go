@@ -225,3 +225,16 @@ func TestLeavingNamesAKeyslotThatNobodyCanOpen(t *testing.T) {
 	_, err := os.Stat(g.path("unlock.toml"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
+
+// A volume whose one token is for people is not enrolled: what a boot is released
+// for it would open nothing, and be spent.
+func TestBootPassesByRecoveryKeys(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s)
+	for _, path := range g.volumes {
+		require.NoError(t, luks.Cryptsetup{}.RemoveToken(t.Context(), path, header(t, path).OwnTokens()[0].ID))
+	}
+	r := g.bootHere(s)
+	assert.Contains(t, r.lines, "KW-1403")
+	assert.Zero(t, g.pcr15(), "nothing was asked")
+}
