@@ -31,6 +31,9 @@ type host struct {
 	run            unlock.RunDir
 	esp            []string // where an EFI system partition may be mounted
 	grub           string   // GRUB's configuration
+	// mapped returns the open mappings, ready why the next initramfs would not ask.
+	mapped func() ([]unlock.Device, error)
+	ready  func() error
 	// initramfs has the client taken into the initramfs, noInitramfs out of it; nil
 	// where this system makes its own otherwise.
 	initramfs        func(ctx context.Context) error
@@ -47,6 +50,7 @@ func system() host {
 		openTPM: tpm.Open, unseal: unlock.Unseal, opener: unlock.Disks{}, clock: unlock.SystemClock{},
 		announce: unlock.Consoles, harden: unlock.Harden, reboot: unlock.Reboot,
 		run: unlock.DefaultRunDir, esp: unlock.ESPFolders(), grub: unlock.DefaultGRUB,
+		mapped: unlock.CryptDevices, ready: tools.Ready,
 		initramfs: initramfsTools(tools, tools.Install), noInitramfs: initramfsTools(tools, tools.Remove), openByPassphrase: unlock.OpenByPassphrase, prompt: prompt,
 	}
 }

@@ -85,6 +85,21 @@ func (t Tools) Install() error {
 	return nil
 }
 
+// Ready tells why the initramfs that this system makes next would not run the
+// client; nil where it does, or where the system makes it with other tools.
+func (t Tools) Ready() error {
+	if !t.Present() || t.Packaged() {
+		return nil
+	}
+	for _, s := range scripts() {
+		path := filepath.Join(configured, s.place, name)
+		if _, err := os.Stat(filepath.Join(t.Root, path)); err != nil {
+			return fmt.Errorf("%s is missing: install the package, or run keywright-unlock enroll", path)
+		}
+	}
+	return nil
+}
+
 // errChanged means that a file is not as it was installed.
 var errChanged = errors.New("it was changed, and stays as it is")
 

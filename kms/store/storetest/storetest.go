@@ -33,6 +33,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"RecoveryKeys":          testRecoveryKeys,
 		"DropVolumes":           testDropVolumes,
 		"DropMachine":           testDropMachine,
+		"Announced":             testAnnounced,
+		"Announcements":         testAnnouncements,
 		"WholeOrNotAtAll":       testWholeOrNotAtAll,
 		"UniqueNames":           testUniqueNames,
 		"RowsOfNobody":          testRowsOfNobody,
