@@ -40,6 +40,7 @@ type host struct {
 	noInitramfs      func(ctx context.Context) error
 	openByPassphrase func(ctx context.Context, v unlock.Volume, passphrase secret.Bytes) error
 	prompt           func(ctx context.Context, device string) (secret.Bytes, error)
+	tools            initramfs.Tools
 }
 
 // system returns the machine as it is.
@@ -51,21 +52,7 @@ func system() host {
 		announce: unlock.Consoles, harden: unlock.Harden, reboot: unlock.Reboot,
 		run: unlock.DefaultRunDir, esp: unlock.ESPFolders(), grub: unlock.DefaultGRUB,
 		mapped: unlock.CryptDevices, ready: tools.Ready,
-		initramfs: initramfsTools(tools, tools.Install), noInitramfs: initramfsTools(tools, tools.Remove), openByPassphrase: unlock.OpenByPassphrase, prompt: prompt,
-	}
-}
-
-// initramfsTools has a system's own tools make its initramfs, where it has them,
-// after a change.
-func initramfsTools(tools initramfs.Tools, change func() error) func(ctx context.Context) error {
-	if !tools.Present() {
-		return nil
-	}
-	return func(ctx context.Context) error {
-		if err := change(); err != nil {
-			return err
-		}
-		return tools.Update(ctx)
+		initramfs: initramfsTools(tools, installScripts(tools, os.Stderr)), noInitramfs: initramfsTools(tools, tools.Remove), openByPassphrase: unlock.OpenByPassphrase, prompt: prompt, tools: tools,
 	}
 }
 

@@ -45,6 +45,7 @@ func commands() []command {
 		{"stage", "[--hook]", "announce the boots that can follow, so that they get their keys", stage},
 		{"preflight", "", "tell whether the next boot will get its keys", preflight},
 		{"status", "", "show this machine's enrolment, its volumes and its boots", status},
+		{"initramfs", "[--config FILE]", "put this version into every initramfs of an enrolled machine", refresh},
 		{"leave", "[--device DEVICE]…", "undo what enroll did to this machine and its volumes", leave},
 		{"version", "", "print the version", printVersion},
 	}
