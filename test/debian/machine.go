@@ -65,7 +65,7 @@ func (g *Guest) Command(ctx context.Context, command string) (string, error) {
 	g.commands++
 	begin, end := fmt.Sprintf("command %d begins", g.commands), fmt.Sprintf("command %d ended with ", g.commands)
 	// Split, so that no line that is only typed looks like one that is printed.
-	script := fmt.Sprintf("echo command '%d begins'; { %s\n} 2>&1; echo; echo command '%d ended with' $?\n", g.commands, command, g.commands)
+	script := fmt.Sprintf("echo command '%d begins'; { %s\n} 2>&1; ended=$?; echo; echo command '%d ended with' $ended\n", g.commands, command, g.commands)
 	if err := g.Send([]byte(script)); err != nil {
 		return "", err
 	}
