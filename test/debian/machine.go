@@ -29,6 +29,9 @@ type Machine struct {
 	Disk string // path
 	// Data are further disks.
 	Data []string
+	// Network and Clock are what it finds when it boots.
+	Network vm.Network
+	Clock   time.Time
 }
 
 // Guest is a machine that runs.
@@ -46,6 +49,7 @@ func (m Machine) Boot(ctx context.Context, reach ...int) (*Guest, error) {
 	run, err := vm.Machine{
 		Name: m.Name, Firmware: vm.OVMFMicrosoft, NVRAM: filepath.Join(m.Dir, m.Name+".nvram"), TPM: m.TPM,
 		Memory: memory, CPUs: cpus, Reach: reach, Patience: longStep, Disks: disks, BootFirst: true,
+		Network: m.Network, Clock: m.Clock,
 	}.Start(ctx)
 	if err != nil {
 		return nil, err
