@@ -120,13 +120,13 @@ func askOn(ctx context.Context, path, question string) asked {
 	return asked{err: err}
 }
 
-// keepTerminal returns what puts a terminal's settings back; nothing where the
-// file is none.
+// keepTerminal returns what puts a terminal's settings back and forgets what was
+// half typed; nothing where the file is none.
 func keepTerminal(f *os.File) (restore func()) {
 	fd := int(f.Fd())
 	old, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
 		return func() {}
 	}
-	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, old) }
+	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETSF, old) }
 }

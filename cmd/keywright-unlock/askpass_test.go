@@ -126,6 +126,19 @@ func TestQuestionIsTakenFromEveryConsole(t *testing.T) {
 	}()
 	reads(t, person, "?")
 	require.Eventually(t, exists(asking), time.Minute, time.Millisecond)
+	_, err := person.WriteString("half a pass")
+	require.NoError(t, err)
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
+
+	// Whoever reads there next, such as a login, must not be given it.
+	_, err = person.WriteString("root\n")
+	require.NoError(t, err)
+	next, err := os.OpenFile(console, os.O_RDWR|unix.O_NOCTTY, 0)
+	require.NoError(t, err)
+	defer next.Close()
+	got := make([]byte, 64)
+	n, err := next.Read(got)
+	require.NoError(t, err)
+	assert.Equal(t, "root\n", string(got[:n]))
 }

@@ -93,8 +93,8 @@ func askTerminal(ctx context.Context, tty *os.File, question string) (secret.Byt
 	return readLine(tty)
 }
 
-// hideInput turns echo off until show is called. It leaves the file to the
-// poller, so that a signal can end the reading.
+// hideInput turns echo off until show is called, which forgets what was half typed.
+// It leaves the file to the poller, so that a signal can end the reading.
 func hideInput(tty *os.File) (show func(), err error) {
 	raw, err := tty.SyscallConn()
 	if err != nil {
@@ -117,7 +117,7 @@ func hideInput(tty *os.File) (show func(), err error) {
 		return nil, err
 	}
 	return func() {
-		_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetTermios(int(fd), unix.TCSETS, old) })
+		_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetTermios(int(fd), unix.TCSETSF, old) })
 	}, nil
 }
 
