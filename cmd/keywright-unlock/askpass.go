@@ -35,7 +35,7 @@ func (h host) askWith(program string) func(ctx context.Context, question string)
 		asking, stop := context.WithCancel(ctx)
 		defer stop()
 		var others []string
-		if exec.CommandContext(ctx, plymouth, "--ping").Run() != nil { //nolint:gosec // the splash screen's own program
+		if exec.CommandContext(ctx, plymouth, "--ping").Run() != nil {
 			others = h.consoles()
 		}
 		answers := make(chan asked, 1+len(others))
@@ -102,7 +102,7 @@ func askProgram(ctx context.Context, program, question string) (secret.Bytes, er
 
 // askOn asks on a console.
 func askOn(ctx context.Context, path, question string) asked {
-	console, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0) //nolint:gosec // the kernel names it
+	console, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return asked{err: errNoConsole}
 	}

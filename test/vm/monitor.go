@@ -15,11 +15,11 @@ import (
 type Network int
 
 const (
-	// NetworkUp: the ports to reach answer, and DHCP does.
+	// NetworkUp is one on which the ports to reach answer, and DHCP does.
 	NetworkUp Network = iota
-	// NetworkSilent: there is a carrier, but nothing answers.
+	// NetworkSilent is one with a carrier on which nothing answers.
 	NetworkSilent
-	// NetworkUnplugged: there is no carrier.
+	// NetworkUnplugged is none: there is no carrier.
 	NetworkUnplugged
 )
 
