@@ -103,16 +103,17 @@ func pcr15(t *testing.T, g *debian.Guest) string {
 	return strings.ToLower(command(t, g, "cat /sys/class/tpm/tpm0/pcr-sha256/15"))
 }
 
-// prompted waits until the question stands, and behind it a line.
-func prompted(t *testing.T, g *debian.Guest) {
+// prompted waits until the question stands, and behind it a line that has why.
+func prompted(t *testing.T, g *debian.Guest, why string) {
 	t.Helper()
 	require.NoError(t, g.Prompt(t.Context(), question))
+	require.NoError(t, g.Prompt(t.Context(), why))
 	require.NoError(t, g.Prompt(t.Context(), standing))
 }
 
 func (s *promptSite) approvedAtThePrompt(t *testing.T) {
 	g := s.boot(t, s.machine)
-	prompted(t, g)
+	prompted(t, g, ": machine_pending; next try ")
 	line := `keywright KW-1207 refused by ` + strings.TrimPrefix(s.gateway.url, "https://") + ` \(machine [0-9a-f]{8}\): machine_pending; next try \d+ s`
 	assert.Regexp(t, line+"\n", g.Log(), "before the question")
 	assert.Regexp(t, line+standing, g.Log(), "while it stands")
@@ -146,7 +147,7 @@ func (s *promptSite) lateNetwork(t *testing.T) {
 	m.Network = vm.NetworkSilent
 	answers := time.After(lateDHCP)
 	g := s.boot(t, m)
-	prompted(t, g)
+	prompted(t, g, "KW-1501 unavailable")
 	s.gateway.lose.Store(1)
 	<-answers
 	require.NoError(t, g.SetNetwork(t.Context(), vm.NetworkUp))
@@ -161,7 +162,7 @@ func (s *promptSite) lateService(t *testing.T) {
 	require.NoError(t, g.Answer(t.Context(), question, secret.Copy([]byte("not this one"))))
 	require.NoError(t, g.Prompt(t.Context(), "by passphrase: "))
 	// It is asked again, and the client goes on.
-	prompted(t, g)
+	prompted(t, g, "KW-1501 unavailable")
 	var err error
 	s.service, err = e2e.ServiceConfig{
 		Program: s.machine.Dir + "/keywright", Dir: s.machine.Dir, Port: s.service.Port(),
@@ -176,7 +177,7 @@ func (s *promptSite) byPassphrase(t *testing.T) {
 	m.Network = vm.NetworkUnplugged
 	g := s.boot(t, m)
 	require.NoError(t, g.Answer(t.Context(), question, secret.Copy([]byte("not this one"))))
-	prompted(t, g)
+	prompted(t, g, "KW-1501 unavailable")
 	require.NoError(t, g.Press(t.Context(), append(debian.Passphrase().Expose(), '\n')))
 	require.NoError(t, g.Login(t.Context()))
 	assert.NotContains(t, g.Log(), opened)
@@ -189,7 +190,7 @@ func (s *promptSite) byPassphrase(t *testing.T) {
 // anotherMeasurement boots with a static address on the kernel's command line.
 func (s *promptSite) anotherMeasurement(t *testing.T) {
 	g := s.boot(t, s.machine)
-	prompted(t, g)
+	prompted(t, g, ": measurement; next try ")
 	assert.Regexp(t, `keywright KW-1203 refused by .*: measurement; next try \d+ s; passphrase: `, g.Log())
 	measurement := s.refusedFor(t, "measurement")
 	s.operate(t, "machine", "approve", "web-17", "--measurement", measurement)
