@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/exchange"
@@ -64,17 +66,25 @@ func itemsOf(report *exchange.VolumeReport) []Item {
 	}
 	var items []Item
 	for _, s := range report.Slots {
-		items = append(items, Item{"keyslot", fmt.Sprintf("%d, %s", s.ID, s.KDF)})
+		items = append(items, Item{"keyslot", fmt.Sprintf("%d, %s", s.ID, printable(s.KDF))})
 	}
 	for _, t := range report.Tokens {
 		slots := strings.Trim(fmt.Sprint(t.Slots), "[]")
-		text := fmt.Sprintf("%d, %s, keyslots %s", t.ID, t.Type, slots)
+		text := fmt.Sprintf("%d, %s, keyslots %s", t.ID, printable(t.Type), slots)
 		if t.Volume != "" {
-			text += ", volume/" + t.Volume
+			text += ", volume/" + printable(t.Volume)
 		}
 		items = append(items, Item{"token", text})
 	}
 	return items
+}
+
+// printable quotes what a header says where a terminal would not just print it.
+func printable(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
 }
 
 // foreignItems returns the items of one inventory that the other does not have.
