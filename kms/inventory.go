@@ -87,22 +87,43 @@ func printable(text string) string {
 	return text
 }
 
-// foreignItems returns the items of one inventory that the other does not have.
-func foreignItems(inventory, accepted []byte) ([]Item, error) {
-	is, err := ParseInventory(inventory)
-	if err != nil {
-		return nil, err
+// itemMark is the length of what an accepted slot or token is known by.
+const itemMark = 16
+
+func (i Item) mark() []byte {
+	sum := sha256.Sum256([]byte(i.Kind + "\x00" + i.Text))
+	return sum[:itemMark]
+}
+
+// acceptedOf returns the marks of what a report holds.
+func acceptedOf(report *exchange.VolumeReport) []byte {
+	var marks []byte
+	for _, i := range itemsOf(report) {
+		marks = append(marks, i.mark()...)
 	}
-	known, err := ParseInventory(accepted)
-	if err != nil {
-		return nil, err
-	}
-	expected := itemsOf(known)
-	return slices.DeleteFunc(itemsOf(is), func(i Item) bool { return slices.Contains(expected, i) }), nil
+	return marks
+}
+
+// foreign returns the slots and tokens of a report that are not accepted.
+func (v *Volume) foreign(report *exchange.VolumeReport) []Item {
+	return slices.DeleteFunc(itemsOf(report), func(i Item) bool {
+		for known := range slices.Chunk(v.Accepted, itemMark) {
+			if bytes.Equal(known, i.mark()) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // ForeignItems returns the slots and tokens last reported that nobody accepted.
-func (v *Volume) ForeignItems() ([]Item, error) { return foreignItems(v.Inventory, v.Accepted) }
+func (v *Volume) ForeignItems() ([]Item, error) {
+	report, err := ParseInventory(v.Inventory)
+	if err != nil {
+		return nil, err
+	}
+	return v.foreign(report), nil
+}
 
 func factsOf(items []Item) []audit.Fact {
 	var facts []audit.Fact
@@ -129,7 +150,7 @@ func (r *releasing) reported(out *Outcome, state *State) error {
 		v := *known
 		v.Inventory = inventory
 		r.alarms = append(r.alarms, v.holdKey(report.VolumeKeyDigest, state.SameKey, out)...)
-		if err := r.compare(known, &v); err != nil {
+		if err := r.compare(known, &v, &report); err != nil {
 			return err
 		}
 		out.Volumes = append(out.Volumes, v)
@@ -138,15 +159,12 @@ func (r *releasing) reported(out *Outcome, state *State) error {
 }
 
 // compare raises an alarm for what is foreign now and was not before.
-func (r *releasing) compare(known, v *Volume) error {
-	foreign, err := v.ForeignItems()
-	if err != nil {
-		return err
-	}
+func (r *releasing) compare(known, v *Volume, report *exchange.VolumeReport) error {
 	before, err := known.ForeignItems()
 	if err != nil {
 		return err
 	}
+	foreign := v.foreign(report)
 	v.Foreign = len(foreign) > 0
 	fresh := slices.DeleteFunc(foreign, func(i Item) bool { return slices.Contains(before, i) })
 	if len(fresh) > 0 {
