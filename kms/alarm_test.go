@@ -245,9 +245,11 @@ func TestManyCopiesOfOneDisk(t *testing.T) {
 	f := newFixture(t)
 	f.trust = "ca: CN=swtpm"
 	m := f.active("web-0")
+	var last *sim.Machine
 	for i := range kms.MaxSameKey + 2 {
-		f.copyOf(m, fmt.Sprintf("web-%d", i+1))
+		last = f.copyOf(m, fmt.Sprintf("web-%d", i+1))
 	}
+	assert.Len(t, f.entries(last.TPM.Machine(), kms.ActionCopied), 2, "one for each volume, however many others there are")
 	assert.EqualValues(t, 2*(kms.MaxSameKey+3), f.alarms(kms.AlarmCopied))
 	assert.Len(t, f.entries(m.TPM.Machine(), kms.ActionCopied), 2)
 	volumes, err := f.store.SameKey(t.Context(), m.Volumes[0].VolumeKeyDigest, m.TPM.Machine(), 100)
