@@ -120,6 +120,14 @@ func TestAttack20KeyslotInThePlaceOfAnother(t *testing.T) {
 	volume.Slots[0].KDF = "argon2id"
 	f.reboot(m)
 	assert.Zero(t, f.alarms(kms.AlarmForeign))
+	mark := volume.Slots[0].Mark
+	volume.Slots[0].Mark = "00000000" // killed and made anew
+	f.reboot(m)
+	assert.EqualValues(t, 1, f.alarms(kms.AlarmForeign))
+	assert.Equal(t, "0, argon2id, 00000000", factOf(t, f.entries(m.TPM.Machine(), kms.ActionForeign)[0], "luks.keyslot").Is)
+	volume.Slots[0].Mark = mark
+	f.reboot(m)
+	assert.Zero(t, f.alarms(kms.AlarmForeign))
 	volume.Tokens = []exchange.LUKSToken{{ID: 1, Type: "systemd-tpm2", Slots: []int{0}}}
 	f.reboot(m)
 	assert.EqualValues(t, 1, f.alarms(kms.AlarmForeign))

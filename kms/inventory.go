@@ -53,8 +53,8 @@ func (v *Volume) InventoryDigest() string { return hexDigest(sha256.Sum256(v.Inv
 // Item is a keyslot or a token of a LUKS2 header.
 type Item struct {
 	Kind string // keyslot or token
-	// Text is what it is: of a keyslot "2, argon2id", of a token "1, clevis,
-	// keyslots 2".
+	// Text is what it is: of a keyslot "2, argon2id, 5f1a03c2", of a token "1,
+	// clevis, keyslots 2".
 	Text string
 }
 
@@ -66,7 +66,11 @@ func itemsOf(report *exchange.VolumeReport) []Item {
 	}
 	var items []Item
 	for _, s := range report.Slots {
-		items = append(items, Item{"keyslot", fmt.Sprintf("%d, %s", s.ID, printable(s.KDF))})
+		text := fmt.Sprintf("%d, %s", s.ID, printable(s.KDF))
+		if s.Mark != "" {
+			text += ", " + printable(s.Mark)
+		}
+		items = append(items, Item{"keyslot", text})
 	}
 	for _, t := range report.Tokens {
 		slots := strings.Trim(fmt.Sprint(t.Slots), "[]")

@@ -87,7 +87,7 @@ func writeHeader(w io.Writer, v api.Volume) {
 	}
 	fmt.Fprintf(w, "header as last reported, sequence %d:\n", v.Report.Sequence)
 	for _, slot := range v.Report.Slots {
-		fmt.Fprintf(w, "  keyslot %d  %s\n", slot.ID, word(slot.KDF))
+		fmt.Fprintf(w, "  keyslot %d  %s  %s\n", slot.ID, word(slot.KDF), dash(word(slot.Mark)))
 	}
 	for _, token := range v.Report.Tokens {
 		slots := strings.Trim(fmt.Sprint(token.Slots), "[]")
