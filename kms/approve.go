@@ -171,6 +171,11 @@ func (p *approving) decide(state State) (Outcome, error) {
 	d.fact("tier", "", string(p.tier))
 	d.fact("measurement", "", hexDigest(p.measurement.Digest))
 	d.fact("platform", "", hexDigest(p.platform))
+	for _, v := range state.Volumes {
+		if v.Copied {
+			d.fact("volume.copied", "", v.ID)
+		}
+	}
 	p.approved = &updated
 	return p.service.entered(out, d, audit.Done, nil)
 }
