@@ -81,7 +81,7 @@ func (e *enrolling) stale(v *Volume) bool {
 // add makes a pending volume and secret for each volume of the statement that
 // does not show the resume id of an addition that was interrupted. No other
 // volume changes, but those are dropped whose addition was given up.
-func (e *enrolling) add(out *Outcome, state *State) error {
+func (e *enrolling) add(out *Outcome, state *State, _ *draft) error {
 	m := *state.Machine
 	m.Counters = e.boot.Counters
 	out.Machine = &m
@@ -167,17 +167,15 @@ func (c *committing) commitAdded(out *Outcome, state *State) *Refusal {
 
 // received closes the resume ids of the volumes that a boot received: their
 // addition is over.
-func (r *releasing) received(state *State) []Volume {
-	changed := r.reported(state)
+func (r *releasing) received(out *Outcome, state *State) {
 	for _, asked := range r.statement.Volumes {
 		known := findVolume(state.Volumes, asked.ID)
 		if known == nil || len(known.Resume) == 0 {
 			continue
 		}
-		if findVolume(changed, asked.ID) == nil {
-			changed = append(changed, *known)
+		if findVolume(out.Volumes, asked.ID) == nil {
+			out.Volumes = append(out.Volumes, *known)
 		}
-		findVolume(changed, asked.ID).Resume = nil
+		findVolume(out.Volumes, asked.ID).Resume = nil
 	}
-	return changed
 }

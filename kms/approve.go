@@ -178,6 +178,11 @@ func (p *approving) decide(state State) (Outcome, error) {
 	d.fact("tier", "", string(p.tier))
 	d.fact("measurement", "", hexDigest(p.measurement.Digest))
 	d.fact("platform", "", hexDigest(p.platform))
+	for _, v := range state.Volumes {
+		if v.Copied {
+			d.fact("volume.copied", "", v.ID)
+		}
+	}
 	p.approved = &updated
 	return p.service.entered(out, d, audit.Done, nil)
 }
@@ -188,7 +193,7 @@ func (p *approving) check(state *State) error {
 	case m == nil:
 		return ErrNotFound
 	case m.Status == MachineRevoked:
-		return disallow("it is revoked")
+		return disallow("it is revoked: `keywright machine readmit` lifts that")
 	case !m.Committed:
 		return disallow("it has not finished its enrolment: run keywright-unlock enroll on it again")
 	case m.Expected != p.announced:

@@ -119,8 +119,6 @@ func (s *Service) recoveryCopy(ctx context.Context, v *Volume) (*RecoveryCopy, e
 
 func countFact(copies int) audit.Fact { return audit.Fact{Name: "copies", Is: strconv.Itoa(copies)} }
 
-func volumeObject(id string) string { return "volume/" + id }
-
 // formatTime is empty for the zero time.
 func formatTime(t time.Time) string {
 	if t.IsZero() {

@@ -196,7 +196,7 @@ func (g *staging) judge(state *State, d *draft) *Refusal {
 	}
 	if g.boot.Counters.Since(m.Counters) == attest.Regression {
 		d.fact("tpm.counters", formatCounters(m.Counters), formatCounters(g.boot.Counters))
-		return refuse(ReasonCounters, "the TPM's counters went back: a clone, a snapshot, or a cleared TPM")
+		return refuse(ReasonCounters, "the TPM's counters went back: a copied vTPM, a restored snapshot, or a cleared TPM")
 	}
 	if g.refusal != nil {
 		return g.refusal

@@ -112,7 +112,7 @@ func (f *Failure) Line(machine string, next time.Duration) string {
 	var line string
 	switch {
 	case f.Refused:
-		line = fmt.Sprintf("keywright KW-%04d refused by %s%s: %s", f.Number, f.Server, who, f.Code)
+		line = fmt.Sprintf("keywright KW-%04d refused by %s%s: %s%s", f.Number, f.Server, who, f.Code, hint(f.Code))
 	case f.Server != "":
 		line = fmt.Sprintf("keywright KW-%04d %s at %s%s: %s", f.Number, f.Code, f.Server, who, detail)
 	default:
@@ -120,6 +120,14 @@ func (f *Failure) Line(machine string, next time.Duration) string {
 	}
 	line = printable(line)
 	return line[:min(len(line), maxLine-len(then))] + then
+}
+
+// hint says what to do about a refusal that no later try changes by itself.
+func hint(code api.Code) string {
+	if code == api.CodeCounters {
+		return ": a copied vTPM? Give a clone a new one; if this machine was restored, an operator runs keywright machine readmit"
+	}
+	return ""
 }
 
 // Line returns what consoles show of an error that no try follows.

@@ -38,7 +38,7 @@ func NewOperatorClientOver(dial func(context.Context) (net.Conn, error)) *Operat
 // Close closes connections that are kept for a next request.
 func (o *OperatorClient) Close() { o.c.http.CloseIdleConnections() }
 
-// DryRun returns a client whose approvals, renames, revocations and backups are
+// DryRun returns a client whose changes are
 // decided, and refused, as they would be, but change nothing.
 func (o *OperatorClient) DryRun() *OperatorClient {
 	c := o.c
@@ -54,6 +54,7 @@ type ListQuery struct {
 	NextBoot string
 	Machine  string // of volumes and audit entries: a reference
 	Volume   string // of recovery copies: a reference
+	Alarm    string // of volumes
 	Action   string // of audit entries
 	After    string // Page.Next of the page before
 	Limit    int    // at most MaxPage
@@ -62,7 +63,8 @@ type ListQuery struct {
 func (q ListQuery) values() url.Values {
 	values := url.Values{}
 	for name, value := range map[string]string{
-		"status": q.Status, "group": q.Group, "machine": q.Machine, "volume": q.Volume, "action": q.Action, "after": q.After,
+		"status": q.Status, "group": q.Group, "machine": q.Machine, "volume": q.Volume, "alarm": q.Alarm,
+		"action": q.Action, "after": q.After,
 		"next_boot": q.NextBoot,
 	} {
 		if value != "" {
@@ -133,6 +135,16 @@ func (o *OperatorClient) RevokeMachine(ctx context.Context, ref, reason string) 
 	return post[Revoked](ctx, o.c, at(PathMachineRevoke, ref), Revoke{Reason: reason})
 }
 
+// ReadmitMachine lets a machine in again.
+func (o *OperatorClient) ReadmitMachine(ctx context.Context, ref string, r ReadmitMachine) (GrantedMachine, error) {
+	return post[GrantedMachine](ctx, o.c, at(PathMachineReadmit, ref), r)
+}
+
+// ExpectRestore announces the restore of a machine.
+func (o *OperatorClient) ExpectRestore(ctx context.Context, ref string, e ExpectRestore) (GrantedMachine, error) {
+	return post[GrantedMachine](ctx, o.c, at(PathExpectRestore, ref), e)
+}
+
 // Explain says why a machine's last request ended as it did.
 func (o *OperatorClient) Explain(ctx context.Context, ref string) (Explanation, error) {
 	return get[Explanation](ctx, o.c, at(PathMachineExplain, ref), nil)
@@ -193,6 +205,11 @@ func (o *OperatorClient) RecoveryKey(ctx context.Context, ref string) (secret.By
 // RecoveryCopies returns a page of age copies of recovery keys.
 func (o *OperatorClient) RecoveryCopies(ctx context.Context, q ListQuery) (Page[RecoveryCopy], error) {
 	return get[Page[RecoveryCopy]](ctx, o.c, PathRecoveryCopies, q.values())
+}
+
+// AcceptVolume accepts the slots and tokens that a volume reported last.
+func (o *OperatorClient) AcceptVolume(ctx context.Context, ref string, a AcceptVolume) (Volume, error) {
+	return post[Volume](ctx, o.c, at(PathVolumeAccept, ref), a)
 }
 
 // AuditEntries returns the newest entries of the audit log, newest first.

@@ -48,6 +48,12 @@ type Machine struct {
 // Volume is a LUKS volume of a simulated machine: its header is told, not read.
 type Volume struct {
 	exchange.Volume
+	// VolumeKeyDigest, Slots and Tokens are what it reports of the header; tokens of
+	// the service, and the keyslot of a recovery key, are added once the volume has
+	// them.
+	VolumeKeyDigest []byte
+	Slots           []exchange.LUKSSlot
+	Tokens          []exchange.LUKSToken
 	// Key is what the service released last, Recovery the last recovery key.
 	Key, Recovery secret.Bytes
 }
@@ -71,6 +77,8 @@ func NewMachine(name string, log *Log, serviceKey [32]byte, volumes int) (*Machi
 func NewVolume() Volume {
 	v := Volume{Volume: exchange.Volume{UUID: newUUID()}}
 	v.Identity = sha256.Sum256([]byte(v.UUID))
+	v.VolumeKeyDigest = v.Identity[:8]
+	v.Slots = []exchange.LUKSSlot{{ID: 0, KDF: "argon2id", Priority: 1, Mark: "5f1a03c2"}, {ID: 1, KDF: "pbkdf2", Priority: 1, Mark: "c07d9e41"}}
 	return v
 }
 
@@ -124,12 +132,11 @@ func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 	reports := []exchange.VolumeReport{}
 	for _, v := range m.Volumes {
 		report := exchange.VolumeReport{
-			ID: v.ID, VolumeKeyDigest: v.Identity[:8],
-			Slots:  []exchange.LUKSSlot{{ID: 0, KDF: "argon2id", Priority: 1}, {ID: 1, KDF: "pbkdf2", Priority: 1}},
-			Tokens: []exchange.LUKSToken{{ID: 0, Type: "keywright", Slots: []int{1}, Volume: v.ID}},
+			ID: v.ID, VolumeKeyDigest: v.VolumeKeyDigest, Slots: slices.Clone(v.Slots),
+			Tokens: append([]exchange.LUKSToken{{ID: 0, Type: "keywright", Slots: []int{1}, Volume: v.ID}}, v.Tokens...),
 		}
 		if v.Recovery.Len() > 0 && !m.NoRecoveryKey {
-			report.Slots = append(report.Slots, exchange.LUKSSlot{ID: 2, KDF: "pbkdf2", Priority: 1})
+			report.Slots = append(report.Slots, exchange.LUKSSlot{ID: 2, KDF: "pbkdf2", Priority: 1, Mark: "7be201d9"})
 			report.Tokens = append(report.Tokens, exchange.LUKSToken{ID: 1, Type: "keywright", Slots: []int{2}, Volume: v.ID, Purpose: "recovery"})
 		}
 		reports = append(reports, report)

@@ -78,6 +78,9 @@ type Volume struct {
 	Identity        []byte
 	VolumeKeyDigest []byte
 	Inventory       []byte
+	Accepted        []byte
+	HasForeign      bool
+	Copied          bool
 	Resume          []byte
 	Keyring         string
 	Created         int64
@@ -112,6 +115,10 @@ type WholeMachine struct {
 	Clock            int64
 	Safe             bool
 	Releases         string
+	Regressed        bool
+	ReadmitUntil     int64
+	RestoreUntil     int64
+	ReenrollUntil    int64
 	LastRelease      int64
 	LastRefusal      int64
 }
