@@ -64,9 +64,9 @@ type Enrollment struct {
 	// Out receives a line "step: NAME" before each step.
 	Out io.Writer
 
-	server, pin int // of Servers and Pins, which the next request is for
-	adding      bool
-	received    bool // a boot got the added volumes already
+	asking   asking
+	adding   bool
+	received bool // a boot got the added volumes already
 	// begun is the header that an interrupted format left, first the key of
 	// keyslot 0 until its target has it, and anew that the format began again.
 	begun     *luks.Header
@@ -196,6 +196,7 @@ func (e *Enrollment) carryOut(ctx context.Context, doing string, steps []step) (
 	}
 	defer unlock()
 	defer e.wipe()
+	e.asking = asking{hosts: e.hosts(), pins: len(e.Pins), note: e.say}
 	for _, s := range steps {
 		if err := e.perform(ctx, s); err != nil {
 			return Enrolled{}, fmt.Errorf("%s (step %s): %w", doing, s.name, err)
