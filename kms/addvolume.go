@@ -29,27 +29,11 @@ func judgeMachine(m *Machine, v *verified) *Refusal {
 }
 
 // judgeAddition asks the policy whether the machine may add volumes in the boot
-// that runs. A denial is told as the most specific thing that is wrong with it.
+// that runs.
 func (s *Service) judgeAddition(v *verified, a *Attested, state *State, d *draft) *Refusal {
-	m := state.Machine
 	boot := v.policyBoot(a, s.Clock())
-	boot.PlatformApproved = state.Platform.approvedFor(m, s.Clock())
-	known := findMeasurement(state.Measurements, v.boot.Measurement.Digest())
-	if boot.Approved = known != nil && known.Status == MeasurementApproved; boot.Approved {
-		boot.Matched = hexDigest(known.Digest)
-	}
-	decision := s.Policy().AddVolume(policyMachine(m), boot)
-	d.policies = decision.Policies
-	switch {
-	case decision.Allowed:
-		return nil
-	case !boot.Approved:
-		return refuse(ReasonMeasurement, "the measurement of the running boot is not approved for group %s", m.Group)
-	case !boot.PlatformApproved:
-		return refuse(ReasonPlatform, "the platform claims of the running boot are not approved for the machine")
-	default:
-		return refuse(ReasonPolicy, "%s", decision)
-	}
+	boot.PlatformApproved = state.Platform.approvedFor(state.Machine, s.Clock())
+	return judgeRunning(state, boot, Policy.AddVolume, s.Policy(), d)
 }
 
 // judgeAdding is [enrolling.judge] for a machine that adds volumes: it must be
@@ -110,7 +94,7 @@ func (e *enrolling) add(out *Outcome, state *State) error {
 		known := findUUID(state.Volumes, asked.UUID)
 		switch {
 		case known != nil && resumesVolume(known, asked):
-			if err := e.repeat(state, known); err != nil {
+			if err := e.repeat(out, state, known); err != nil {
 				return err
 			}
 			continue

@@ -52,6 +52,32 @@ func (v *verified) policyBoot(a *Attested, now time.Time) policy.Boot {
 	}
 }
 
+// matchMeasurement looks for the approval of a boot's measurement.
+func matchMeasurement(boot *policy.Boot, state *State) {
+	known := findMeasurement(state.Measurements, boot.Measurement.Digest())
+	if boot.Approved = known != nil && known.Status == MeasurementApproved; boot.Approved {
+		boot.Matched = hexDigest(known.Digest)
+	}
+}
+
+// judgeRunning asks the policy about what a machine wants to do in the boot that
+// runs. A denial is told as the most specific thing that is wrong with that boot.
+func judgeRunning(state *State, boot policy.Boot, ask func(Policy, policy.Machine, policy.Boot) policy.Decision, by Policy, d *draft) *Refusal {
+	matchMeasurement(&boot, state)
+	decision := ask(by, policyMachine(state.Machine), boot)
+	d.policies = decision.Policies
+	switch {
+	case decision.Allowed:
+		return nil
+	case !boot.Approved:
+		return refuse(ReasonMeasurement, "the measurement of the running boot is not approved for group %s", state.Machine.Group)
+	case !boot.PlatformApproved:
+		return refuse(ReasonPlatform, "the platform claims of the running boot are not approved for the machine")
+	default:
+		return refuse(ReasonPolicy, "%s", decision)
+	}
+}
+
 // denied names what an operator would have to approve; where all is approved,
 // what the policy said.
 func (r *releasing) denied(state *State, d *draft, decision policy.Decision) *Refusal {

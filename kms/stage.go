@@ -210,24 +210,8 @@ func (g *staging) judge(state *State, d *draft) *Refusal {
 // judgePolicy asks the policy whether the running boot may stage others.
 func (g *staging) judgePolicy(state *State, d *draft) *Refusal {
 	boot := g.policyBoot(&g.attested, g.service.Clock())
-	running := findMeasurement(state.Measurements, g.boot.Measurement.Digest())
-	boot.Approved = running != nil && running.Status == MeasurementApproved
-	if boot.Approved {
-		boot.Matched = hexDigest(running.Digest)
-	}
 	boot.PlatformApproved = findPlatform(state.Platforms, g.boot.Platform.Digest()).approvedFor(state.Machine, g.service.Clock())
-	decision := g.service.Policy().Stage(policyMachine(state.Machine), boot)
-	d.policies = decision.Policies
-	switch {
-	case decision.Allowed:
-		return nil
-	case !boot.Approved:
-		return refuse(ReasonMeasurement, "the measurement of the running boot is no longer approved for group %s", state.Machine.Group)
-	case !boot.PlatformApproved:
-		return refuse(ReasonPlatform, "the platform claims of the running boot are no longer approved for the machine")
-	default:
-		return refuse(ReasonPolicy, "%s", decision)
-	}
+	return judgeRunning(state, boot, Policy.Stage, g.service.Policy(), d)
 }
 
 // stage writes what the machine announced in the place of what it did before.
@@ -330,12 +314,8 @@ func (g *staging) foresee(b announced, state *State) *Refusal {
 	m, now := state.Machine, g.service.Clock()
 	boot := g.policyBoot(&g.attested, now)
 	boot.Measurement, boot.Platform = b.measurement, b.platform
-	measurement := findMeasurement(state.Measurements, b.measurement.Digest())
-	boot.Approved = measurement != nil && measurement.Status == MeasurementApproved
+	matchMeasurement(&boot, state)
 	boot.PlatformApproved = !g.details.Check || findPlatform(state.Platforms, b.platform.Digest()).approvedFor(m, now)
-	if boot.Approved {
-		boot.Matched = hexDigest(measurement.Digest)
-	}
 	decision, _ := releases(g.service.Policy(), m, g.statement.Volumes, boot)
 	switch {
 	case decision.Allowed:

@@ -8,6 +8,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/secret"
 )
 
 // readTarget reads a header that cryptsetup made, on a device of 8 MiB.
@@ -43,4 +46,15 @@ func TestConfiguredNamesAreNamesOfMappings(t *testing.T) {
 		v.Name = name
 		assert.Equal(t, want, configFor(v, nil, false).Name)
 	}
+}
+
+func TestEnrolmentWipesItsSecrets(t *testing.T) {
+	v := readTarget(t, "aes256-4096")
+	device, err := os.Open(v.path)
+	require.NoError(t, err)
+	wiped := &target{device: device, passphrase: secret.Copy([]byte("passphrase")), secret: exchange.ReleasedSecret{
+		Key: secret.Copy([]byte("key")), Recovery: secret.Copy([]byte("recovery")),
+	}}
+	(&Enrollment{targets: []*target{wiped}}).wipe()
+	assert.Zero(t, wiped.passphrase.Len()+wiped.secret.Key.Len()+wiped.secret.Recovery.Len())
 }

@@ -15,8 +15,8 @@ import (
 	"keywright.dev/unlock"
 )
 
-// running returns a machine that runs with its keys: its first volume is the root.
-func running(t *testing.T, s *service, volumes int) *guest {
+// unlocked returns a machine that runs with its keys: its first volume is the root.
+func unlocked(t *testing.T, s *service, volumes int) *guest {
 	t.Helper()
 	g := newGuest(t, volumes)
 	g.enroll(s)
@@ -48,7 +48,7 @@ func (g *guest) ask(s *service, command string, more ...string) (out string, cod
 
 func TestNextBootIsForetold(t *testing.T) {
 	s := startService(t)
-	g := running(t, s, 2)
+	g := unlocked(t, s, 2)
 	out, code := g.ask(s, "preflight")
 	assert.Equal(t, unlock.ExitDone, code, out)
 	assert.Contains(t, out, "next boot: yes")
@@ -65,7 +65,7 @@ func TestNextBootIsForetold(t *testing.T) {
 // A new image is the group's: foretold before it boots, and approved before it.
 func TestUnapprovedKernelIsForetold(t *testing.T) {
 	s := startService(t)
-	g := running(t, s, 1)
+	g := unlocked(t, s, 1)
 	g.image(g.path("esp/EFI/Linux/next.efi"))
 	out, code := g.ask(s, "stage", "--hook")
 	assert.Equal(t, unlock.ExitDone, code, "a hook fails nobody's upgrade")
@@ -112,7 +112,7 @@ func TestNextBootThatGetsNoKeys(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startService(t)
-			g := running(t, s, 2)
+			g := unlocked(t, s, 2)
 			c.spoil(t, s, g)
 			out, code := g.ask(s, "preflight")
 			assert.Equal(t, c.code, code, out)
@@ -127,7 +127,7 @@ func TestNextBootThatGetsNoKeys(t *testing.T) {
 // What the machine knows of its next boot stands at the service as well.
 func TestFaultIsShownToOperators(t *testing.T) {
 	s := startService(t)
-	g := running(t, s, 2)
+	g := unlocked(t, s, 2)
 	cryptsetup(t, passphrase, "luksKillSlot", "-q", "--key-file", "-", g.volumes[1], "1")
 	_, code := g.ask(s, "stage")
 	assert.Equal(t, unlock.ExitRefused, code)
