@@ -122,11 +122,13 @@ func (s *Staging) volumes(details *exchange.StageDetails) (asked []exchange.Volu
 	for _, c := range s.Volumes {
 		v, err := findVolume(c)
 		if err != nil {
-			blame(c.Name, err)
+			if !c.optional() {
+				blame(c.Name, err)
+			}
 			continue
 		}
 		found = append(found, v)
-		if v.ID == "" || len(v.Slots) == 0 {
+		if !c.optional() && (v.ID == "" || len(v.Slots) == 0) {
 			blame(c.Name, errors.New("no keyslot of it is ours"))
 		}
 		if v.ID == "" {

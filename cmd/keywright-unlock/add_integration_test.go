@@ -17,9 +17,9 @@ import (
 	"keywright.dev/unlock"
 )
 
-// running returns a machine that is enrolled and active, and whose boot had its
+// withKeys returns a machine that is enrolled and active, and whose boot had its
 // keys.
-func running(t *testing.T, s *service) *guest {
+func withKeys(t *testing.T, s *service) *guest {
 	t.Helper()
 	g := enrolled(t, s)
 	require.NoError(t, g.bootHere(s).err)
@@ -77,7 +77,7 @@ func (g *guest) added(all ...string) bool {
 
 func TestHotAddedDiskIsOpenedByTheNextBoot(t *testing.T) {
 	s, old := startService(t), []string(nil)
-	g := running(t, s)
+	g := withKeys(t, s)
 	old = slices.Clone(g.volumes)
 	before := g.headers()
 	data := g.format("data")
@@ -126,7 +126,7 @@ func TestAdditionCutAtEveryStepIsTakenUpAgain(t *testing.T) {
 	s := startService(t)
 	for _, c := range cutsOf(unlock.AddingSteps(), unlock.StepComplete, unlock.StepToken, unlock.StepKeyslot, unlock.StepAssign, unlock.StepCommit) {
 		t.Run(c.String(), func(t *testing.T) {
-			g := running(t, s)
+			g := withKeys(t, s)
 			old := slices.Clone(g.volumes)
 			data := g.format("data")
 			g.killIn(c, g.addArgs(data)...)
@@ -150,7 +150,7 @@ func TestAdditionCutAtEveryStepIsTakenUpAgain(t *testing.T) {
 // Another disk does not disturb an addition that was interrupted.
 func TestAdditionsAreTakenUpOneByOne(t *testing.T) {
 	s := startService(t)
-	g := running(t, s)
+	g := withKeys(t, s)
 	first, second := g.format("first"), g.format("second")
 	g.killIn(cut{unlock.StepAssign, 0, 0}, g.addArgs(first)...)
 	g.does(g.addArgs(second)...)
@@ -165,7 +165,7 @@ func TestAdditionsAreTakenUpOneByOne(t *testing.T) {
 
 func TestAdditionThatIsRefusedChangesNothing(t *testing.T) {
 	s := startService(t)
-	g := running(t, s)
+	g := withKeys(t, s)
 	data := g.format("data")
 	copied := g.path("copied")
 	text, err := os.ReadFile(data)

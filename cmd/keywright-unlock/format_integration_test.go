@@ -45,7 +45,7 @@ func (g *guest) requireFormatted(path string) {
 
 func TestBlankDiskBecomesAVolume(t *testing.T) {
 	s := startService(t)
-	g := running(t, s)
+	g := withKeys(t, s)
 	old := slices.Clone(g.volumes)
 	before := g.headers()
 	data := g.disk("data")
@@ -72,7 +72,7 @@ func TestFormatCutAtEveryStepIsTakenUpAgain(t *testing.T) {
 	}
 	for _, c := range cutsOf(unlock.FormattingSteps(), into...) {
 		t.Run(c.String(), func(t *testing.T) {
-			g := running(t, s)
+			g := withKeys(t, s)
 			old := slices.Clone(g.volumes)
 			data := g.disk("data")
 			g.killIn(c, g.formatArgs(data)...)
@@ -105,7 +105,7 @@ func (g *guest) volumesInConfig() []unlock.VolumeConfig {
 // can have written anything behind it.
 func TestFormatThatCannotBeFinishedBeginsAnew(t *testing.T) {
 	s := startService(t)
-	g := running(t, s)
+	g := withKeys(t, s)
 	data := g.disk("data")
 	g.killIn(cut{unlock.StepCommit, 0, 0}, g.formatArgs(data)...)
 	before := header(t, data)
@@ -123,7 +123,7 @@ func TestFormatThatCannotBeFinishedBeginsAnew(t *testing.T) {
 // Whatever a disk holds, it is not formatted.
 func TestDiskThatIsNotBlankIsNotFormatted(t *testing.T) {
 	s := startService(t)
-	g := running(t, s)
+	g := withKeys(t, s)
 	ext4 := g.disk("ext4")
 	program(t, "mkfs.ext4", "-q", ext4)
 	gpt := g.disk("gpt")

@@ -91,7 +91,7 @@ func TestVolumeThatMayFailIsDamaged(t *testing.T) {
 // A service from an older backup does not know the volume that was added since.
 func TestServiceThatForgotAnAddedVolume(t *testing.T) {
 	s := startService(t)
-	g := running(t, s)
+	g := withKeys(t, s)
 	data := g.format("data")
 	g.killIn(cut{unlock.StepCommit, 0, 0}, g.addArgs(data)...)
 	g.volumes = append(g.volumes, data)
@@ -112,7 +112,7 @@ func TestServiceThatForgotAnAddedVolume(t *testing.T) {
 // Leaving takes an addition along, finished or not.
 func TestLeavingWithAddedVolumes(t *testing.T) {
 	s := startService(t)
-	g := running(t, s)
+	g := withKeys(t, s)
 	first, second := g.format("first"), g.format("second")
 	g.does(g.addArgs(first)...)
 	g.killIn(cut{unlock.StepConfig, 0, 0}, g.addArgs(second)...)
@@ -125,7 +125,7 @@ func TestLeavingWithAddedVolumes(t *testing.T) {
 // Of a formatted disk leaving would take the last key.
 func TestLeavingKeepsTheLastKey(t *testing.T) {
 	s := startService(t)
-	g := running(t, s)
+	g := withKeys(t, s)
 	data := g.disk("data")
 	g.does(g.formatArgs(data)...)
 	g.volumes = append(g.volumes, data)

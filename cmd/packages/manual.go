@@ -27,6 +27,7 @@ func manual(h *help, r release) string {
 	for _, f := range []struct{ path, text string }{
 		{"/etc/keywright/unlock.toml", "The configuration, which enroll writes. Without it nothing is taken into an initramfs."},
 		{"/etc/keywright/enrolling", "The volumes of an enrolment that was interrupted."},
+		{"/etc/keywright/adding", "The volumes whose addition was interrupted."},
 		{"/run/keywright", "What this boot opened, and the service's signed entry of it."},
 	} {
 		put(".TP\n.I %s\n%s", roff(f.path), f.text)
