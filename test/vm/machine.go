@@ -79,6 +79,12 @@ type Machine struct {
 	Disks []Disk
 	TPM   *TPM // nil: none
 
+	// Incoming is the path of what [Run.Save] wrote of such a machine, which goes
+	// on from there and does not boot. Its TPM may be one of [TPM.Elsewhere].
+	Incoming string
+	// Reboots has the guest's reboot be one; else the run ends by it.
+	Reboots bool
+
 	// Reach are the TCP ports of this host's loopback that the guest reaches
 	// at 10.0.2.2. Nothing else answers it.
 	Reach []int
@@ -119,6 +125,11 @@ func (m Machine) check() error {
 		return errors.New("SeaBIOS cannot boot an ESP or a disk: use OVMF")
 	case (m.Firmware == SeaBIOS) != (m.NVRAM == ""):
 		return errors.New("OVMF needs the path of its NVRAM, SeaBIOS has none")
+	}
+	for _, disk := range m.Disks {
+		if m.Incoming != "" && disk.Snapshot {
+			return fmt.Errorf("%s is not as it was when the machine was saved: its writes were forgotten", disk.Path)
+		}
 	}
 	for _, port := range m.Reach {
 		if port <= 0 || port > 65535 {
@@ -177,19 +188,27 @@ func (m Machine) Start(ctx context.Context) (*Run, error) {
 	return run, nil
 }
 
-// tpmFD is QEMU's descriptor of swtpm's control channel.
-const tpmFD = 3
+// QEMU's descriptors of its own control channel and of swtpm's.
+const (
+	controlFD = 3
+	tpmFD     = 4
+)
 
 // args returns QEMU's arguments.
 func (m Machine) args() []string {
 	args := []string{
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none",
+		"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none",
+		"-chardev", fmt.Sprintf("socket,id=control,fd=%d", controlFD), "-mon", "chardev=control,mode=control",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-m", fmt.Sprint(orDefault(m.Memory, defaultMemory)),
 		"-smp", fmt.Sprint(orDefault(m.CPUs, defaultCPUs)),
 		"-object", "rng-random,filename=/dev/urandom,id=random",
 		"-device", "virtio-rng-pci,rng=random",
 	}
+	if !m.Reboots {
+		args = append(args, "-no-reboot")
+	}
+	args = append(args, m.incomingArgs()...)
 	args = append(args, m.Accel.args()...)
 	args = append(args, m.firmwareArgs()...)
 	args = append(args, m.bootArgs()...)

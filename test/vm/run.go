@@ -24,6 +24,7 @@ type Run struct {
 	name    string
 	qemu    *process.Process
 	swtpm   *process.Process // nil without a TPM
+	control *control
 	input   io.WriteCloser
 	console *console
 	shown   *os.File // where it is written beside
@@ -49,21 +50,30 @@ func (m Machine) launch(ctx context.Context) (*Run, error) {
 		return nil, fmt.Errorf("making the console's input: %w", err)
 	}
 	r.input = input
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("making QEMU's control channel: %w", err)
+	}
+	defer theirs.Close()
+	cmd.ExtraFiles = []*os.File{theirs}
+	if r.control, err = openControl(ours, m.patience()); err != nil {
+		return nil, err
+	}
 	if m.TPM != nil {
-		swtpm, control, err := m.TPM.startSwtpm(ctx)
+		swtpm, channel, err := m.TPM.startSwtpm(ctx)
 		if err != nil {
 			return nil, err
 		}
 		// QEMU holds the only end that stays open: swtpm ends with it.
-		defer control.Close()
+		defer channel.Close()
 		r.swtpm = swtpm
-		cmd.ExtraFiles = []*os.File{control}
+		cmd.ExtraFiles = append(cmd.ExtraFiles, channel)
 	}
 	if r.qemu, err = process.Start(cmd); err != nil {
 		return nil, fmt.Errorf("running %s: %w: run test/setup", qemu, err)
 	}
 	go r.finish()
-	return r, nil
+	return r, m.arrive(ctx, r)
 }
 
 // consoleVariable names a folder in which the consoles of all machines are
@@ -86,7 +96,7 @@ func (r *Run) finish() {
 		r.swtpm.End(swtpmGrace)
 	}
 	// Nobody reads it any more.
-	_ = errors.Join(r.input.Close(), r.shown.Close())
+	_ = errors.Join(r.input.Close(), r.shown.Close(), r.control.Close())
 	r.console.end()
 	close(r.done)
 }
