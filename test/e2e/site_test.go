@@ -27,8 +27,9 @@ type site struct {
 	passphrase secret.Bytes
 }
 
-// newSite makes the machine of a site; its boot asks for keys until deadline.
-func newSite(t *testing.T, deadline time.Duration) *site {
+// newSite makes the machine of a site; its boot asks for keys until deadline. What
+// is on its disk may be changed.
+func newSite(t *testing.T, deadline time.Duration, changes ...func(*e2e.System)) *site {
 	t.Helper()
 	ctx, dir := t.Context(), t.TempDir()
 	programs, err := e2e.Build(ctx, dir)
@@ -40,6 +41,9 @@ func newSite(t *testing.T, deadline time.Duration) *site {
 	s.machine = e2e.Machine{Name: name, Dir: dir, TPM: vmtest.NewTPM(t, name), Disk: s.path("disk"), Keep: true}
 	system := e2e.System{
 		Unlock: programs.Unlock, Server: s.service.URL, Key: s.service.Key, Name: name, Motto: motto, Task: task,
+	}
+	for _, change := range changes {
+		change(&system)
 	}
 	volume, err := system.WriteDisk(ctx, s.machine.Disk, s.passphrase)
 	require.NoError(t, err)
@@ -108,12 +112,17 @@ func (s *site) refused(machine e2e.Machine, esp, code string) {
 // passphrase's keyslot, ours, and one token for it.
 func (s *site) checkDisk() {
 	s.t.Helper()
-	header, err := e2e.ReadHeader(s.machine.Disk)
+	s.checkDiskOf(s.machine)
+}
+
+func (s *site) checkDiskOf(m e2e.Machine) {
+	s.t.Helper()
+	header, err := e2e.ReadHeader(m.Disk)
 	require.NoError(s.t, err)
 	require.Len(s.t, header.OwnTokens(), 1)
 	assert.Len(s.t, header.OwnTokens()[0].Keyslots, 1)
 	inventory := header.Inventory()
 	assert.Len(s.t, inventory.Keyslots, 2)
 	assert.Len(s.t, inventory.Tokens, 1)
-	require.NoError(s.t, luks.Cryptsetup{}.TestKey(s.t.Context(), s.machine.Disk, 0, s.passphrase), "the passphrase opens")
+	require.NoError(s.t, luks.Cryptsetup{}.TestKey(s.t.Context(), m.Disk, 0, s.passphrase), "the passphrase opens")
 }
