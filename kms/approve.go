@@ -181,7 +181,7 @@ func (p *approving) check(state *State) error {
 	case m == nil:
 		return ErrNotFound
 	case m.Status == MachineRevoked:
-		return disallow("it is revoked")
+		return disallow("it is revoked: `keywright machine readmit` lifts that")
 	case !m.Committed:
 		return disallow("it has not finished its enrolment: run keywright-unlock enroll on it again")
 	case m.Expected != p.announced:

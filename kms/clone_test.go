@@ -79,29 +79,6 @@ func TestAttack15CloneOfTheTPM(t *testing.T) {
 	require.NoError(t, err, "the original goes on")
 }
 
-// TestRestoredMachineFollowsTheAdvice restores a machine from a snapshot.
-func TestRestoredMachineFollowsTheAdvice(t *testing.T) {
-	f := newFixture(t)
-	m := f.active("web-17")
-	snapshot := *m.TPM
-	for range 2 {
-		m.Boot()
-		_, err := m.Unlock(t.Context(), f.guest())
-		require.NoError(t, err)
-	}
-	*m.TPM = snapshot
-	m.Boot()
-	_, err := m.Unlock(t.Context(), f.guest())
-	refused(t, kms.ReasonCounters, err)
-	x, err := f.Explain(t.Context(), "web-17")
-	require.NoError(t, err)
-	assert.Contains(t, x.Advice, "restarted so often that its resets are past those seen before")
-	m.Boot()
-	m.Boot()
-	_, err = m.Unlock(t.Context(), f.guest())
-	require.NoError(t, err)
-}
-
 // TestAttack15CloneOfAMachineWithoutKeys lets the clone ask while the machine
 // gets nothing anyway: its counters must not become the ones to beat.
 func TestAttack15CloneOfAMachineWithoutKeys(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
-	"keywright.dev/kms/attest"
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/claims"
 	"keywright.dev/kms/exchange"
@@ -32,6 +32,9 @@ func (s *Service) CommitEnrollment(ctx context.Context, a Attested) (Committed, 
 		expected, platform := c.expected.Digest(), c.platform.Digest()
 		key.Measurements = uniqueDigests(c.boot.Measurement.Digest(), expected)
 		key.Platform = &platform
+		for _, report := range c.details.Volumes {
+			key.VolumeKeys = append(key.VolumeKeys, report.VolumeKeyDigest)
+		}
 	}
 	if err := s.transact(ctx, key, c.decide); err != nil {
 		return Committed{}, err
@@ -59,6 +62,7 @@ type committing struct {
 	platform    claims.Set
 	source      MeasurementSource
 	commandLine string // of expected
+	alarms      []alarm
 	result      Committed
 }
 
@@ -115,6 +119,7 @@ func (c *committing) decide(state State) (Outcome, *Refusal, error) {
 	if state.Machine == nil || !bytes.Equal(state.Machine.AK, c.ak.Public) {
 		return Outcome{}, nil, fmt.Errorf("deciding a commit: the machine changed meanwhile: %w", ErrUnavailable)
 	}
+	state.Volumes, c.alarms = presentVolumes(state.Volumes), nil
 	d := machineDraft(ActionCommit, &c.attested)
 	if state.Redeemed {
 		return c.service.refused(Outcome{}, d, refuseReplay())
@@ -130,6 +135,9 @@ func (c *committing) decide(state State) (Outcome, *Refusal, error) {
 	d.fact("measurement", "", hexDigest(out.Machine.Expected))
 	d.fact("platform", "", hexDigest(out.Machine.ExpectedPlatform))
 	out, err := c.service.entered(out, d, audit.Done, nil)
+	if err == nil {
+		err = c.service.raise(&out, c.attested.Request, c.alarms)
+	}
 	return out, nil, err
 }
 
@@ -139,7 +147,7 @@ func (c *committing) judge(state *State) *Refusal {
 		return refuse(ReasonRevoked, "the machine is revoked")
 	case m.Status != MachinePending:
 		return refuse(ReasonEnrolled, "the enrolment is over: the machine is approved")
-	case c.boot.Counters.Since(m.Counters) == attest.Regression:
+	case m.wentBack(c.boot.Counters, c.service.Clock()):
 		return refuse(ReasonCounters, "the TPM's counters went back since the enrolment began")
 	case c.refusal != nil:
 		return c.refusal
@@ -163,7 +171,9 @@ func (c *committing) commit(out *Outcome, state *State) *Refusal {
 			return refusal
 		}
 		v := *known
-		v.Status, v.Identity, v.VolumeKeyDigest, v.Inventory = VolumeActive, asked.Identity[:], report.VolumeKeyDigest, inventory
+		v.Status, v.Identity = VolumeActive, asked.Identity[:]
+		v.Inventory, v.Accepted, v.Foreign = inventory, inventory, false
+		c.alarms = append(c.alarms, v.holdKey(report.VolumeKeyDigest, state.SameKey, out)...)
 		out.Volumes = append(out.Volumes, v)
 		if row := findSecret(state.Secrets, v.ID, SecretPending); row != nil {
 			current := *row
@@ -177,7 +187,8 @@ func (c *committing) commit(out *Outcome, state *State) *Refusal {
 // expect records the boot to approve, and the machine as ready for approval.
 func (c *committing) expect(out *Outcome, state *State) *Refusal {
 	m := *state.Machine
-	m.Committed, m.Counters, m.Tier = true, c.boot.Counters, string(claims.TierOf(c.expected))
+	m.rebase(c.boot.Counters)
+	m.Committed, m.ReenrollUntil, m.Tier = true, time.Time{}, string(claims.TierOf(c.expected))
 	m.Measurement, m.Expected, m.ExpectedPlatform = c.boot.Measurement.Digest(), c.expected.Digest(), c.platform.Digest()
 	out.Machine = &m
 	c.see(out, state, c.expected, c.source, c.commandLine)

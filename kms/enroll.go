@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 
-	"keywright.dev/kms/attest"
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/secret"
@@ -175,6 +174,7 @@ func (e *enrolling) decide(state State) (Outcome, *Refusal, error) {
 	e.release.Wipe()
 	e.release.Secrets, e.release.Entry = nil, nil
 	e.stranger = state.Machine == nil
+	state.Volumes = presentVolumes(state.Volumes)
 	d := machineDraft(ActionEnroll, &e.attested)
 	if state.Redeemed {
 		return e.refused(Outcome{}, d, refuseReplay())
@@ -185,7 +185,7 @@ func (e *enrolling) decide(state State) (Outcome, *Refusal, error) {
 	if refusal != nil {
 		return e.refused(out, d, refusal)
 	}
-	if err := e.admit(&out, &state); err != nil {
+	if err := e.admit(&out, &state, &d); err != nil {
 		return Outcome{}, nil, err
 	}
 	d.release = hexDigest(e.release.ID)
@@ -222,28 +222,37 @@ func (e *enrolling) judge(state *State) *Refusal {
 			return refuse(ReasonVolume, "the volumes of the statement are not in ascending order of UUID")
 		}
 	}
-	m := state.Machine
+	m, now := state.Machine, e.service.Clock()
 	switch {
 	case m == nil && e.full && e.trust == TrustByPerson:
 		return refuse(ReasonRate, "%d machines wait for approval already: approve or revoke some", e.service.maxPending)
 	case m == nil:
 		return nil
-	case m.Status == MachineRevoked:
+	case m.Status == MachineRevoked && !m.mayReenroll(now):
 		return refuse(ReasonRevoked, "the machine is revoked")
 	case !bytes.Equal(m.AK, e.keys.AK):
 		return refuse(ReasonEnrolled, "the machine is enrolled with another attestation key")
-	case m.Status != MachinePending || m.Committed && !e.resumes(state):
-		return refuse(ReasonEnrolled, "the machine is enrolled already and shows no open resume id: a copied TPM?")
-	case e.boot.Counters.Since(m.Counters) == attest.Regression:
+	case m.mayReenroll(now):
+		return nil
+	case !e.mayBegin(m) && !e.resumes(state):
+		return refuse(ReasonEnrolled, "the machine is enrolled already and shows no open resume id: a copied vTPM?")
+	case m.wentBack(e.boot.Counters, now):
 		return refuse(ReasonCounters, "the TPM's counters went back since the enrolment began")
 	default:
 		return nil
 	}
 }
 
-// resumes tells whether the statement shows the resume id of every volume.
+// mayBegin tells whether the machine may begin its enrolment anew: nobody approved
+// it yet, and it wrote nothing to disk as far as the service knows.
+func (e *enrolling) mayBegin(m *Machine) bool {
+	return m.Status == MachinePending && !m.Committed && m.Name == ""
+}
+
+// resumes tells whether the statement of a pending machine shows the resume id of
+// every volume.
 func (e *enrolling) resumes(state *State) bool {
-	if len(e.statement.Volumes) != len(state.Volumes) {
+	if state.Machine.Status != MachinePending || len(e.statement.Volumes) != len(state.Volumes) {
 		return false
 	}
 	for _, asked := range e.statement.Volumes {
@@ -255,13 +264,23 @@ func (e *enrolling) resumes(state *State) bool {
 	return true
 }
 
-// admit writes the machine and its volumes, or reads them again.
-func (e *enrolling) admit(out *Outcome, state *State) error {
+// admit writes the machine and its volumes, or reads them again. Volumes that were
+// committed are kept where the machine enrols again: it has their secrets.
+func (e *enrolling) admit(out *Outcome, state *State, d *draft) error {
 	if state.Machine != nil && e.resumes(state) {
 		return e.again(state)
 	}
+	if state.Machine != nil {
+		d.fact("status", string(state.Machine.Status), string(MachinePending))
+	}
 	for _, v := range state.Volumes {
-		out.DropVolumes = append(out.DropVolumes, v.ID)
+		if v.Status == VolumePending {
+			out.DropVolumes = append(out.DropVolumes, v.ID)
+			continue
+		}
+		d.fact("volume.former", "", v.ID)
+		v.Status, v.Resume, v.Foreign, v.Copied = VolumeFormer, nil, false, false
+		out.Volumes = append(out.Volumes, v)
 	}
 	out.Machine = e.newMachine(state.Machine)
 	for _, asked := range e.statement.Volumes {
@@ -272,21 +291,23 @@ func (e *enrolling) admit(out *Outcome, state *State) error {
 	return nil
 }
 
-// newMachine returns the machine's row. One that begins anew gets no younger.
+// newMachine returns the machine's row. One that begins anew gets no younger, and
+// one that enrols again keeps its name.
 func (e *enrolling) newMachine(before *Machine) *Machine {
-	created := e.service.Clock()
-	if before != nil {
-		created = before.Created
-	}
 	proposed := e.details.Name
 	if !validMachineName(proposed) {
 		proposed = "machine-" + exchange.ShortID(e.attested.Machine)
 	}
-	return &Machine{
+	m := &Machine{
 		ID: e.attested.Machine, Proposed: proposed, Group: DefaultGroup, Status: MachinePending,
 		EK: e.keys.EK, EKCert: e.keys.EKCertificate, AK: e.keys.AK, AKName: e.ak.Name, Trust: e.trust,
-		Tier: string(e.boot.Tier), Counters: e.boot.Counters, Created: created,
+		Tier: string(e.boot.Tier), Counters: e.boot.Counters, Created: e.service.Clock(),
 	}
+	if before != nil {
+		m.Name, m.Group, m.Created, m.ReenrollUntil = before.Name, before.Group, before.Created, before.ReenrollUntil
+		m.LastRelease, m.LastRefusal = before.LastRelease, before.LastRefusal
+	}
+	return m
 }
 
 // addVolume makes a volume and its first secret.

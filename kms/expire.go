@@ -47,13 +47,14 @@ func (s *Service) ExpirePending(ctx context.Context) error {
 	}
 }
 
-// expired tells whether a machine waited for too long.
+// expired tells whether a machine waited for too long. One that an operator named
+// enrols again: what is known of it is not forgotten by itself.
 func (s *Service) expired(m *Machine) bool {
 	limit := unapprovedFor
 	if !m.Committed {
 		limit = uncommittedFor
 	}
-	return m.Status == MachinePending && s.Clock().Sub(m.Created) >= limit
+	return m.Status == MachinePending && m.Name == "" && s.Clock().Sub(m.Created) >= limit
 }
 
 // forget drops a machine unless it was approved meanwhile.

@@ -106,10 +106,11 @@ func (x *Explanation) advice(name string) string {
 	case ReasonPlatform:
 		return fmt.Sprintf("if you made this change: keywright machine approve %s --platform %s", name, x.is("platform"))
 	case ReasonCounters:
-		return "if the machine was restored from a snapshot, or its TPM was cleared, it gets its keys again once it was restarted so often that its resets are past those seen before, " +
-			"or as a new machine: give it a new TPM at the hypervisor and enrol it. If neither happened, a copy of its TPM is running: find it before anything else"
+		return fmt.Sprintf("if you restored the machine from a snapshot or a backup: keywright machine readmit %s. ", name) +
+			"If it is a clone that has a copy of the vTPM, give the clone a new vTPM at the hypervisor and enrol it. " +
+			"If neither happened, a copy of its TPM is running: find it before anything else"
 	case ReasonRevoked:
-		return "a revoked machine gets no keys; unlock its disks with their passphrase or recovery key"
+		return fmt.Sprintf("a revoked machine gets no keys; if the revocation is over: keywright machine readmit %s", name)
 	case ReasonReleased:
 		return "restart the machine: each boot gets its keys once"
 	case ReasonVolume:
@@ -117,7 +118,8 @@ func (x *Explanation) advice(name string) string {
 	case ReasonServiceKey:
 		return "the machine trusts another service: compare the pin in its initramfs with keywright status"
 	case ReasonEnrolled:
-		return "if the TPM was copied with a clone of the VM, give the clone a new one at the hypervisor and enrol it again"
+		return "if the vTPM was copied with a clone of the VM, give the clone a new one at the hypervisor and enrol it again. " +
+			fmt.Sprintf("If it is the machine itself, with a new disk or after keywright-unlock leave: keywright machine readmit %s --re-enroll", name)
 	default:
 		return ""
 	}

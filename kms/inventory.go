@@ -2,19 +2,30 @@ package kms
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
+	"keywright.dev/kms/audit"
 	"keywright.dev/kms/exchange"
 )
 
-// maxInventory bounds what is kept of a header's slots and tokens, in bytes of
-// JSON.
-const maxInventory = 16 << 10
+const (
+	// maxInventory bounds what is kept of a header's slots and tokens, in bytes of
+	// JSON.
+	maxInventory = 16 << 10
+	// maxVolumeKeyDigest bounds the digest of a volume key, in bytes: SHA-512's.
+	maxVolumeKeyDigest = 64
+)
 
 // inventoryOf returns the row form of a report.
 func inventoryOf(report exchange.VolumeReport) ([]byte, *Refusal) {
+	if len(report.VolumeKeyDigest) > maxVolumeKeyDigest {
+		return nil, refuse(ReasonMalformed, "the digest of a volume key is longer than %d bytes", maxVolumeKeyDigest)
+	}
 	out, err := json.Marshal(report)
 	if err != nil || len(out) > maxInventory {
 		return nil, refuse(ReasonMalformed, "the report about a LUKS header is longer than %d bytes", maxInventory)
@@ -34,21 +45,104 @@ func ParseInventory(inventory []byte) (*exchange.VolumeReport, error) {
 	return &report, nil
 }
 
-// reported returns the volumes whose slots or tokens are not those reported
-// before. A change is recorded and does not stop the boot.
-func (r *releasing) reported(state *State) []Volume {
-	var changed []Volume
+// InventoryDigest names what was reported last: 64 hex digits.
+func (v *Volume) InventoryDigest() string { return hexDigest(sha256.Sum256(v.Inventory)) }
+
+// Item is a keyslot or a token of a LUKS2 header.
+type Item struct {
+	Kind string // keyslot or token
+	// Text is what it is: of a keyslot "2, argon2id", of a token "1, clevis,
+	// keyslots 2".
+	Text string
+}
+
+// itemsOf returns what opens a volume, or says how. A priority and the header's
+// sequence open nothing.
+func itemsOf(report *exchange.VolumeReport) []Item {
+	if report == nil {
+		return nil
+	}
+	var items []Item
+	for _, s := range report.Slots {
+		items = append(items, Item{"keyslot", fmt.Sprintf("%d, %s", s.ID, s.KDF)})
+	}
+	for _, t := range report.Tokens {
+		slots := strings.Trim(fmt.Sprint(t.Slots), "[]")
+		text := fmt.Sprintf("%d, %s, keyslots %s", t.ID, t.Type, slots)
+		if t.Volume != "" {
+			text += ", volume/" + t.Volume
+		}
+		items = append(items, Item{"token", text})
+	}
+	return items
+}
+
+// foreignItems returns the items of one inventory that the other does not have.
+func foreignItems(inventory, accepted []byte) ([]Item, error) {
+	is, err := ParseInventory(inventory)
+	if err != nil {
+		return nil, err
+	}
+	known, err := ParseInventory(accepted)
+	if err != nil {
+		return nil, err
+	}
+	expected := itemsOf(known)
+	return slices.DeleteFunc(itemsOf(is), func(i Item) bool { return slices.Contains(expected, i) }), nil
+}
+
+// ForeignItems returns the slots and tokens last reported that nobody accepted.
+func (v *Volume) ForeignItems() ([]Item, error) { return foreignItems(v.Inventory, v.Accepted) }
+
+func factsOf(items []Item) []audit.Fact {
+	var facts []audit.Fact
+	for _, i := range items {
+		facts = append(facts, audit.Fact{Name: "luks." + i.Kind, Is: i.Text})
+	}
+	return facts
+}
+
+// presentVolumes returns those that are not former.
+func presentVolumes(volumes []Volume) []Volume {
+	return slices.DeleteFunc(slices.Clone(volumes), func(v Volume) bool { return v.Status == VolumeFormer })
+}
+
+// reported takes over the slots and tokens that are not those reported before. A
+// foreign one raises an alarm and does not stop the boot.
+func (r *releasing) reported(out *Outcome, state *State) error {
 	for _, report := range r.details.Volumes {
 		known := findVolume(state.Volumes, report.ID)
 		inventory, refusal := inventoryOf(report)
-		if known == nil || refusal != nil || bytes.Equal(known.Inventory, inventory) {
+		if known == nil || known.Status != VolumeActive || refusal != nil || findVolume(out.Volumes, report.ID) != nil || bytes.Equal(known.Inventory, inventory) {
 			continue
 		}
 		v := *known
 		v.Inventory = inventory
-		changed = append(changed, v)
+		r.alarms = append(r.alarms, v.holdKey(report.VolumeKeyDigest, state.SameKey, out)...)
+		if err := r.compare(known, &v); err != nil {
+			return err
+		}
+		out.Volumes = append(out.Volumes, v)
 	}
-	return changed
+	return nil
+}
+
+// compare raises an alarm for what is foreign now and was not before.
+func (r *releasing) compare(known, v *Volume) error {
+	foreign, err := v.ForeignItems()
+	if err != nil {
+		return err
+	}
+	before, err := known.ForeignItems()
+	if err != nil {
+		return err
+	}
+	v.Foreign = len(foreign) > 0
+	fresh := slices.DeleteFunc(foreign, func(i Item) bool { return slices.Contains(before, i) })
+	if len(fresh) > 0 {
+		r.alarms = append(r.alarms, alarm{ActionForeign, v.Machine, v.ID, factsOf(fresh)})
+	}
+	return nil
 }
 
 func formatCounters(c Counters) string {

@@ -49,8 +49,19 @@ type Machine struct {
 	Expected         [32]byte
 	ExpectedPlatform [32]byte
 
-	// Counters of the last quote that was accepted as evidence.
+	// Counters of the last quote that was accepted as evidence: those of later
+	// quotes may not be behind them, unless an operator lets them.
 	Counters Counters
+	// Regressed tells that the machine was refused because its counters went
+	// back, and had no release since.
+	Regressed bool
+	// ReadmitUntil is until when the next release sets new counters, RestoreUntil
+	// until when one release may have counters that went back, ReenrollUntil until
+	// when the machine may enrol again; zero where no operator said so, or it was
+	// used up.
+	ReadmitUntil  time.Time
+	RestoreUntil  time.Time
+	ReenrollUntil time.Time
 	// Releases are the TPM clock values, in milliseconds, of the releases since
 	// Counters.ResetCount last moved; at most as many as the limit counts.
 	Releases []uint64
@@ -68,25 +79,36 @@ type Counters = attest.Counters
 // VolumeStatus is the state of a volume.
 type VolumeStatus string
 
-// The states: a volume is released once its enrolment was committed.
+// The states: a volume is released once its enrolment was committed, and no more
+// once its machine enrolled again.
 const (
 	VolumePending VolumeStatus = "pending"
 	VolumeActive  VolumeStatus = "active"
+	// VolumeFormer is no longer of its machine. It is kept: the machine had its
+	// secret.
+	VolumeFormer VolumeStatus = "former"
 )
 
 // Volume is one LUKS2 volume of a machine.
 type Volume struct {
 	ID      string // 32 hex digits
 	Machine string // machine id
-	UUID    string // of the LUKS header, unique within the machine
+	UUID    string // of the LUKS header, unique among the machine's that are not former
 	Status  VolumeStatus
 	// Identity is the identity digest of the header; empty until committed.
 	Identity []byte
 	// VolumeKeyDigest is the digest of the volume key that the header holds;
 	// the same one on two machines means a copied disk.
 	VolumeKeyDigest []byte
-	// Inventory is the JSON of the header's slots and tokens as last reported.
+	// Inventory is the JSON of the header's slots and tokens as last reported,
+	// Accepted as they were at the commit or as an operator accepted them.
 	Inventory []byte
+	Accepted  []byte
+	// Foreign tells that Inventory holds a slot or token that Accepted does not,
+	// Copied that another machine has a volume with this volume key and nobody
+	// accepted that.
+	Foreign bool
+	Copied  bool
 	// Resume is the id that an interrupted enrolment shows; empty once committed.
 	Resume  []byte
 	Keyring string

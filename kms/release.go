@@ -36,17 +36,27 @@ func (s *Service) Release(ctx context.Context, a Attested) (Sealed, error) {
 		return Sealed{}, s.unproven(err, a.Source)
 	}
 	defer r.release.Wipe()
-	err = s.transact(ctx, r.key(), r.decide)
-	if r.wantsNearest != "" {
-		if err := r.loadNearest(ctx); err != nil {
-			return Sealed{}, err
-		}
-		err = s.transact(ctx, r.key(), r.decide)
-	}
-	if err != nil {
+	if err := r.transact(ctx); err != nil {
 		return Sealed{}, err
 	}
 	return s.seal(r.verified, &r.release)
+}
+
+// transact decides, again where a decision wants to see more: each kind of more
+// once.
+func (r *releasing) transact(ctx context.Context) error {
+	for {
+		err := r.service.transact(ctx, r.key(), r.decide)
+		switch {
+		case errors.Is(err, errNearest):
+			if err := r.loadNearest(ctx); err != nil {
+				return err
+			}
+		case errors.Is(err, errSameKey):
+		default:
+			return err
+		}
+	}
 }
 
 // releasing is one release under way.
@@ -64,6 +74,12 @@ type releasing struct {
 	nearest      []claims.Difference
 	nearestOf    string
 	looked       bool
+
+	// sameKeys are the digests of volume keys that are looked for on other
+	// machines: those that are reported for the first time.
+	sameKeys [][]byte
+	alarms   []alarm
+	now      time.Time // of this decision
 }
 
 // beginRelease does what comes before the transaction: its refusals come before
@@ -114,7 +130,7 @@ func (s *Service) verifyKnown(ctx context.Context, purpose exchange.Purpose, a *
 }
 
 func (r *releasing) key() Key {
-	key := Key{Machine: r.attested.Machine, Challenge: &r.redemption.Challenge}
+	key := Key{Machine: r.attested.Machine, Challenge: &r.redemption.Challenge, VolumeKeys: r.sameKeys}
 	if r.refusal == nil {
 		platform := r.boot.Platform.Digest()
 		key.Measurements = [][32]byte{r.boot.Measurement.Digest()}
@@ -140,26 +156,35 @@ func (r *releasing) decide(state State) (Outcome, *Refusal, error) {
 		r.wantsNearest = refusal.Reason
 		return Outcome{}, nil, errNearest
 	}
-	r.record(&out, &state, refusal)
+	if refusal == nil && r.wantsSameKey(&state) {
+		return Outcome{}, nil, errSameKey
+	}
+	if err := r.record(&out, &state, refusal); err != nil {
+		return Outcome{}, nil, err
+	}
 	if refusal != nil {
 		d.differences(r.nearest)
 		return r.service.refused(out, d, refusal)
 	}
 	d.release = hexDigest(r.release.ID)
 	d.fact("tpm.counters", formatCounters(state.Machine.Counters), formatCounters(r.boot.Counters))
+	if by := state.Machine.baselineBy(r.boot.Counters, r.now); by != "" {
+		d.fact("tpm.baseline", "", by)
+	}
 	out, err := r.service.entered(out, d, audit.Allowed, nil)
 	if err != nil {
 		return Outcome{}, nil, err
 	}
 	r.release.Entry = out.Entries[0].Signed.Marshal()
-	return out, nil, nil
+	err = r.service.raise(&out, r.attested.Request, r.alarms)
+	return out, nil, err
 }
 
 // reset undoes a run of decide that the store repeats.
 func (r *releasing) reset() {
 	r.release.Wipe()
 	r.release.Secrets, r.release.Entry = nil, nil
-	r.wantsNearest = ""
+	r.wantsNearest, r.alarms, r.now = "", nil, r.service.Clock()
 }
 
 // judge goes from the cheap and telling to the detailed; the first refusal is
@@ -173,9 +198,9 @@ func (r *releasing) judge(state *State, d *draft) *Refusal {
 	default:
 		return refuse(ReasonPending, "the machine waits for approval")
 	}
-	if r.boot.Counters.Since(m.Counters) == attest.Regression {
+	if m.wentBack(r.boot.Counters, r.now) {
 		d.fact("tpm.counters", formatCounters(m.Counters), formatCounters(r.boot.Counters))
-		return refuse(ReasonCounters, "the TPM's counters went back: a clone, a snapshot, or a cleared TPM")
+		return refuse(ReasonCounters, "the TPM's counters went back: a copied vTPM, a restored snapshot, or a cleared TPM")
 	}
 	if r.refusal != nil {
 		return r.refusal
@@ -245,30 +270,30 @@ func secretContext(v *verified, machine string, row *Secret) envelope.Context {
 }
 
 // record writes what signed evidence changes about a machine.
-func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) {
+func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) error {
 	m := *state.Machine
-	now := r.service.Clock()
-	if r.boot.Counters.Since(m.Counters) != attest.Regression {
-		m.Releases = r.releasesInWindow(&m)
-		m.Counters = r.boot.Counters
-	}
-	if refusal == nil {
-		m.Releases = append(slices.Clone(m.Releases), r.boot.Counters.Clock)
-		m.LastRelease, m.Tier, m.Measurement = now, string(r.boot.Tier), r.boot.Measurement.Digest()
-		out.Volumes = r.reported(state)
-	} else {
-		m.LastRefusal = now
-	}
+	out.Machine = &m
 	if r.refusal == nil && m.Status == MachineActive {
 		r.remember(out, state)
 	}
-	out.Machine = &m
+	if refusal != nil {
+		if r.boot.Counters.Since(m.Counters) != attest.Regression {
+			m.Releases, m.Counters = r.releasesInWindow(&m), r.boot.Counters
+		}
+		m.Regressed = m.Regressed || refusal.Reason == ReasonCounters
+		m.LastRefusal = r.now
+		return nil
+	}
+	m.Releases = append(r.releasesInWindow(&m), r.boot.Counters.Clock)
+	m.rebase(r.boot.Counters)
+	m.LastRelease, m.Tier, m.Measurement = r.now, string(r.boot.Tier), r.boot.Measurement.Digest()
+	return r.reported(out, state)
 }
 
 // remember keeps what is not known yet of an attested boot, so that an operator
 // can look at it and approve it.
 func (r *releasing) remember(out *Outcome, state *State) {
-	m, now := state.Machine, r.service.Clock()
+	m, now := state.Machine, r.now
 	if len(state.Measurements) == 0 && state.SeenMeasurements < maxSeen {
 		out.Measurements = []Measurement{{
 			Digest: r.boot.Measurement.Digest(), Group: m.Group, Claims: r.boot.Measurement.Marshal(),
@@ -290,7 +315,7 @@ func (r *releasing) commandLine() string {
 
 // releasesInWindow returns the clock values of recent releases of this reset.
 func (r *releasing) releasesInWindow(m *Machine) []uint64 {
-	if m.Counters.ResetCount != r.boot.Counters.ResetCount {
+	if m.Counters.ResetCount != r.boot.Counters.ResetCount || r.boot.Counters.Since(m.Counters) == attest.Regression {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(m.Releases), func(clock uint64) bool {

@@ -35,7 +35,14 @@ type Key struct {
 	Group        string
 	// Platform loads the machine's platform set of this digest.
 	Platform *[32]byte
+	// VolumeKeys load volumes of other machines whose headers hold one of these
+	// digests: at most [MaxSameKey] for each.
+	VolumeKeys [][]byte
 }
+
+// MaxSameKey bounds the volumes with one volume key that are looked at: every one
+// beyond the first is found when it is committed.
+const MaxSameKey = 16
 
 // State is what a decision sees: the rows named by the [Key]. What decide gets
 // is its own copy.
@@ -47,6 +54,8 @@ type State struct {
 	AKHolder   string // machine id; empty where nobody holds the AK
 	NameHolder string // machine id; empty where the name is free
 	Redeemed   bool
+
+	SameKey []Volume // of other machines, by digest in the key's order, then id
 
 	Measurements []Measurement // those of the key that exist
 	Platform     *Platform     // nil where there is none
@@ -133,6 +142,11 @@ type Reader interface {
 	Machines(ctx context.Context, filter MachineFilter, after string, limit int) ([]Machine, error)
 	// Volumes returns the volumes of a machine, or of all with an empty id.
 	Volumes(ctx context.Context, machine, after string, limit int) ([]Volume, error)
+	// AlarmedVolumes returns the volumes with an open alarm of a kind.
+	AlarmedVolumes(ctx context.Context, alarm Alarm, after string, limit int) ([]Volume, error)
+	// SameKey returns the volumes of other machines whose headers hold this digest
+	// of a volume key, ordered by id; at most limit.
+	SameKey(ctx context.Context, digest []byte, machine string, limit int) ([]Volume, error)
 	// Secrets returns the secrets of a volume, ordered by version.
 	Secrets(ctx context.Context, volume string) ([]Secret, error)
 	// Measurements returns those of a group, or of all with an empty name,
@@ -162,8 +176,9 @@ type Counts struct {
 	Volumes      int64
 	Secrets      int64
 	Measurements map[MeasurementStatus]int64
-	Entries      int64 // in the audit log
-	Sequenced    int64 // of these, in the tree
+	Alarms       map[Alarm]int64 // that are open
+	Entries      int64           // in the audit log
+	Sequenced    int64           // of these, in the tree
 }
 
 // LogReader is the store as readers of the audit log see it.

@@ -162,6 +162,13 @@ func TestRefusalIsRetriedUntilTheApproval(t *testing.T) {
 	assert.Equal(t, want, r.lines[0])
 }
 
+func TestCountersThatWentBackSayWhatToDo(t *testing.T) {
+	r := newRig(t)
+	r.service.script = append(r.service.script, refusal(api.CodeCounters))
+	require.NoError(t, r.run(t))
+	assert.Contains(t, r.lines[0], "counters: a copied vTPM? Give a clone a new one; if this machine was restored, an operator runs keywright machine readmit; next try")
+}
+
 func TestDeadlineEndsTheTrying(t *testing.T) {
 	r := newRig(t)
 	for range 100 {

@@ -112,13 +112,21 @@ func (f *Failure) Line(machine string, next time.Duration) string {
 	var line string
 	switch {
 	case f.Refused:
-		line = fmt.Sprintf("keywright KW-%04d refused by %s%s: %s%s", f.Number, f.Server, who, f.Code, then)
+		line = fmt.Sprintf("keywright KW-%04d refused by %s%s: %s%s%s", f.Number, f.Server, who, f.Code, hint(f.Code), then)
 	case f.Server != "":
 		line = fmt.Sprintf("keywright KW-%04d %s at %s%s: %s%s", f.Number, f.Code, f.Server, who, detail, then)
 	default:
 		line = fmt.Sprintf("keywright KW-%04d %s%s: %s%s", f.Number, f.Code, who, detail, then)
 	}
 	return printable(line)
+}
+
+// hint says what to do about a refusal that no later try changes by itself.
+func hint(code api.Code) string {
+	if code == api.CodeCounters {
+		return ": a copied vTPM? Give a clone a new one; if this machine was restored, an operator runs keywright machine readmit"
+	}
+	return ""
 }
 
 // Line returns what consoles show of an error that no try follows.

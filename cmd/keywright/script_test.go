@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"await": await, "enroll": enroll, "boot": boot, "tamper": tamper,
+			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "tamper": tamper,
 		},
 	})
 }
@@ -142,6 +143,13 @@ func boot(ts *testscript.TestScript, neg bool, args []string) {
 	case !strings.Contains(err.Error(), args[2]):
 		ts.Fatalf("refused with %v, want %s", err, args[2])
 	}
+}
+
+// restore puts a machine's TPM back by some boots: restore NAME BOOTS.
+func restore(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.ParseInt(args[1], 10, 32)
+	ts.Check(err)
+	fleetOf(ts).machines[args[0]].TPM.Clock.ResetCount -= uint32(n)
 }
 
 // tamper replaces a text in a file: tamper FILE OLD NEW.

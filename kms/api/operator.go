@@ -43,10 +43,48 @@ type MachineDetails struct {
 	// Findings are the claims of these two that a person should look at before
 	// approving them.
 	Findings []Claim `json:"findings,omitempty"`
+	// Grants are what an operator lets the machine do for a time.
+	Grants
+	// Alarms are the kinds of its open alarms, its volumes' included.
+	Alarms []string `json:"alarms,omitempty"`
 	// Revoked, RevokedBy and RevokedReason are of a machine that is revoked.
 	Revoked       *time.Time `json:"revoked,omitempty"`
 	RevokedBy     string     `json:"revoked_by,omitempty"`
 	RevokedReason string     `json:"revoked_reason,omitempty"`
+}
+
+// Grants are what an operator lets a machine do for a time. What is over, or used
+// up, is absent.
+type Grants struct {
+	// ReadmitUntil is until when the next release sets new counters, whatever
+	// they are.
+	ReadmitUntil *time.Time `json:"readmit_until,omitempty"`
+	// RestoreUntil is until when one release may have counters that went back.
+	RestoreUntil *time.Time `json:"restore_until,omitempty"`
+	// ReenrollUntil is until when the machine may enrol again with the same TPM.
+	ReenrollUntil *time.Time `json:"reenroll_until,omitempty"`
+}
+
+// ReadmitMachine is the body that lets a machine in again.
+type ReadmitMachine struct {
+	// Reason goes into the audit log.
+	Reason string `json:"reason,omitempty"`
+	// Reenroll lets it enrol again with the same TPM, and nothing else.
+	Reenroll bool `json:"reenroll,omitempty"`
+}
+
+// ExpectRestore is the body that announces the restore of a machine.
+type ExpectRestore struct {
+	// Until is at most 7 days ahead.
+	Until time.Time `json:"until"`
+	// Reason goes into the audit log.
+	Reason string `json:"reason,omitempty"`
+}
+
+// GrantedMachine is a machine with what it may do for a time.
+type GrantedMachine struct {
+	Machine
+	Grants
 }
 
 // ApproveMachine is the body of an approval.
@@ -113,10 +151,39 @@ type Volume struct {
 	Secrets  []SecretVersion `json:"secrets,omitempty"`
 	// Report is what the guest last reported of the header.
 	Report *VolumeReport `json:"report,omitempty"`
+	// Alarms are the kinds of its open alarms: foreign, copied.
+	Alarms []string `json:"alarms,omitempty"`
+	// Foreign are the slots and tokens of the report that nobody accepted.
+	Foreign []Claim `json:"foreign,omitempty"`
+	// SameKey are volumes of other machines whose headers hold the same volume
+	// key: one disk is a copy of the other. At most 16 are listed.
+	SameKey []VolumeRef `json:"same_key,omitempty"`
+}
+
+// VolumeRef names a volume and its machine.
+type VolumeRef struct {
+	ID      string `json:"id"`
+	Machine string `json:"machine"` // id
+	// Name is the machine's, where it has one.
+	Name   string `json:"name,omitempty"`
+	Status string `json:"status"` // of the volume
+}
+
+// AcceptVolume is the body that accepts what a volume reported last.
+type AcceptVolume struct {
+	// Copied accepts that other machines have the same volume key.
+	Copied bool `json:"copied,omitempty"`
+	// Inventory is the digest in the report that the operator saw. Where it is
+	// given and another header is reported by now, nothing is accepted.
+	Inventory string `json:"inventory,omitempty"`
+	// Reason goes into the audit log.
+	Reason string `json:"reason,omitempty"`
 }
 
 // VolumeReport is what a guest reports of a LUKS header beside its identity.
 type VolumeReport struct {
+	// Digest names the report.
+	Digest string `json:"digest"`
 	// VolumeKeyDigest is hex: equal on two machines, it means a copied disk.
 	VolumeKeyDigest string `json:"volume_key_digest,omitempty"`
 	// Sequence counts the changes of the header.
@@ -264,7 +331,9 @@ type Status struct {
 	Roots      []string         `json:"roots"`
 	Machines   map[string]int64 `json:"machines"`
 	Volumes    int64            `json:"volumes"`
-	Audit      AuditStatus      `json:"audit"`
+	// Alarms are how many are open of each kind: counters, copied, foreign.
+	Alarms map[string]int64 `json:"alarms"`
+	Audit  AuditStatus      `json:"audit"`
 	// LastBackup is when the store was last backed up; absent if never.
 	LastBackup *time.Time `json:"last_backup,omitempty"`
 }

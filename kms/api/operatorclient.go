@@ -36,7 +36,7 @@ func NewOperatorClientOver(dial func(context.Context) (net.Conn, error)) *Operat
 // Close closes connections that are kept for a next request.
 func (o *OperatorClient) Close() { o.c.http.CloseIdleConnections() }
 
-// DryRun returns a client whose approvals, renames, revocations and backups are
+// DryRun returns a client whose changes are
 // decided, and refused, as they would be, but change nothing.
 func (o *OperatorClient) DryRun() *OperatorClient {
 	c := o.c
@@ -49,6 +49,7 @@ type ListQuery struct {
 	Status  string // of machines
 	Group   string // of machines and measurements
 	Machine string // of volumes and audit entries: a reference
+	Alarm   string // of volumes
 	Action  string // of audit entries
 	After   string // Page.Next of the page before
 	Limit   int    // at most MaxPage
@@ -57,7 +58,7 @@ type ListQuery struct {
 func (q ListQuery) values() url.Values {
 	values := url.Values{}
 	for name, value := range map[string]string{
-		"status": q.Status, "group": q.Group, "machine": q.Machine, "action": q.Action, "after": q.After,
+		"status": q.Status, "group": q.Group, "machine": q.Machine, "alarm": q.Alarm, "action": q.Action, "after": q.After,
 	} {
 		if value != "" {
 			values.Set(name, value)
@@ -127,6 +128,16 @@ func (o *OperatorClient) RevokeMachine(ctx context.Context, ref, reason string) 
 	return post[Revoked](ctx, o.c, at(PathMachineRevoke, ref), Revoke{Reason: reason})
 }
 
+// ReadmitMachine lets a machine in again.
+func (o *OperatorClient) ReadmitMachine(ctx context.Context, ref string, r ReadmitMachine) (GrantedMachine, error) {
+	return post[GrantedMachine](ctx, o.c, at(PathMachineReadmit, ref), r)
+}
+
+// ExpectRestore announces the restore of a machine.
+func (o *OperatorClient) ExpectRestore(ctx context.Context, ref string, e ExpectRestore) (GrantedMachine, error) {
+	return post[GrantedMachine](ctx, o.c, at(PathExpectRestore, ref), e)
+}
+
 // Explain says why a machine's last request ended as it did.
 func (o *OperatorClient) Explain(ctx context.Context, ref string) (Explanation, error) {
 	return get[Explanation](ctx, o.c, at(PathMachineExplain, ref), nil)
@@ -161,6 +172,11 @@ func (o *OperatorClient) Volumes(ctx context.Context, q ListQuery) (Page[Volume]
 // Volume returns one volume with the versions of its secret.
 func (o *OperatorClient) Volume(ctx context.Context, ref string) (Volume, error) {
 	return get[Volume](ctx, o.c, at(PathVolume, ref), nil)
+}
+
+// AcceptVolume accepts the slots and tokens that a volume reported last.
+func (o *OperatorClient) AcceptVolume(ctx context.Context, ref string, a AcceptVolume) (Volume, error) {
+	return post[Volume](ctx, o.c, at(PathVolumeAccept, ref), a)
 }
 
 // AuditEntries returns the newest entries of the audit log, newest first.

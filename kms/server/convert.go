@@ -43,7 +43,7 @@ func machineOf(m *kms.Machine) api.Machine {
 func volumeOf(v *kms.Volume) api.Volume {
 	return api.Volume{
 		ID: v.ID, Machine: v.Machine, UUID: v.UUID, Status: string(v.Status),
-		Identity: hex.EncodeToString(v.Identity), Keyring: v.Keyring, Created: v.Created,
+		Identity: hex.EncodeToString(v.Identity), Keyring: v.Keyring, Created: v.Created, Alarms: alarmsOfVolume(v),
 	}
 }
 
@@ -60,7 +60,7 @@ func reportOf(v *kms.Volume) (*api.VolumeReport, error) {
 		return nil, err
 	}
 	out := &api.VolumeReport{
-		VolumeKeyDigest: hex.EncodeToString(report.VolumeKeyDigest), Sequence: report.Sequence,
+		Digest: v.InventoryDigest(), VolumeKeyDigest: hex.EncodeToString(report.VolumeKeyDigest), Sequence: report.Sequence,
 		Slots: []api.LUKSSlot{}, Tokens: []api.LUKSToken{},
 	}
 	for _, slot := range report.Slots {

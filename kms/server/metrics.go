@@ -80,7 +80,7 @@ func (m *Metrics) gauge(name, help string, labels prometheus.Labels, read func()
 type counter struct {
 	read func(ctx context.Context) (kms.Counts, error)
 
-	machines, measurements, volumes, secrets, entries, waiting *prometheus.Desc
+	machines, measurements, volumes, secrets, alarms, entries, waiting *prometheus.Desc
 }
 
 func newCounter(read func(context.Context) (kms.Counts, error)) *counter {
@@ -90,14 +90,16 @@ func newCounter(read func(context.Context) (kms.Counts, error)) *counter {
 		measurements: prometheus.NewDesc("keywright_measurements", "Measurements, by status.", []string{"status"}, nil),
 		volumes:      prometheus.NewDesc("keywright_volumes", "Volumes.", nil, nil),
 		secrets:      prometheus.NewDesc("keywright_secrets", "Versions of volumes' secrets.", nil, nil),
-		entries:      prometheus.NewDesc("keywright_audit_entries", "Entries of the audit log.", nil, nil),
-		waiting:      prometheus.NewDesc("keywright_audit_unsequenced", "Entries that are durable and signed but not in the tree yet.", nil, nil),
+		alarms: prometheus.NewDesc("keywright_alarms",
+			"Open alarms: machines refused for counters that went back, volumes whose key another machine has, volumes with a foreign slot or token.", []string{"kind"}, nil),
+		entries: prometheus.NewDesc("keywright_audit_entries", "Entries of the audit log.", nil, nil),
+		waiting: prometheus.NewDesc("keywright_audit_unsequenced", "Entries that are durable and signed but not in the tree yet.", nil, nil),
 	}
 }
 
 // Describe implements [prometheus.Collector].
 func (c *counter) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.machines, c.measurements, c.volumes, c.secrets, c.entries, c.waiting} {
+	for _, d := range []*prometheus.Desc{c.machines, c.measurements, c.volumes, c.secrets, c.alarms, c.entries, c.waiting} {
 		out <- d
 	}
 }
@@ -122,6 +124,9 @@ func (c *counter) Collect(out chan<- prometheus.Metric) {
 	}
 	for status, n := range counts.Measurements {
 		gauge(c.measurements, n, string(status))
+	}
+	for _, kind := range kms.Alarms() {
+		gauge(c.alarms, counts.Alarms[kind], string(kind))
 	}
 	gauge(c.volumes, counts.Volumes)
 	gauge(c.secrets, counts.Secrets)

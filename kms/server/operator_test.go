@@ -102,10 +102,11 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 	r := openRig(t, data, func(c *config.Config) { c.Policy.Files = []string{deny} })
 	refs := map[string]string{
 		api.PathMeasurement: details.Measurements[0].ID, api.PathMeasurementApprove: details.Measurements[0].ID,
-		api.PathVolume: details.Volumes[0].ID,
+		api.PathVolume: details.Volumes[0].ID, api.PathVolumeAccept: details.Volumes[0].ID,
 	}
 	bodies := map[string]string{
 		api.PathMachineRename: `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
+		api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
 	}
 	tried := 0
 	for _, route := range r.service.Server.Routes() {

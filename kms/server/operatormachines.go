@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"time"
 
 	"keywright.dev/kms"
 	"keywright.dev/kms/api"
@@ -52,6 +53,16 @@ type (
 		DryRunInput
 		Body api.RenameMachine
 	}
+	readmitMachineInput struct {
+		RefInput
+		DryRunInput
+		Body api.ReadmitMachine
+	}
+	expectRestoreInput struct {
+		RefInput
+		DryRunInput
+		Body api.ExpectRestore
+	}
 	revokeMachineInput struct {
 		RefInput
 		DryRunInput
@@ -81,6 +92,14 @@ func (o *operators) addMachines() {
 	register(o, operation[revokeMachineInput, *kms.Machine, api.Revoked]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMachineRevoke, Action: kms.ActionRevoke, Summary: "Deny a machine every key from now on."},
 		find:  findMachine[*revokeMachineInput](o.server.Service.FindNamed), act: o.revokeMachine,
+	})
+	register(o, operation[readmitMachineInput, *kms.Machine, api.GrantedMachine]{
+		Route: Route{Method: http.MethodPost, Path: api.PathMachineReadmit, Action: kms.ActionReadmit, Summary: "Let a machine in again: with new counters and no revocation, or by enrolling again."},
+		find:  findMachine[*readmitMachineInput](o.server.Service.FindNamed), act: o.readmitMachine,
+	})
+	register(o, operation[expectRestoreInput, *kms.Machine, api.GrantedMachine]{
+		Route: Route{Method: http.MethodPost, Path: api.PathExpectRestore, Action: kms.ActionExpectRestore, Summary: "Announce that a machine is restored: one release may have counters that went back."},
+		find:  findMachine[*expectRestoreInput](o.server.Service.FindNamed), act: o.expectRestore,
 	})
 	register(o, operation[RefInput, *kms.Machine, api.Explanation]{
 		Route: Route{Method: http.MethodGet, Path: api.PathMachineExplain, Action: "machine.explain", Summary: "Say why a machine's last request ended as it did."},
@@ -121,9 +140,10 @@ func (o *operators) showMachine(ctx context.Context, m *kms.Machine, _ *RefInput
 		Machine:  machineOf(m),
 		Attested: hexOf(m.Measurement), Expected: hexOf(m.Expected), ExpectedPlatform: hexOf(m.ExpectedPlatform),
 	}
-	for i := range volumes {
-		details.Volumes = append(details.Volumes, volumeOf(&volumes[i]))
+	if details.Volumes, err = o.alarmedVolumes(ctx, volumes); err != nil {
+		return api.MachineDetails{}, err
 	}
+	details.Grants, details.Alarms = o.grantsOf(m), alarmsOf(m, volumes)
 	findings, err := o.server.Service.Findings(ctx, m)
 	if err != nil {
 		return api.MachineDetails{}, err
@@ -192,6 +212,32 @@ func machineAnswer(m *kms.Machine, err error) (api.Machine, error) {
 		return api.Machine{}, err
 	}
 	return machineOf(m), nil
+}
+
+func (o *operators) readmitMachine(ctx context.Context, m *kms.Machine, in *readmitMachineInput) (api.GrantedMachine, error) {
+	return o.granted(o.server.Service.ReadmitMachine(ctx, in.operator(ctx), m.ID, kms.Readmission(in.Body)))
+}
+
+func (o *operators) expectRestore(ctx context.Context, m *kms.Machine, in *expectRestoreInput) (api.GrantedMachine, error) {
+	return o.granted(o.server.Service.ExpectRestore(ctx, in.operator(ctx), m.ID, in.Body.Until, in.Body.Reason))
+}
+
+func (o *operators) granted(m *kms.Machine, err error) (api.GrantedMachine, error) {
+	if err != nil {
+		return api.GrantedMachine{}, err
+	}
+	return api.GrantedMachine{Machine: machineOf(m), Grants: o.grantsOf(m)}, nil
+}
+
+// grantsOf leaves out what is over.
+func (o *operators) grantsOf(m *kms.Machine) api.Grants {
+	open := func(until time.Time) *time.Time {
+		if !o.server.Clock().Before(until) {
+			return nil
+		}
+		return &until
+	}
+	return api.Grants{ReadmitUntil: open(m.ReadmitUntil), RestoreUntil: open(m.RestoreUntil), ReenrollUntil: open(m.ReenrollUntil)}
 }
 
 func (o *operators) revokeMachine(ctx context.Context, m *kms.Machine, in *revokeMachineInput) (api.Revoked, error) {

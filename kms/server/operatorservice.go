@@ -44,12 +44,15 @@ func (o *operators) status(ctx context.Context, _ struct{}, _ *noInput) (api.Sta
 	status := api.Status{
 		Version: s.Version, ServiceKey: s.Fingerprint, GuestURL: s.GuestURL, Started: s.started,
 		Ready: len(reasons) == 0, Reasons: reasons, Roots: s.Roots,
-		Machines: make(map[string]int64), Volumes: counts.Volumes,
+		Machines: make(map[string]int64), Volumes: counts.Volumes, Alarms: make(map[string]int64),
 		Audit:      api.AuditStatus{Entries: counts.Entries, Sequenced: counts.Sequenced, Key: s.Log.String()},
 		LastBackup: stamp(last),
 	}
 	for _, state := range []kms.MachineStatus{kms.MachinePending, kms.MachineActive, kms.MachineRevoked} {
 		status.Machines[string(state)] = counts.Machines[state]
+	}
+	for _, alarm := range kms.Alarms() {
+		status.Alarms[string(alarm)] = counts.Alarms[alarm]
 	}
 	return status, nil
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 
 	"keywright.dev/kms"
@@ -13,6 +14,13 @@ import (
 type listVolumesInput struct {
 	PageInput
 	Machine string `query:"machine" maxLength:"256" doc:"Only volumes of this machine."`
+	Alarm   string `query:"alarm" enum:"foreign,copied" doc:"Only volumes with an open alarm of this kind."`
+}
+
+type acceptVolumeInput struct {
+	RefInput
+	DryRunInput
+	Body api.AcceptVolume
 }
 
 func (o *operators) addVolumes() {
@@ -23,6 +31,13 @@ func (o *operators) addVolumes() {
 	register(o, operation[RefInput, *kms.Volume, api.Volume]{
 		Route: Route{Method: http.MethodGet, Path: api.PathVolume, Action: "volume.show", Summary: "Show a volume with the versions of its secret."},
 		find:  o.findVolume, act: o.showVolume,
+	})
+	register(o, operation[acceptVolumeInput, *kms.Volume, api.Volume]{
+		Route: Route{Method: http.MethodPost, Path: api.PathVolumeAccept, Action: kms.ActionAcceptVolume, Summary: "Accept the slots and tokens that a volume reported last."},
+		find: func(ctx context.Context, in *acceptVolumeInput) (*kms.Volume, object, error) {
+			return o.findVolume(ctx, &in.RefInput)
+		},
+		act: o.acceptVolume,
 	})
 }
 
@@ -35,8 +50,18 @@ func (o *operators) listVolumes(ctx context.Context, _ struct{}, in *listVolumes
 		}
 		machine = m.ID
 	}
-	list, err := o.server.Store.Volumes(ctx, machine, in.After, in.Limit)
-	return pageOf(list, in.Limit, volumeOf, func(v *kms.Volume) string { return v.ID }), err
+	var list []kms.Volume
+	var err error
+	if in.Alarm != "" && machine == "" {
+		list, err = o.server.Store.AlarmedVolumes(ctx, kms.Alarm(in.Alarm), in.After, in.Limit)
+	} else {
+		list, err = o.server.Store.Volumes(ctx, machine, in.After, in.Limit)
+	}
+	page := pageOf(list, in.Limit, volumeOf, func(v *kms.Volume) string { return v.ID })
+	if in.Alarm != "" {
+		page.Items = slices.DeleteFunc(page.Items, func(v api.Volume) bool { return !slices.Contains(v.Alarms, in.Alarm) })
+	}
+	return page, err
 }
 
 // findVolume finds a volume by its id, the beginning of its id, or the UUID in
@@ -92,12 +117,23 @@ func (o *operators) showVolume(ctx context.Context, v *kms.Volume, _ *RefInput) 
 	if err != nil {
 		return api.Volume{}, err
 	}
-	answer := volumeOf(v)
+	answer, err := o.withAlarms(ctx, v)
+	if err != nil {
+		return api.Volume{}, err
+	}
 	for i := range secrets {
 		answer.Secrets = append(answer.Secrets, secretOf(&secrets[i]))
 	}
 	answer.Report, err = reportOf(v)
 	return answer, err
+}
+
+func (o *operators) acceptVolume(ctx context.Context, v *kms.Volume, in *acceptVolumeInput) (api.Volume, error) {
+	accepted, err := o.server.Service.AcceptVolume(ctx, in.operator(ctx), v, kms.Acceptance(in.Body))
+	if err != nil {
+		return api.Volume{}, err
+	}
+	return o.showVolume(ctx, accepted, nil)
 }
 
 func trimMeasurement(ref string) string { return strings.TrimPrefix(ref, "measurement/") }

@@ -40,6 +40,11 @@ type Machine struct {
 // Volume is a LUKS volume of a simulated machine: its header is told, not read.
 type Volume struct {
 	exchange.Volume
+	// VolumeKeyDigest, Slots and Tokens are what it reports of the header; a token
+	// of the service is added once the volume has an id.
+	VolumeKeyDigest []byte
+	Slots           []exchange.LUKSSlot
+	Tokens          []exchange.LUKSToken
 	// Key is what the service released last.
 	Key secret.Bytes
 }
@@ -54,6 +59,8 @@ func NewMachine(name string, log *Log, serviceKey [32]byte, volumes int) (*Machi
 	for range volumes {
 		v := Volume{Volume: exchange.Volume{UUID: newUUID()}}
 		v.Identity = sha256.Sum256([]byte(v.UUID))
+		v.VolumeKeyDigest = v.Identity[:8]
+		v.Slots = []exchange.LUKSSlot{{ID: 0, KDF: "argon2id", Priority: 1}, {ID: 1, KDF: "pbkdf2", Priority: 1}}
 		m.Volumes = append(m.Volumes, v)
 	}
 	slices.SortFunc(m.Volumes, func(a, b Volume) int { return strings.Compare(a.UUID, b.UUID) })
@@ -104,9 +111,8 @@ func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 	reports := []exchange.VolumeReport{}
 	for _, v := range m.Volumes {
 		reports = append(reports, exchange.VolumeReport{
-			ID: v.ID, VolumeKeyDigest: v.Identity[:8],
-			Slots:  []exchange.LUKSSlot{{ID: 0, KDF: "argon2id", Priority: 1}, {ID: 1, KDF: "pbkdf2", Priority: 1}},
-			Tokens: []exchange.LUKSToken{{ID: 0, Type: "keywright", Slots: []int{1}, Volume: v.ID}},
+			ID: v.ID, VolumeKeyDigest: v.VolumeKeyDigest, Slots: v.Slots,
+			Tokens: append([]exchange.LUKSToken{{ID: 0, Type: "keywright", Slots: []int{1}, Volume: v.ID}}, v.Tokens...),
 		})
 	}
 	switch purpose {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -62,10 +63,17 @@ func (p *Program) writeStatus(w io.Writer, s api.Status) {
 	for _, status := range slices.Sorted(maps.Keys(s.Machines)) {
 		machines = append(machines, fmt.Sprintf("%d %s", s.Machines[status], status))
 	}
+	var alarms []string
+	for _, kind := range slices.Sorted(maps.Keys(s.Alarms)) {
+		if n := s.Alarms[kind]; n > 0 {
+			alarms = append(alarms, fmt.Sprintf("%d %s", n, kind))
+		}
+	}
 	fields(w,
 		"keywright", s.Version+", "+ready, "started", clock(s.Started),
 		"guest URL", s.GuestURL, "service key", s.ServiceKey, "roots", strings.Join(s.Roots, ", "),
 		"machines", strings.Join(machines, ", "), "volumes", fmt.Sprint(s.Volumes),
+		"open alarms", cmp.Or(strings.Join(alarms, ", "), "none"),
 		"audit log", fmt.Sprintf("%d entries, %d in the tree", s.Audit.Entries, s.Audit.Sequenced),
 		"audit log key", s.Audit.Key, "last backup", p.backupAge(s),
 	)

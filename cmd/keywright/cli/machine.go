@@ -16,7 +16,7 @@ import (
 
 func (p *Program) machineCommand() *cobra.Command {
 	c := &cobra.Command{Use: "machine", Short: "Machines that enrolled"}
-	c.AddCommand(p.machineList(), p.machineShow(), p.machineApprove(), p.machineRename())
+	c.AddCommand(p.machineList(), p.machineShow(), p.machineApprove(), p.machineRename(), p.machineReadmit(), p.machineExpectRestore())
 	return c
 }
 
@@ -85,6 +85,8 @@ func writeMachine(w io.Writer, m api.MachineDetails) {
 		"enrolled", clock(m.Created), "enrolment finished", map[bool]string{true: "yes", false: "no"}[m.Committed],
 		"approved", when(m.Approved), "approved by", m.ApprovedBy,
 		"revoked", when(m.Revoked), "revoked by", m.RevokedBy, "reason", m.RevokedReason,
+		"next release sets new counters until", when(m.ReadmitUntil), "a restore is expected until", when(m.RestoreUntil),
+		"may enroll again until", when(m.ReenrollUntil),
 		"last release", when(m.LastRelease), "last refusal", when(m.LastRefusal),
 		"attested last", m.Attested, "expected next", m.Expected, "platform expected", m.ExpectedPlatform,
 	)
@@ -95,6 +97,7 @@ func writeMachine(w io.Writer, m api.MachineDetails) {
 		fmt.Fprintf(w, "measurement/%s  %s in group %s, %s\n", short(x.ID), x.Status, x.Group, x.Source)
 	}
 	writeFindings(w, m.Findings)
+	writeMachineAlarms(w, m)
 }
 
 // writeFindings writes what a person should look at.
@@ -177,6 +180,7 @@ func writeApproved(w io.Writer, m api.ApprovedMachine, before api.MachineDetails
 	if m.ApprovedMeasurement == before.Expected {
 		writeFindings(w, before.Findings)
 	}
+	writeMachineAlarms(w, before)
 }
 
 func writeApproval(w io.Writer, m api.MachineDetails, a api.ApproveMachine) {
@@ -189,6 +193,7 @@ func writeApproval(w io.Writer, m api.MachineDetails, a api.ApproveMachine) {
 	if a.Measurement == "" {
 		writeFindings(w, m.Findings)
 	}
+	writeMachineAlarms(w, m)
 }
 
 func (p *Program) machineRename() *cobra.Command {

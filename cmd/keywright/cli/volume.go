@@ -13,23 +13,36 @@ import (
 
 func (p *Program) volumeCommand() *cobra.Command {
 	c := &cobra.Command{Use: "volume", Short: "LUKS volumes of machines"}
-	c.AddCommand(p.volumeList(), p.volumeShow())
+	c.AddCommand(p.volumeList(), p.volumeShow(), p.volumeAccept())
 	return c
 }
 
 func (p *Program) volumeList() *cobra.Command {
-	var machine string
+	var (
+		machine         string
+		foreign, copied bool
+	)
 	c := &cobra.Command{
 		Use: "list", Short: "List volumes", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			query := api.ListQuery{Machine: machine}
+			switch {
+			case foreign && copied:
+				return usagef("give --foreign or --copied")
+			case foreign:
+				query.Alarm = alarmForeign
+			case copied:
+				query.Alarm = alarmCopied
+			}
 			list := everythingOf(c.Context(), p, query, (*api.OperatorClient).Volumes)
-			return printList(p, list, "ID MACHINE STATUS UUID KEYRING", func(v api.Volume) []string {
-				return []string{short(v.ID), short(v.Machine), v.Status, v.UUID, v.Keyring}
+			return printList(p, list, "ID MACHINE STATUS UUID KEYRING ALARMS", func(v api.Volume) []string {
+				return []string{short(v.ID), short(v.Machine), v.Status, v.UUID, v.Keyring, dash(strings.Join(v.Alarms, ","))}
 			})
 		},
 	}
 	c.Flags().StringVar(&machine, "machine", "", "only volumes of this machine")
+	c.Flags().BoolVar(&foreign, "foreign", false, "only volumes with a keyslot or token that nobody accepted")
+	c.Flags().BoolVar(&copied, "copied", false, "only volumes whose volume key is on another machine as well")
 	return c
 }
 
@@ -37,19 +50,25 @@ func (p *Program) volumeShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show VOLUME", Short: "Show a volume and the versions of its secret", Args: exactly("VOLUME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			ref, err := reference("volume", args[0])
+			v, err := p.volume(c.Context(), args[0])
 			if err != nil {
-				return err
-			}
-			v, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Volume, error) {
-				return o.Volume(ctx, ref)
-			})
-			if v, err = on("volume/"+ref, v, err); err != nil {
 				return err
 			}
 			return p.print(v, func(w io.Writer) { writeVolume(w, v) })
 		},
 	}
+}
+
+// volume returns the volume that an argument names.
+func (p *Program) volume(ctx context.Context, argument string) (api.Volume, error) {
+	ref, err := reference("volume", argument)
+	if err != nil {
+		return api.Volume{}, err
+	}
+	v, err := call(ctx, p, func(ctx context.Context, o *api.OperatorClient) (api.Volume, error) {
+		return o.Volume(ctx, ref)
+	})
+	return on("volume/"+ref, v, err)
 }
 
 func writeVolume(w io.Writer, v api.Volume) {
@@ -58,6 +77,11 @@ func writeVolume(w io.Writer, v api.Volume) {
 	for _, s := range v.Secrets {
 		fmt.Fprintf(w, "secret version %d  %s, under keyring/%s@%d, %s\n", s.Version, s.Status, v.Keyring, s.KeyringVersion, clock(s.Created))
 	}
+	writeHeader(w, v)
+	writeVolumeAlarms(w, v)
+}
+
+func writeHeader(w io.Writer, v api.Volume) {
 	if v.Report == nil {
 		return
 	}

@@ -29,6 +29,9 @@ func (l *loader) load(key kms.Key) error {
 			return err
 		}
 	}
+	if err := l.loadSameKey(key); err != nil {
+		return err
+	}
 	return l.loadHolders(key)
 }
 
@@ -107,6 +110,19 @@ func (l *loader) loadVolumes(machine string) error {
 				Keyring: r.Keyring, KeyringVersion: r.KeyringVersion, Wrapped: r.Wrapped, Created: r.Created,
 			}))
 		}
+	}
+	return nil
+}
+
+func (l *loader) loadSameKey(key kms.Key) error {
+	for _, digest := range key.VolumeKeys {
+		rows, err := l.rows.VolumesWithKey(l.ctx, sqlitedb.VolumesWithKeyParams{
+			VolumeKeyDigest: digest, Machine: key.Machine, Limit: kms.MaxSameKey,
+		})
+		if err != nil {
+			return err
+		}
+		l.state.SameKey = append(l.state.SameKey, each(rows, toVolume)...)
 	}
 	return nil
 }

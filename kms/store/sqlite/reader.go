@@ -124,6 +124,32 @@ func (s *Store) Volumes(ctx context.Context, machine, after string, limit int) (
 	return each(rows, toVolume), nil
 }
 
+// AlarmedVolumes implements [kms.Reader].
+func (s *Store) AlarmedVolumes(ctx context.Context, alarm kms.Alarm, after string, limit int) (_ []kms.Volume, err error) {
+	var rows []sqlitedb.Volume
+	switch alarm {
+	case kms.AlarmForeign:
+		rows, err = s.rows.ListForeignVolumes(ctx, sqlitedb.ListForeignVolumesParams{ID: after, Limit: most(limit)})
+	case kms.AlarmCopied:
+		rows, err = s.rows.ListCopiedVolumes(ctx, sqlitedb.ListCopiedVolumesParams{ID: after, Limit: most(limit)})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing volumes with an alarm: %w", err)
+	}
+	return each(rows, toVolume), nil
+}
+
+// SameKey implements [kms.Reader].
+func (s *Store) SameKey(ctx context.Context, digest []byte, machine string, limit int) ([]kms.Volume, error) {
+	rows, err := s.rows.VolumesWithKey(ctx, sqlitedb.VolumesWithKeyParams{
+		VolumeKeyDigest: digest, Machine: machine, Limit: most(limit),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing volumes with one volume key: %w", err)
+	}
+	return each(rows, toVolume), nil
+}
+
 // Secrets implements [kms.Reader].
 func (s *Store) Secrets(ctx context.Context, volume string) ([]kms.Secret, error) {
 	rows, err := s.rows.SecretsOfVolume(ctx, volume)
@@ -197,6 +223,7 @@ func (s *Store) Counts(ctx context.Context) (kms.Counts, error) {
 	c := kms.Counts{
 		Machines:     make(map[kms.MachineStatus]int64),
 		Measurements: make(map[kms.MeasurementStatus]int64),
+		Alarms:       make(map[kms.Alarm]int64),
 	}
 	err := s.snapshot(ctx, func(rows *sqlitedb.Queries) error {
 		counted, err := rows.Counts(ctx)
@@ -231,5 +258,7 @@ func count(c *kms.Counts, row sqlitedb.Count) {
 		c.Secrets = row.N
 	case row.Kind == "measurement":
 		c.Measurements[kms.MeasurementStatus(row.Status)] = row.N
+	case row.Kind == "alarm":
+		c.Alarms[kms.Alarm(row.Status)] = row.N
 	}
 }

@@ -69,6 +69,8 @@ func toMachine(r sqlitedb.WholeMachine) (kms.Machine, error) {
 			ResetCount: uint32(r.ResetCount), RestartCount: uint32(r.RestartCount),
 			Clock: uint64(r.Clock), Safe: r.Safe,
 		},
+		Regressed: r.Regressed, ReadmitUntil: toTime(r.ReadmitUntil),
+		RestoreUntil: toTime(r.RestoreUntil), ReenrollUntil: toTime(r.ReenrollUntil),
 		Created: toTime(r.Created), Approved: toTime(r.Approved), ApprovedBy: r.ApprovedBy,
 		LastRelease: toTime(r.LastRelease), LastRefusal: toTime(r.LastRefusal),
 	}
@@ -90,6 +92,8 @@ func fromMachine(m kms.Machine) (sqlitedb.WholeMachine, error) {
 		ExpectedPlatform: digestBlob(m.ExpectedPlatform),
 		ResetCount:       int64(m.Counters.ResetCount), RestartCount: int64(m.Counters.RestartCount),
 		Clock: int64(m.Counters.Clock), Safe: m.Counters.Safe,
+		Regressed: m.Regressed, ReadmitUntil: fromTime(m.ReadmitUntil),
+		RestoreUntil: fromTime(m.RestoreUntil), ReenrollUntil: fromTime(m.ReenrollUntil),
 		Created: fromTime(m.Created), Approved: fromTime(m.Approved), ApprovedBy: m.ApprovedBy,
 		LastRelease: fromTime(m.LastRelease), LastRefusal: fromTime(m.LastRefusal),
 	}
@@ -116,14 +120,17 @@ func putMachineState(r sqlitedb.WholeMachine) sqlitedb.PutMachineStateParams {
 		Machine: r.Num, Tier: r.Tier,
 		Measurement: r.Measurement, Expected: r.Expected, ExpectedPlatform: r.ExpectedPlatform,
 		ResetCount: r.ResetCount, RestartCount: r.RestartCount, Clock: r.Clock, Safe: r.Safe,
-		Releases: r.Releases, LastRelease: r.LastRelease, LastRefusal: r.LastRefusal,
+		Releases: r.Releases, Regressed: r.Regressed,
+		ReadmitUntil: r.ReadmitUntil, RestoreUntil: r.RestoreUntil, ReenrollUntil: r.ReenrollUntil,
+		LastRelease: r.LastRelease, LastRefusal: r.LastRefusal,
 	}
 }
 
 func toVolume(r sqlitedb.Volume) kms.Volume {
 	return kms.Volume{
 		ID: r.ID, Machine: r.Machine, UUID: r.UUID, Status: kms.VolumeStatus(r.Status),
-		Identity: r.Identity, VolumeKeyDigest: r.VolumeKeyDigest, Inventory: r.Inventory, Resume: r.Resume,
+		Identity: r.Identity, VolumeKeyDigest: r.VolumeKeyDigest, Inventory: r.Inventory, Accepted: r.Accepted,
+		Foreign: r.HasForeign, Copied: r.Copied, Resume: r.Resume,
 		Keyring: r.Keyring, Created: toTime(r.Created),
 	}
 }
@@ -132,7 +139,7 @@ func fromVolume(v kms.Volume) sqlitedb.PutVolumeParams {
 	return sqlitedb.PutVolumeParams{
 		ID: v.ID, Machine: v.Machine, UUID: v.UUID, Status: string(v.Status),
 		Identity: blob(v.Identity), VolumeKeyDigest: blob(v.VolumeKeyDigest),
-		Inventory: blob(v.Inventory), Resume: blob(v.Resume),
+		Inventory: blob(v.Inventory), Accepted: blob(v.Accepted), HasForeign: v.Foreign, Copied: v.Copied, Resume: blob(v.Resume),
 		Keyring: v.Keyring, Created: fromTime(v.Created),
 	}
 }

@@ -51,8 +51,9 @@ func NewMachine(n int) *kms.Machine {
 		Trust: "root:example", Tier: "exact",
 		Measurement: Digest("measurement", 0), Expected: Digest("measurement", 1), ExpectedPlatform: Digest("platform", n),
 		Counters: kms.Counters{ResetCount: 7, RestartCount: 2, Clock: 90_000, Safe: true},
-		Releases: []uint64{88_000, 89_000},
-		Created:  Epoch(), Approved: Epoch().Add(time.Minute), ApprovedBy: "root",
+		Releases: []uint64{88_000, 89_000}, Regressed: true,
+		ReadmitUntil: Epoch().Add(3 * time.Hour), RestoreUntil: Epoch().Add(4 * time.Hour), ReenrollUntil: Epoch().Add(5 * time.Hour),
+		Created: Epoch(), Approved: Epoch().Add(time.Minute), ApprovedBy: "root",
 		LastRelease: Epoch().Add(time.Hour), LastRefusal: Epoch().Add(2 * time.Hour),
 	}
 }
@@ -62,7 +63,8 @@ func NewVolume(machine string, n int) kms.Volume {
 	return kms.Volume{
 		ID: VolumeID(n), Machine: machine, UUID: fmt.Sprintf("0f3c2f4e-6f0a-4d3c-9a5e-%012d", n),
 		Status: kms.VolumeActive, Identity: digestOf("identity", n), VolumeKeyDigest: digestOf("volume key", n),
-		Inventory: bytes.Repeat([]byte("{}"), 200), Resume: digestOf("resume", n)[:16],
+		Inventory: bytes.Repeat([]byte("{}"), 200), Accepted: bytes.Repeat([]byte("[]"), 200),
+		Foreign: true, Copied: true, Resume: digestOf("resume", n)[:16],
 		Keyring: kms.DefaultKeyring, Created: Epoch(),
 	}
 }

@@ -235,20 +235,22 @@ func testCounts(t *testing.T, s Store) {
 		return c
 	}
 	assert.Equal(t, kms.Counts{
-		Machines: map[kms.MachineStatus]int64{}, Measurements: map[kms.MeasurementStatus]int64{},
+		Machines: map[kms.MachineStatus]int64{}, Measurements: map[kms.MeasurementStatus]int64{}, Alarms: map[kms.Alarm]int64{},
 	}, counts())
 	for n := range 3 {
 		put(t, s, everything(t, n))
 		put(t, s, kms.Outcome{Machine: NewMachine(n)}) // again
 	}
-	revoked, seen := NewMachine(0), NewMeasurement("web", 1)
+	revoked, seen, quiet := NewMachine(0), NewMeasurement("web", 1), NewVolume(MachineID(0), 1)
 	revoked.Status, seen.Status = kms.MachineRevoked, kms.MeasurementSeen
-	put(t, s, kms.Outcome{Machine: revoked, Measurements: []kms.Measurement{seen}, DropVolumes: []string{VolumeID(0)}})
+	revoked.Regressed, quiet.Foreign = false, false
+	put(t, s, kms.Outcome{Machine: revoked, Volumes: []kms.Volume{quiet}, Measurements: []kms.Measurement{seen}, DropVolumes: []string{VolumeID(0)}})
 	_, err := s.Sequence(context.Background(), 2, Extend(NewSigner(t)))
 	require.NoError(t, err)
 	assert.Equal(t, kms.Counts{
 		Machines:     map[kms.MachineStatus]int64{kms.MachineActive: 2, kms.MachineRevoked: 1},
 		Measurements: map[kms.MeasurementStatus]int64{kms.MeasurementApproved: 2, kms.MeasurementSeen: 1},
+		Alarms:       map[kms.Alarm]int64{kms.AlarmCounters: 2, kms.AlarmCopied: 5, kms.AlarmForeign: 4},
 		Volumes:      5, Secrets: 7, Entries: 3, Sequenced: 2,
 	}, counts())
 }

@@ -42,6 +42,10 @@ CREATE TABLE machine_states (
   clock             INTEGER NOT NULL, -- the 64 bits of an unsigned number
   safe              INTEGER NOT NULL,
   releases          TEXT    NOT NULL, -- JSON array of TPM clocks
+  regressed         INTEGER NOT NULL,
+  readmit_until     INTEGER NOT NULL,
+  restore_until     INTEGER NOT NULL,
+  reenroll_until    INTEGER NOT NULL,
   last_release      INTEGER NOT NULL,
   last_refusal      INTEGER NOT NULL
 ) STRICT;
@@ -52,7 +56,8 @@ SELECT machines.num, machines.id, machines.name, machines.proposed, machines.in_
   machines.created, machines.approved, machines.approved_by,
   machine_states.tier, machine_states.measurement, machine_states.expected, machine_states.expected_platform,
   machine_states.reset_count, machine_states.restart_count, machine_states.clock,
-  machine_states.safe, machine_states.releases, machine_states.last_release, machine_states.last_refusal
+  machine_states.safe, machine_states.releases, machine_states.regressed, machine_states.readmit_until,
+  machine_states.restore_until, machine_states.reenroll_until, machine_states.last_release, machine_states.last_refusal
 FROM machines JOIN machine_states ON machine_states.machine = machines.num;
 
 -- By machine, so that a release finds all of them in one place.
@@ -64,6 +69,9 @@ CREATE TABLE volumes (
   identity          BLOB,
   volume_key_digest BLOB,
   inventory         BLOB,
+  accepted          BLOB,
+  has_foreign       INTEGER NOT NULL,
+  copied            INTEGER NOT NULL,
   resume            BLOB,
   keyring           TEXT    NOT NULL,
   created           INTEGER NOT NULL,
@@ -71,7 +79,12 @@ CREATE TABLE volumes (
 ) STRICT, WITHOUT ROWID;
 
 CREATE UNIQUE INDEX volumes_id   ON volumes (id);
-CREATE UNIQUE INDEX volumes_uuid ON volumes (machine, uuid);
+-- A disk that enrols again has a former volume beside its new one.
+CREATE UNIQUE INDEX volumes_uuid ON volumes (machine, uuid) WHERE status <> 'former';
+CREATE        INDEX volumes_key  ON volumes (volume_key_digest, id) WHERE volume_key_digest IS NOT NULL;
+-- Those with an open alarm, which are few.
+CREATE        INDEX volumes_foreign ON volumes (id) WHERE has_foreign = 1;
+CREATE        INDEX volumes_copied  ON volumes (id) WHERE copied = 1;
 
 CREATE TABLE secrets (
   volume          TEXT    NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
@@ -200,11 +213,37 @@ END;
 -- +goose StatementBegin
 CREATE TRIGGER volumes_added AFTER INSERT ON volumes BEGIN
   INSERT INTO counts VALUES ('volume', '', 1) ON CONFLICT DO UPDATE SET n = n + 1;
+  INSERT INTO counts VALUES ('alarm', 'foreign', new.has_foreign) ON CONFLICT DO UPDATE SET n = n + new.has_foreign;
+  INSERT INTO counts VALUES ('alarm', 'copied', new.copied) ON CONFLICT DO UPDATE SET n = n + new.copied;
 END;
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER volumes_dropped AFTER DELETE ON volumes BEGIN
   UPDATE counts SET n = n - 1 WHERE kind = 'volume';
+  UPDATE counts SET n = n - old.has_foreign WHERE kind = 'alarm' AND status = 'foreign';
+  UPDATE counts SET n = n - old.copied WHERE kind = 'alarm' AND status = 'copied';
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER volumes_alarmed AFTER UPDATE OF has_foreign, copied ON volumes
+WHEN old.has_foreign <> new.has_foreign OR old.copied <> new.copied BEGIN
+  UPDATE counts SET n = n - old.has_foreign + new.has_foreign WHERE kind = 'alarm' AND status = 'foreign';
+  UPDATE counts SET n = n - old.copied + new.copied WHERE kind = 'alarm' AND status = 'copied';
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER machine_states_added AFTER INSERT ON machine_states BEGIN
+  INSERT INTO counts VALUES ('alarm', 'counters', new.regressed) ON CONFLICT DO UPDATE SET n = n + new.regressed;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER machine_states_changed AFTER UPDATE OF regressed ON machine_states WHEN old.regressed <> new.regressed BEGIN
+  UPDATE counts SET n = n - old.regressed + new.regressed WHERE kind = 'alarm' AND status = 'counters';
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER machine_states_dropped AFTER DELETE ON machine_states BEGIN
+  UPDATE counts SET n = n - old.regressed WHERE kind = 'alarm' AND status = 'counters';
 END;
 -- +goose StatementEnd
 -- +goose StatementBegin

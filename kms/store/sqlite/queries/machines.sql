@@ -43,12 +43,13 @@ DELETE FROM machines WHERE id = ?;
 
 -- name: PutMachineState :exec
 INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, reset_count, restart_count, clock,
-  safe, releases, last_release, last_refusal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine) DO UPDATE SET tier = excluded.tier, measurement = excluded.measurement,
   expected = excluded.expected, expected_platform = excluded.expected_platform,
   reset_count = excluded.reset_count, restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, releases = excluded.releases,
-  last_release = excluded.last_release, last_refusal = excluded.last_refusal;
+  regressed = excluded.regressed, readmit_until = excluded.readmit_until, restore_until = excluded.restore_until,
+  reenroll_until = excluded.reenroll_until, last_release = excluded.last_release, last_refusal = excluded.last_refusal;
 
 -- name: MachinesByName :many
 SELECT * FROM whole_machines WHERE name = ? AND name <> '';

@@ -7,11 +7,12 @@ FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id
 WHERE volumes.machine = ? ORDER BY volumes.id, s.version;
 
 -- name: PutVolume :exec
-INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied,
+  resume, keyring, created)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET machine = excluded.machine, uuid = excluded.uuid, status = excluded.status,
   identity = excluded.identity, volume_key_digest = excluded.volume_key_digest, inventory = excluded.inventory,
-  resume = excluded.resume, keyring = excluded.keyring, created = excluded.created;
+  accepted = excluded.accepted, has_foreign = excluded.has_foreign, copied = excluded.copied, resume = excluded.resume, keyring = excluded.keyring, created = excluded.created;
 
 -- name: DropVolume :exec
 DELETE FROM volumes WHERE id = ?;
@@ -31,6 +32,15 @@ SELECT * FROM volumes WHERE id > ? ORDER BY id LIMIT ?;
 
 -- name: ListVolumesOfMachine :many
 SELECT * FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?;
+
+-- name: ListForeignVolumes :many
+SELECT * FROM volumes WHERE has_foreign = 1 AND id > ? ORDER BY id LIMIT ?;
+
+-- name: ListCopiedVolumes :many
+SELECT * FROM volumes WHERE copied = 1 AND id > ? ORDER BY id LIMIT ?;
+
+-- name: VolumesWithKey :many
+SELECT * FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?;
 
 -- name: SecretsOfVolume :many
 SELECT * FROM secrets WHERE volume = ? ORDER BY version;

@@ -102,6 +102,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.latestEntriesOfMachineAndActionStmt, err = db.PrepareContext(ctx, latestEntriesOfMachineAndAction); err != nil {
 		return nil, fmt.Errorf("error preparing query LatestEntriesOfMachineAndAction: %w", err)
 	}
+	if q.listCopiedVolumesStmt, err = db.PrepareContext(ctx, listCopiedVolumes); err != nil {
+		return nil, fmt.Errorf("error preparing query ListCopiedVolumes: %w", err)
+	}
+	if q.listForeignVolumesStmt, err = db.PrepareContext(ctx, listForeignVolumes); err != nil {
+		return nil, fmt.Errorf("error preparing query ListForeignVolumes: %w", err)
+	}
 	if q.listMachinesStmt, err = db.PrepareContext(ctx, listMachines); err != nil {
 		return nil, fmt.Errorf("error preparing query ListMachines: %w", err)
 	}
@@ -188,6 +194,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.volumesAndSecretsStmt, err = db.PrepareContext(ctx, volumesAndSecrets); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesAndSecrets: %w", err)
+	}
+	if q.volumesWithKeyStmt, err = db.PrepareContext(ctx, volumesWithKey); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesWithKey: %w", err)
 	}
 	if q.wrappersStmt, err = db.PrepareContext(ctx, wrappers); err != nil {
 		return nil, fmt.Errorf("error preparing query Wrappers: %w", err)
@@ -325,6 +334,16 @@ func (q *Queries) Close() error {
 	if q.latestEntriesOfMachineAndActionStmt != nil {
 		if cerr := q.latestEntriesOfMachineAndActionStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing latestEntriesOfMachineAndActionStmt: %w", cerr)
+		}
+	}
+	if q.listCopiedVolumesStmt != nil {
+		if cerr := q.listCopiedVolumesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing listCopiedVolumesStmt: %w", cerr)
+		}
+	}
+	if q.listForeignVolumesStmt != nil {
+		if cerr := q.listForeignVolumesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing listForeignVolumesStmt: %w", cerr)
 		}
 	}
 	if q.listMachinesStmt != nil {
@@ -472,6 +491,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing volumesAndSecretsStmt: %w", cerr)
 		}
 	}
+	if q.volumesWithKeyStmt != nil {
+		if cerr := q.volumesWithKeyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesWithKeyStmt: %w", cerr)
+		}
+	}
 	if q.wrappersStmt != nil {
 		if cerr := q.wrappersStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing wrappersStmt: %w", cerr)
@@ -542,6 +566,8 @@ type Queries struct {
 	latestEntriesOfActionStmt           *sql.Stmt
 	latestEntriesOfMachineStmt          *sql.Stmt
 	latestEntriesOfMachineAndActionStmt *sql.Stmt
+	listCopiedVolumesStmt               *sql.Stmt
+	listForeignVolumesStmt              *sql.Stmt
 	listMachinesStmt                    *sql.Stmt
 	listMachinesByGroupStmt             *sql.Stmt
 	listMachinesByStatusStmt            *sql.Stmt
@@ -571,6 +597,7 @@ type Queries struct {
 	serviceKeysStmt                     *sql.Stmt
 	treeHashStmt                        *sql.Stmt
 	volumesAndSecretsStmt               *sql.Stmt
+	volumesWithKeyStmt                  *sql.Stmt
 	wrappersStmt                        *sql.Stmt
 }
 
@@ -604,6 +631,8 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		latestEntriesOfActionStmt:           q.latestEntriesOfActionStmt,
 		latestEntriesOfMachineStmt:          q.latestEntriesOfMachineStmt,
 		latestEntriesOfMachineAndActionStmt: q.latestEntriesOfMachineAndActionStmt,
+		listCopiedVolumesStmt:               q.listCopiedVolumesStmt,
+		listForeignVolumesStmt:              q.listForeignVolumesStmt,
 		listMachinesStmt:                    q.listMachinesStmt,
 		listMachinesByGroupStmt:             q.listMachinesByGroupStmt,
 		listMachinesByStatusStmt:            q.listMachinesByStatusStmt,
@@ -633,6 +662,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		serviceKeysStmt:                     q.serviceKeysStmt,
 		treeHashStmt:                        q.treeHashStmt,
 		volumesAndSecretsStmt:               q.volumesAndSecretsStmt,
+		volumesWithKeyStmt:                  q.volumesWithKeyStmt,
 		wrappersStmt:                        q.wrappersStmt,
 	}
 }

@@ -56,7 +56,7 @@ func (q *Queries) DropMachineState(ctx context.Context, id string) error {
 }
 
 const getMachine = `-- name: GetMachine :one
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE id = ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id = ?
 `
 
 func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, error) {
@@ -87,6 +87,10 @@ func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, erro
 		&i.Clock,
 		&i.Safe,
 		&i.Releases,
+		&i.Regressed,
+		&i.ReadmitUntil,
+		&i.RestoreUntil,
+		&i.ReenrollUntil,
 		&i.LastRelease,
 		&i.LastRefusal,
 	)
@@ -94,7 +98,7 @@ func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, erro
 }
 
 const listMachines = `-- name: ListMachines :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesParams struct {
@@ -136,6 +140,10 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]W
 			&i.Clock,
 			&i.Safe,
 			&i.Releases,
+			&i.Regressed,
+			&i.ReadmitUntil,
+			&i.RestoreUntil,
+			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
 		); err != nil {
@@ -153,7 +161,7 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]W
 }
 
 const listMachinesByGroup = `-- name: ListMachinesByGroup :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByGroupParams struct {
@@ -196,6 +204,10 @@ func (q *Queries) ListMachinesByGroup(ctx context.Context, arg ListMachinesByGro
 			&i.Clock,
 			&i.Safe,
 			&i.Releases,
+			&i.Regressed,
+			&i.ReadmitUntil,
+			&i.RestoreUntil,
+			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
 		); err != nil {
@@ -213,7 +225,7 @@ func (q *Queries) ListMachinesByGroup(ctx context.Context, arg ListMachinesByGro
 }
 
 const listMachinesByStatus = `-- name: ListMachinesByStatus :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE status = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByStatusParams struct {
@@ -256,6 +268,10 @@ func (q *Queries) ListMachinesByStatus(ctx context.Context, arg ListMachinesBySt
 			&i.Clock,
 			&i.Safe,
 			&i.Releases,
+			&i.Regressed,
+			&i.ReadmitUntil,
+			&i.RestoreUntil,
+			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
 		); err != nil {
@@ -273,7 +289,7 @@ func (q *Queries) ListMachinesByStatus(ctx context.Context, arg ListMachinesBySt
 }
 
 const listMachinesByStatusAndGroup = `-- name: ListMachinesByStatusAndGroup :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByStatusAndGroupParams struct {
@@ -322,6 +338,10 @@ func (q *Queries) ListMachinesByStatusAndGroup(ctx context.Context, arg ListMach
 			&i.Clock,
 			&i.Safe,
 			&i.Releases,
+			&i.Regressed,
+			&i.ReadmitUntil,
+			&i.RestoreUntil,
+			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
 		); err != nil {
@@ -339,7 +359,7 @@ func (q *Queries) ListMachinesByStatusAndGroup(ctx context.Context, arg ListMach
 }
 
 const loadMachine = `-- name: LoadMachine :one
-SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.last_release, m.last_refusal,
+SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.regressed, m.readmit_until, m.restore_until, m.reenroll_until, m.last_release, m.last_refusal,
   (SELECT count(*) FROM platforms WHERE platforms.machine = m.id AND NOT platforms.approved) AS platforms,
   (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
   (SELECT count(*) FROM redemptions WHERE redemptions.challenge = ?1) AS redeemed,
@@ -420,6 +440,10 @@ func (q *Queries) LoadMachine(ctx context.Context, arg LoadMachineParams) (LoadM
 		&i.WholeMachine.Clock,
 		&i.WholeMachine.Safe,
 		&i.WholeMachine.Releases,
+		&i.WholeMachine.Regressed,
+		&i.WholeMachine.ReadmitUntil,
+		&i.WholeMachine.RestoreUntil,
+		&i.WholeMachine.ReenrollUntil,
 		&i.WholeMachine.LastRelease,
 		&i.WholeMachine.LastRefusal,
 		&i.Platforms,
@@ -466,7 +490,7 @@ func (q *Queries) MachineByName(ctx context.Context, name string) (string, error
 }
 
 const machinesBetween = `-- name: MachinesBetween :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
 `
 
 type MachinesBetweenParams struct {
@@ -509,6 +533,10 @@ func (q *Queries) MachinesBetween(ctx context.Context, arg MachinesBetweenParams
 			&i.Clock,
 			&i.Safe,
 			&i.Releases,
+			&i.Regressed,
+			&i.ReadmitUntil,
+			&i.RestoreUntil,
+			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
 		); err != nil {
@@ -526,7 +554,7 @@ func (q *Queries) MachinesBetween(ctx context.Context, arg MachinesBetweenParams
 }
 
 const machinesByName = `-- name: MachinesByName :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE name = ? AND name <> ''
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE name = ? AND name <> ''
 `
 
 func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachine, error) {
@@ -563,6 +591,10 @@ func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachi
 			&i.Clock,
 			&i.Safe,
 			&i.Releases,
+			&i.Regressed,
+			&i.ReadmitUntil,
+			&i.RestoreUntil,
+			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
 		); err != nil {
@@ -580,7 +612,7 @@ func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachi
 }
 
 const machinesByProposedName = `-- name: MachinesByProposedName :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE proposed = ? AND name = '' ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE proposed = ? AND name = '' ORDER BY id LIMIT ?
 `
 
 type MachinesByProposedNameParams struct {
@@ -622,6 +654,10 @@ func (q *Queries) MachinesByProposedName(ctx context.Context, arg MachinesByProp
 			&i.Clock,
 			&i.Safe,
 			&i.Releases,
+			&i.Regressed,
+			&i.ReadmitUntil,
+			&i.RestoreUntil,
+			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
 		); err != nil {
@@ -690,12 +726,13 @@ func (q *Queries) PutMachine(ctx context.Context, arg PutMachineParams) (int64, 
 
 const putMachineState = `-- name: PutMachineState :exec
 INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, reset_count, restart_count, clock,
-  safe, releases, last_release, last_refusal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine) DO UPDATE SET tier = excluded.tier, measurement = excluded.measurement,
   expected = excluded.expected, expected_platform = excluded.expected_platform,
   reset_count = excluded.reset_count, restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, releases = excluded.releases,
-  last_release = excluded.last_release, last_refusal = excluded.last_refusal
+  regressed = excluded.regressed, readmit_until = excluded.readmit_until, restore_until = excluded.restore_until,
+  reenroll_until = excluded.reenroll_until, last_release = excluded.last_release, last_refusal = excluded.last_refusal
 `
 
 type PutMachineStateParams struct {
@@ -709,6 +746,10 @@ type PutMachineStateParams struct {
 	Clock            int64
 	Safe             bool
 	Releases         string
+	Regressed        bool
+	ReadmitUntil     int64
+	RestoreUntil     int64
+	ReenrollUntil    int64
 	LastRelease      int64
 	LastRefusal      int64
 }
@@ -725,6 +766,10 @@ func (q *Queries) PutMachineState(ctx context.Context, arg PutMachineStateParams
 		arg.Clock,
 		arg.Safe,
 		arg.Releases,
+		arg.Regressed,
+		arg.ReadmitUntil,
+		arg.RestoreUntil,
+		arg.ReenrollUntil,
 		arg.LastRelease,
 		arg.LastRefusal,
 	)

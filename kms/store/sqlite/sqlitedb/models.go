@@ -75,6 +75,9 @@ type Volume struct {
 	Identity        []byte
 	VolumeKeyDigest []byte
 	Inventory       []byte
+	Accepted        []byte
+	HasForeign      bool
+	Copied          bool
 	Resume          []byte
 	Keyring         string
 	Created         int64
@@ -105,6 +108,10 @@ type WholeMachine struct {
 	Clock            int64
 	Safe             bool
 	Releases         string
+	Regressed        bool
+	ReadmitUntil     int64
+	RestoreUntil     int64
+	ReenrollUntil    int64
 	LastRelease      int64
 	LastRefusal      int64
 }

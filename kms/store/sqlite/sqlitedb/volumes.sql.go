@@ -27,8 +27,100 @@ func (q *Queries) DropVolumesOfMachine(ctx context.Context, machine string) erro
 	return err
 }
 
+const listCopiedVolumes = `-- name: ListCopiedVolumes :many
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE copied = 1 AND id > ? ORDER BY id LIMIT ?
+`
+
+type ListCopiedVolumesParams struct {
+	ID    string
+	Limit int64
+}
+
+func (q *Queries) ListCopiedVolumes(ctx context.Context, arg ListCopiedVolumesParams) ([]Volume, error) {
+	rows, err := q.query(ctx, q.listCopiedVolumesStmt, listCopiedVolumes, arg.ID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Volume
+	for rows.Next() {
+		var i Volume
+		if err := rows.Scan(
+			&i.Machine,
+			&i.ID,
+			&i.UUID,
+			&i.Status,
+			&i.Identity,
+			&i.VolumeKeyDigest,
+			&i.Inventory,
+			&i.Accepted,
+			&i.HasForeign,
+			&i.Copied,
+			&i.Resume,
+			&i.Keyring,
+			&i.Created,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listForeignVolumes = `-- name: ListForeignVolumes :many
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE has_foreign = 1 AND id > ? ORDER BY id LIMIT ?
+`
+
+type ListForeignVolumesParams struct {
+	ID    string
+	Limit int64
+}
+
+func (q *Queries) ListForeignVolumes(ctx context.Context, arg ListForeignVolumesParams) ([]Volume, error) {
+	rows, err := q.query(ctx, q.listForeignVolumesStmt, listForeignVolumes, arg.ID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Volume
+	for rows.Next() {
+		var i Volume
+		if err := rows.Scan(
+			&i.Machine,
+			&i.ID,
+			&i.UUID,
+			&i.Status,
+			&i.Identity,
+			&i.VolumeKeyDigest,
+			&i.Inventory,
+			&i.Accepted,
+			&i.HasForeign,
+			&i.Copied,
+			&i.Resume,
+			&i.Keyring,
+			&i.Created,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listVolumes = `-- name: ListVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created FROM volumes WHERE id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE id > ? ORDER BY id LIMIT ?
 `
 
 type ListVolumesParams struct {
@@ -53,6 +145,9 @@ func (q *Queries) ListVolumes(ctx context.Context, arg ListVolumesParams) ([]Vol
 			&i.Identity,
 			&i.VolumeKeyDigest,
 			&i.Inventory,
+			&i.Accepted,
+			&i.HasForeign,
+			&i.Copied,
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
@@ -71,7 +166,7 @@ func (q *Queries) ListVolumes(ctx context.Context, arg ListVolumesParams) ([]Vol
 }
 
 const listVolumesOfMachine = `-- name: ListVolumesOfMachine :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListVolumesOfMachineParams struct {
@@ -97,6 +192,9 @@ func (q *Queries) ListVolumesOfMachine(ctx context.Context, arg ListVolumesOfMac
 			&i.Identity,
 			&i.VolumeKeyDigest,
 			&i.Inventory,
+			&i.Accepted,
+			&i.HasForeign,
+			&i.Copied,
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
@@ -148,11 +246,12 @@ func (q *Queries) PutSecret(ctx context.Context, arg PutSecretParams) error {
 }
 
 const putVolume = `-- name: PutVolume :exec
-INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied,
+  resume, keyring, created)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET machine = excluded.machine, uuid = excluded.uuid, status = excluded.status,
   identity = excluded.identity, volume_key_digest = excluded.volume_key_digest, inventory = excluded.inventory,
-  resume = excluded.resume, keyring = excluded.keyring, created = excluded.created
+  accepted = excluded.accepted, has_foreign = excluded.has_foreign, copied = excluded.copied, resume = excluded.resume, keyring = excluded.keyring, created = excluded.created
 `
 
 type PutVolumeParams struct {
@@ -163,6 +262,9 @@ type PutVolumeParams struct {
 	Identity        []byte
 	VolumeKeyDigest []byte
 	Inventory       []byte
+	Accepted        []byte
+	HasForeign      bool
+	Copied          bool
 	Resume          []byte
 	Keyring         string
 	Created         int64
@@ -177,6 +279,9 @@ func (q *Queries) PutVolume(ctx context.Context, arg PutVolumeParams) error {
 		arg.Identity,
 		arg.VolumeKeyDigest,
 		arg.Inventory,
+		arg.Accepted,
+		arg.HasForeign,
+		arg.Copied,
 		arg.Resume,
 		arg.Keyring,
 		arg.Created,
@@ -221,7 +326,7 @@ func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret,
 }
 
 const volumesAndSecrets = `-- name: VolumesAndSecrets :many
-SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.resume, volumes.keyring, volumes.created, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
+SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
   coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created
 FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id
@@ -257,6 +362,9 @@ func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]Volu
 			&i.Volume.Identity,
 			&i.Volume.VolumeKeyDigest,
 			&i.Volume.Inventory,
+			&i.Volume.Accepted,
+			&i.Volume.HasForeign,
+			&i.Volume.Copied,
 			&i.Volume.Resume,
 			&i.Volume.Keyring,
 			&i.Volume.Created,
@@ -266,6 +374,53 @@ func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]Volu
 			&i.Keyring,
 			&i.KeyringVersion,
 			&i.Wrapped,
+			&i.Created,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const volumesWithKey = `-- name: VolumesWithKey :many
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?
+`
+
+type VolumesWithKeyParams struct {
+	VolumeKeyDigest []byte
+	Machine         string
+	Limit           int64
+}
+
+func (q *Queries) VolumesWithKey(ctx context.Context, arg VolumesWithKeyParams) ([]Volume, error) {
+	rows, err := q.query(ctx, q.volumesWithKeyStmt, volumesWithKey, arg.VolumeKeyDigest, arg.Machine, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Volume
+	for rows.Next() {
+		var i Volume
+		if err := rows.Scan(
+			&i.Machine,
+			&i.ID,
+			&i.UUID,
+			&i.Status,
+			&i.Identity,
+			&i.VolumeKeyDigest,
+			&i.Inventory,
+			&i.Accepted,
+			&i.HasForeign,
+			&i.Copied,
+			&i.Resume,
+			&i.Keyring,
 			&i.Created,
 		); err != nil {
 			return nil, err
