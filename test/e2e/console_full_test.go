@@ -117,3 +117,15 @@ func (s *site) explained() string {
 	s.t.Helper()
 	return strings.ToLower(s.operate("explain", "machine/"+name))
 }
+
+// alarms returns what the service's status says of open alarms.
+func (s *site) alarms() string {
+	s.t.Helper()
+	for line := range strings.Lines(s.operate("status")) {
+		if alarms, ok := strings.CutPrefix(line, "open alarms"); ok {
+			return strings.TrimSpace(alarms)
+		}
+	}
+	s.t.Fatal("the status says nothing of alarms")
+	return ""
+}

@@ -32,11 +32,13 @@ func TestAttack15RevertedMachine(t *testing.T) {
 	reverted := s.copyOf(snapshot, "reverted")
 	run = s.refusedOnce(reverted, "KW-1209")
 	assert.Contains(t, s.explained(), "keywright machine readmit "+name)
+	assert.Equal(t, "1 counters", s.alarms())
 	s.operate("machine", "readmit", name, "--reason", "reverted")
 	vmtest.Expect(t, run, "keywright: opened")
 	vmtest.Expect(t, run, "system: "+motto)
 	s.off(run)
 	s.opensAndEnds(reverted)
+	assert.Equal(t, "none", s.alarms(), "what was readmitted is no alarm any more")
 
 	t.Log("reverted as announced: opened, once")
 	s.operate("machine", "expect-restore", name, "--until", "1h")
@@ -85,6 +87,9 @@ func TestAttack15ClonedMachine(t *testing.T) {
 	s.checkDiskOf(other)
 	s.approve(other)
 	s.opensAndEnds(other)
+	for _, either := range []string{name, other.Name} {
+		assert.Contains(t, s.operate("machine", "show", either), "is a copied disk")
+	}
 
 	s.checkDiskOf(s.machine)
 	s.operate("machine", "readmit", name)
