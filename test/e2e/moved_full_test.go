@@ -36,6 +36,7 @@ func TestMovedAndRestartedMachineUnlocksItself(t *testing.T) {
 	s.opened(run)
 	vmtest.Expect(t, run, "task: ready")
 	s.do(run, "cat /etc/note", "written before")
+	vmtest.Expect(t, run, succeeded)
 
 	require.NoError(t, run.Send([]byte("echo mem >/sys/power/state\n")))
 	require.NoError(t, run.Wake(t.Context()))
