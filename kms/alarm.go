@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"keywright.dev/kms/audit"
 )
@@ -152,12 +151,12 @@ func (v *Volume) accept(a Acceptance, d *draft) error {
 	case a.Inventory != "" && a.Inventory != v.InventoryDigest():
 		return disallow("it reported another header meanwhile: look at it again with `keywright volume show`")
 	}
-	foreign, err := v.ForeignItems()
+	report, err := ParseInventory(v.Inventory)
 	if err != nil {
 		return err
 	}
-	d.facts = append(d.facts, factsOf(foreign)...)
-	v.Accepted, v.Foreign = slices.Clone(v.Inventory), false
+	d.facts = append(d.facts, factsOf(v.foreign(report))...)
+	v.Accepted, v.Foreign = acceptedOf(report), false
 	if a.Copied {
 		d.fact("volume_key.copied", fmt.Sprint(v.Copied), "accepted")
 		v.Copied = false

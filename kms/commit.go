@@ -172,7 +172,7 @@ func (c *committing) commit(out *Outcome, state *State) *Refusal {
 		}
 		v := *known
 		v.Status, v.Identity = VolumeActive, asked.Identity[:]
-		v.Inventory, v.Accepted, v.Foreign = inventory, inventory, false
+		v.Inventory, v.Accepted, v.Foreign = inventory, acceptedOf(&report), false
 		c.alarms = append(c.alarms, v.holdKey(report.VolumeKeyDigest, state.SameKey, out)...)
 		out.Volumes = append(out.Volumes, v)
 		if row := findSecret(state.Secrets, v.ID, SecretPending); row != nil {

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/exchange"
@@ -51,8 +53,8 @@ func (v *Volume) InventoryDigest() string { return hexDigest(sha256.Sum256(v.Inv
 // Item is a keyslot or a token of a LUKS2 header.
 type Item struct {
 	Kind string // keyslot or token
-	// Text is what it is: of a keyslot "2, argon2id", of a token "1, clevis,
-	// keyslots 2".
+	// Text is what it is: of a keyslot "2, argon2id, 5f1a03c2", of a token "1,
+	// clevis, keyslots 2".
 	Text string
 }
 
@@ -64,35 +66,68 @@ func itemsOf(report *exchange.VolumeReport) []Item {
 	}
 	var items []Item
 	for _, s := range report.Slots {
-		items = append(items, Item{"keyslot", fmt.Sprintf("%d, %s", s.ID, s.KDF)})
+		text := fmt.Sprintf("%d, %s", s.ID, printable(s.KDF))
+		if s.Mark != "" {
+			text += ", " + printable(s.Mark)
+		}
+		items = append(items, Item{"keyslot", text})
 	}
 	for _, t := range report.Tokens {
 		slots := strings.Trim(fmt.Sprint(t.Slots), "[]")
-		text := fmt.Sprintf("%d, %s, keyslots %s", t.ID, t.Type, slots)
+		text := fmt.Sprintf("%d, %s, keyslots %s", t.ID, printable(t.Type), slots)
 		if t.Volume != "" {
-			text += ", volume/" + t.Volume
+			text += ", volume/" + printable(t.Volume)
 		}
 		items = append(items, Item{"token", text})
 	}
 	return items
 }
 
-// foreignItems returns the items of one inventory that the other does not have.
-func foreignItems(inventory, accepted []byte) ([]Item, error) {
-	is, err := ParseInventory(inventory)
-	if err != nil {
-		return nil, err
+// printable quotes what a header says where a terminal would not just print it.
+func printable(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
 	}
-	known, err := ParseInventory(accepted)
-	if err != nil {
-		return nil, err
+	return text
+}
+
+// itemMark is the length of what an accepted slot or token is known by.
+const itemMark = 16
+
+func (i Item) mark() []byte {
+	sum := sha256.Sum256([]byte(i.Kind + "\x00" + i.Text))
+	return sum[:itemMark]
+}
+
+// acceptedOf returns the marks of what a report holds.
+func acceptedOf(report *exchange.VolumeReport) []byte {
+	var marks []byte
+	for _, i := range itemsOf(report) {
+		marks = append(marks, i.mark()...)
 	}
-	expected := itemsOf(known)
-	return slices.DeleteFunc(itemsOf(is), func(i Item) bool { return slices.Contains(expected, i) }), nil
+	return marks
+}
+
+// foreign returns the slots and tokens of a report that are not accepted.
+func (v *Volume) foreign(report *exchange.VolumeReport) []Item {
+	return slices.DeleteFunc(itemsOf(report), func(i Item) bool {
+		for known := range slices.Chunk(v.Accepted, itemMark) {
+			if bytes.Equal(known, i.mark()) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // ForeignItems returns the slots and tokens last reported that nobody accepted.
-func (v *Volume) ForeignItems() ([]Item, error) { return foreignItems(v.Inventory, v.Accepted) }
+func (v *Volume) ForeignItems() ([]Item, error) {
+	report, err := ParseInventory(v.Inventory)
+	if err != nil {
+		return nil, err
+	}
+	return v.foreign(report), nil
+}
 
 func factsOf(items []Item) []audit.Fact {
 	var facts []audit.Fact
@@ -119,7 +154,7 @@ func (r *releasing) reported(out *Outcome, state *State) error {
 		v := *known
 		v.Inventory = inventory
 		r.alarms = append(r.alarms, v.holdKey(report.VolumeKeyDigest, state.SameKey, out)...)
-		if err := r.compare(known, &v); err != nil {
+		if err := r.compare(known, &v, &report); err != nil {
 			return err
 		}
 		out.Volumes = append(out.Volumes, v)
@@ -128,15 +163,12 @@ func (r *releasing) reported(out *Outcome, state *State) error {
 }
 
 // compare raises an alarm for what is foreign now and was not before.
-func (r *releasing) compare(known, v *Volume) error {
-	foreign, err := v.ForeignItems()
-	if err != nil {
-		return err
-	}
+func (r *releasing) compare(known, v *Volume, report *exchange.VolumeReport) error {
 	before, err := known.ForeignItems()
 	if err != nil {
 		return err
 	}
+	foreign := v.foreign(report)
 	v.Foreign = len(foreign) > 0
 	fresh := slices.DeleteFunc(foreign, func(i Item) bool { return slices.Contains(before, i) })
 	if len(fresh) > 0 {

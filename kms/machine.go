@@ -100,11 +100,12 @@ type Volume struct {
 	// VolumeKeyDigest is the digest of the volume key that the header holds;
 	// the same one on two machines means a copied disk.
 	VolumeKeyDigest []byte
-	// Inventory is the JSON of the header's slots and tokens as last reported,
-	// Accepted as they were at the commit or as an operator accepted them.
+	// Inventory is the JSON of the header's slots and tokens as last reported.
 	Inventory []byte
-	Accepted  []byte
-	// Foreign tells that Inventory holds a slot or token that Accepted does not,
+	// Accepted are the marks, of [itemMark] bytes each, of the slots and tokens that
+	// were reported at the commit, or that an operator accepted.
+	Accepted []byte
+	// Foreign tells that Inventory holds a slot or token that is not accepted,
 	// Copied that another machine has a volume with this volume key and nobody
 	// accepted that.
 	Foreign bool

@@ -321,6 +321,39 @@ func TestMachineThatLeftEnrollsAgain(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A machine that was revoked while it waited shows resume ids that are still open:
+// they are of what it was before.
+func TestRevokedEnrolmentBeginsAnew(t *testing.T) {
+	f := newFixture(t)
+	m := f.machine("web-17")
+	require.NoError(t, m.Enroll(t.Context(), f.guest()))
+	old := m.Volumes[0].ID
+	_, _, err := f.RevokeMachine(t.Context(), operator(), m.TPM.Machine(), "")
+	require.NoError(t, err)
+	f.readmit(m, kms.Readmission{Reenroll: true})
+	require.NoError(t, m.Complete(t.Context(), f.guest()))
+	assert.NotEqual(t, old, m.Volumes[0].ID)
+	assert.Equal(t, kms.MachinePending, f.row(m).Status)
+}
+
+// The releases of a boot that was undone are not those of the boot that comes
+// after it, even where the TPM counted no reset between them.
+func TestReadmissionForgetsReleasesOfALaterTime(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	snapshot := *m.TPM
+	for range 5 {
+		_, err := m.Unlock(t.Context(), f.guest())
+		require.NoError(t, err)
+		m.TPM.PCRs.Set(15, [32]byte{})
+	}
+	*m.TPM = snapshot
+	f.readmit(m, kms.Readmission{})
+	_, err := m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err)
+	assert.Len(t, f.row(m).Releases, 1)
+}
+
 func TestLeaveToEnrollAgainExpires(t *testing.T) {
 	f := newFixture(t)
 	m := f.active("web-17")

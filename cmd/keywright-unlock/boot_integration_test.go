@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/hsm/tpm"
+	"keywright.dev/kms"
 	"keywright.dev/unlock"
 	"keywright.dev/unlock/luks"
 )
@@ -205,10 +206,34 @@ func TestAttack11KeyslotThatCostsTooMuch(t *testing.T) {
 func TestAttack20ExtraKeyslotIsReported(t *testing.T) {
 	s := startService(t)
 	g := enrolled(t, s)
-	g.addSlot(g.volumes[0], "left behind", 7)
 	require.NoError(t, g.bootHere(s).err)
-	slots := s.slots(t, header(t, g.volumes[0]).OwnTokens()[0].Volume)
+	assert.Zero(t, s.alarms(t, kms.AlarmForeign), "what the enrolment reported is accepted")
+	g.addSlot(g.volumes[0], "left behind", 7)
+	g.boot("ovmf-uki")
+	require.NoError(t, g.bootHere(s).err)
+	id := header(t, g.volumes[0]).OwnTokens()[0].Volume
+	slots := s.slots(t, id)
 	assert.Equal(t, []int{0, 1, 7}, slots)
+	flagged, err := s.store.AlarmedVolumes(t.Context(), kms.AlarmForeign, "", 10)
+	require.NoError(t, err)
+	require.Len(t, flagged, 1)
+	assert.Equal(t, id, flagged[0].ID)
+	foreign, err := flagged[0].ForeignItems()
+	require.NoError(t, err)
+	require.Len(t, foreign, 1)
+	assert.Equal(t, "keyslot", foreign[0].Kind)
+	assert.Regexp(t, "^7, pbkdf2, [0-9a-f]{8}$", foreign[0].Text)
+	_, err = s.AcceptVolume(t.Context(), operator(), &flagged[0], kms.Acceptance{})
+	require.NoError(t, err)
+	g.boot("ovmf-uki")
+	require.NoError(t, g.bootHere(s).err)
+	assert.Zero(t, s.alarms(t, kms.AlarmForeign))
+
+	cryptsetup(t, passphrase, "luksKillSlot", "-q", "--key-file", "-", g.volumes[0], "7")
+	g.addSlot(g.volumes[0], "another in its place", 7)
+	g.boot("ovmf-uki")
+	require.NoError(t, g.bootHere(s).err)
+	assert.EqualValues(t, 1, s.alarms(t, kms.AlarmForeign))
 }
 
 // TestAttack31PinnedKeyIsWhatCounts has another service, with a store of its own

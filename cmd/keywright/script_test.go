@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
 	"keywright.dev/test/sim"
 )
 
@@ -44,7 +45,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "tamper": tamper,
+			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "addslot": addSlot, "copydisk": copyDisk, "tamper": tamper,
 		},
 	})
 }
@@ -109,17 +110,23 @@ func guestOf(ts *testscript.TestScript) *api.GuestClient {
 
 // enroll enrols a new simulated machine: enroll NAME. EK becomes its EK hash.
 func enroll(ts *testscript.TestScript, _ bool, args []string) {
+	enrolWith(ts, args[0], func(*sim.Machine) {})
+}
+
+// enrolWith enrols a new simulated machine that change has changed.
+func enrolWith(ts *testscript.TestScript, name string, change func(*sim.Machine)) {
 	f := fleetOf(ts)
 	pin, err := hex.DecodeString(strings.TrimPrefix(ts.Getenv("PIN"), "sha256:"))
 	ts.Check(err)
-	m, err := sim.NewMachine(args[0], f.log(ts, "ovmf-uki"), [32]byte(pin), 1)
+	m, err := sim.NewMachine(name, f.log(ts, "ovmf-uki"), [32]byte(pin), 1)
 	ts.Check(err)
+	change(m)
 	ctx, cancel := testContext()
 	defer cancel()
 	guest := guestOf(ts)
 	defer guest.Close()
 	ts.Check(m.Enroll(ctx, guest))
-	f.machines[args[0]] = m
+	f.machines[name] = m
 	ts.Setenv("EK", m.TPM.Machine())
 }
 
@@ -150,6 +157,20 @@ func restore(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.ParseInt(args[1], 10, 32)
 	ts.Check(err)
 	fleetOf(ts).machines[args[0]].TPM.Clock.ResetCount -= uint32(n)
+}
+
+// addSlot adds a keyslot to a machine's volume: addslot NAME SLOT.
+func addSlot(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	v := &fleetOf(ts).machines[args[0]].Volumes[0]
+	v.Slots = append(v.Slots, exchange.LUKSSlot{ID: n, KDF: "argon2id", Priority: 1})
+}
+
+// copyDisk enrols a new machine with the volume key of another: copydisk NAME NEW.
+func copyDisk(ts *testscript.TestScript, _ bool, args []string) {
+	original := fleetOf(ts).machines[args[0]]
+	enrolWith(ts, args[1], func(m *sim.Machine) { m.Volumes[0].VolumeKeyDigest = original.Volumes[0].VolumeKeyDigest })
 }
 
 // tamper replaces a text in a file: tamper FILE OLD NEW.

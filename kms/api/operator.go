@@ -197,6 +197,8 @@ type LUKSSlot struct {
 	ID       int    `json:"id"`
 	KDF      string `json:"kdf"`
 	Priority int    `json:"priority"`
+	// Mark differs for every keyslot that was made, be its number the same.
+	Mark string `json:"mark,omitempty"`
 }
 
 // LUKSToken is a token of a LUKS2 header.

@@ -47,6 +47,9 @@ type LUKSSlot struct {
 	ID       int    `json:"id"`
 	KDF      string `json:"kdf"`
 	Priority int    `json:"priority"`
+	// Mark differs for every keyslot that was made, be its number the same: 8 hex
+	// digits of the SHA-256 of its salt.
+	Mark string `json:"mark,omitempty"`
 }
 
 // LUKSToken is a token of a LUKS2 header.

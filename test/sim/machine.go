@@ -60,7 +60,7 @@ func NewMachine(name string, log *Log, serviceKey [32]byte, volumes int) (*Machi
 		v := Volume{Volume: exchange.Volume{UUID: newUUID()}}
 		v.Identity = sha256.Sum256([]byte(v.UUID))
 		v.VolumeKeyDigest = v.Identity[:8]
-		v.Slots = []exchange.LUKSSlot{{ID: 0, KDF: "argon2id", Priority: 1}, {ID: 1, KDF: "pbkdf2", Priority: 1}}
+		v.Slots = []exchange.LUKSSlot{{ID: 0, KDF: "argon2id", Priority: 1, Mark: "5f1a03c2"}, {ID: 1, KDF: "pbkdf2", Priority: 1, Mark: "c07d9e41"}}
 		m.Volumes = append(m.Volumes, v)
 	}
 	slices.SortFunc(m.Volumes, func(a, b Volume) int { return strings.Compare(a.UUID, b.UUID) })

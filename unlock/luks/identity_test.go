@@ -91,8 +91,8 @@ func TestInventory(t *testing.T) {
 		Copies:     luks.CopiesBoth,
 		Flags:      []string{"allow-discards", "no-read-workqueue"},
 		Keyslots: []luks.InventorySlot{
-			{ID: 0, Type: "luks2", KDF: "argon2id", Priority: 1, Bound: true, AreaOffset: 32768, AreaSize: 258048},
-			{ID: 1, Type: "luks2", KDF: "pbkdf2", Priority: 2, Bound: true, AreaOffset: 290816, AreaSize: 258048},
+			{ID: 0, Type: "luks2", KDF: "argon2id", Priority: 1, Bound: true, Mark: "66687aad", AreaOffset: 32768, AreaSize: 258048},
+			{ID: 1, Type: "luks2", KDF: "pbkdf2", Priority: 2, Bound: true, Mark: "72cd6e84", AreaOffset: 290816, AreaSize: 258048},
 		},
 		Tokens: []luks.InventoryToken{
 			{ID: 0, Type: "keywright", Keyslots: []int{1}, Volume: "vol-a"},

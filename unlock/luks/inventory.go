@@ -2,6 +2,8 @@ package luks
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"maps"
 	"slices"
 )
@@ -18,11 +20,14 @@ type Inventory struct {
 
 // InventorySlot is one keyslot.
 type InventorySlot struct {
-	ID         int    `json:"id"`
-	Type       string `json:"type"`
-	KDF        string `json:"kdf"`
-	Priority   int    `json:"priority"` // 0 ignored, 1 normal, 2 tried first
-	Bound      bool   `json:"bound"`    // holds the key of the data segment
+	ID       int    `json:"id"`
+	Type     string `json:"type"`
+	KDF      string `json:"kdf"`
+	Priority int    `json:"priority"` // 0 ignored, 1 normal, 2 tried first
+	Bound    bool   `json:"bound"`    // holds the key of the data segment
+	// Mark is the beginning of the SHA-256 of the KDF's salt, 8 hex digits: a
+	// keyslot that is made anew has another, be its number the same.
+	Mark       string `json:"mark"`
 	AreaOffset uint64 `json:"area_offset"`
 	AreaSize   uint64 `json:"area_size"`
 }
@@ -57,6 +62,11 @@ func (v *Volume) Inventory() Inventory {
 	return inventory
 }
 
+func markOf(salt []byte) string {
+	sum := sha256.Sum256(salt)
+	return hex.EncodeToString(sum[:4])
+}
+
 func (v *Volume) inventorySlot(number id) InventorySlot {
 	k := v.keyslots[number]
 	priority := 1
@@ -64,7 +74,7 @@ func (v *Volume) inventorySlot(number id) InventorySlot {
 		priority = *k.Priority
 	}
 	return InventorySlot{
-		ID: int(number), Type: k.Type, KDF: k.KDF.Type, Priority: priority, Bound: v.opens(int(number)),
+		ID: int(number), Type: k.Type, KDF: k.KDF.Type, Priority: priority, Bound: v.opens(int(number)), Mark: markOf(k.KDF.Salt),
 		AreaOffset: uint64(k.Area.Offset), AreaSize: uint64(k.Area.Size),
 	}
 }

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"keywright.dev/kms/api"
 )
@@ -105,6 +107,14 @@ func when(t *time.Time) string {
 func dash(text string) string {
 	if text == "" {
 		return "-"
+	}
+	return text
+}
+
+// word quotes what a guest said where a terminal would not just print it.
+func word(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
 	}
 	return text
 }

@@ -87,10 +87,10 @@ func writeHeader(w io.Writer, v api.Volume) {
 	}
 	fmt.Fprintf(w, "header as last reported, sequence %d:\n", v.Report.Sequence)
 	for _, slot := range v.Report.Slots {
-		fmt.Fprintf(w, "  keyslot %d  %s\n", slot.ID, slot.KDF)
+		fmt.Fprintf(w, "  keyslot %d  %s  %s\n", slot.ID, word(slot.KDF), dash(word(slot.Mark)))
 	}
 	for _, token := range v.Report.Tokens {
 		slots := strings.Trim(fmt.Sprint(token.Slots), "[]")
-		fmt.Fprintf(w, "  token %d  %s  keyslots %s\n", token.ID, token.Type, dash(slots))
+		fmt.Fprintf(w, "  token %d  %s  keyslots %s\n", token.ID, word(token.Type), dash(slots))
 	}
 }
