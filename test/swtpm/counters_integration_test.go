@@ -69,5 +69,5 @@ func counters(t *testing.T, tpm *swtpm.TPM) attest.Counters {
 	rsp, err := tpm2.ReadClock{}.Execute(tpm)
 	require.NoError(t, err)
 	c := rsp.CurrentTime.ClockInfo
-	return attest.Counters{ResetCount: c.ResetCount, RestartCount: c.RestartCount, Clock: c.Clock, Safe: bool(c.Safe)}
+	return attest.Counters{ResetCount: c.ResetCount, RestartCount: c.RestartCount, Clock: c.Clock, Safe: c.Safe}
 }
