@@ -68,9 +68,9 @@ func (r *releasing) wantsSameKey(state *State) bool {
 		return false
 	}
 	for _, report := range r.details.Volumes {
-		known := findVolume(state.Volumes, report.ID)
-		if known != nil && known.Status == VolumeActive && !bytes.Equal(known.VolumeKeyDigest, report.VolumeKeyDigest) {
-			r.sameKeys = append(r.sameKeys, report.VolumeKeyDigest)
+		known, digest := findVolume(state.Volumes, report.ID), report.VolumeKeyDigest
+		if known != nil && known.Status == VolumeActive && len(digest) > 0 && !bytes.Equal(known.VolumeKeyDigest, digest) {
+			r.sameKeys = append(r.sameKeys, digest)
 		}
 	}
 	return r.sameKeys != nil

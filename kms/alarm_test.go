@@ -220,6 +220,7 @@ func TestAttack15CopiedDiskRaisesAnAlarm(t *testing.T) {
 
 	f.reboot(m)
 	f.approve(clone)
+	assert.Contains(t, []string{clone.Volumes[0].ID, clone.Volumes[1].ID}, factOf(t, f.lastEntry(clone.TPM.Machine()), "volume.copied").Is)
 	f.reboot(clone)
 	assert.EqualValues(t, 4, f.alarms(kms.AlarmCopied), "it stops no boot")
 

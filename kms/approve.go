@@ -156,9 +156,11 @@ func (p *approving) decide(state State) (Outcome, error) {
 	if m.Status == MachinePending {
 		updated.Status, updated.Approved, updated.ApprovedBy = MachineActive, now, p.by.ID
 	}
-	updated.ExpectedPlatform = p.platform
+	if m.Status == MachinePending {
+		updated.ExpectedPlatform = p.platform
+	}
 	platform := *state.Platform
-	platform.Approved = true
+	platform.Approved, platform.Expires = true, time.Time{}
 	out := Outcome{
 		Machine: &updated, Platforms: []Platform{platform}, Volumes: closeResumes(state.Volumes),
 		Measurements: []Measurement{p.measurement.approvedIn(p.group, p.by, now)},
@@ -171,6 +173,11 @@ func (p *approving) decide(state State) (Outcome, error) {
 	d.fact("tier", "", string(p.tier))
 	d.fact("measurement", "", hexDigest(p.measurement.Digest))
 	d.fact("platform", "", hexDigest(p.platform))
+	for _, v := range state.Volumes {
+		if v.Copied {
+			d.fact("volume.copied", "", v.ID)
+		}
+	}
 	p.approved = &updated
 	return p.service.entered(out, d, audit.Done, nil)
 }

@@ -94,23 +94,12 @@ func (c *committing) readDetails() *Refusal {
 		c.commandLine = commandLineOf(c.expected, details.CommandLine)
 		return nil
 	}
-	files, err := claims.Parse(details.NextBoot)
-	if err != nil {
-		return refuse(ReasonMalformed, "the claims of the next boot cannot be parsed")
+	next := c.predicted(details.NextBoot)
+	if next.refusal != nil {
+		return next.refusal
 	}
-	c.expected, err = claims.Successor(c.boot.Measurement, files)
-	if err != nil {
-		return refuse(ReasonMeasurement, "the next boot cannot be predicted: %v", err)
-	}
-	c.platform, err = claims.PlatformSuccessor(c.boot.Platform, files)
-	if err != nil {
-		return refuse(ReasonMeasurement, "the next boot cannot be predicted: %v", err)
-	}
-	c.source, c.commandLine = SourcePredicted, commandLineOfFiles(c.expected, files)
-	if refusal := checkSize(c.expected); refusal != nil {
-		return refusal
-	}
-	return checkSize(c.platform)
+	c.expected, c.platform, c.commandLine, c.source = next.measurement, next.platform, next.commandLine, SourcePredicted
+	return nil
 }
 
 // decide is the decision about one commit. It may be repeated until the machine

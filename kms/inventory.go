@@ -66,25 +66,25 @@ func itemsOf(report *exchange.VolumeReport) []Item {
 	}
 	var items []Item
 	for _, s := range report.Slots {
-		text := fmt.Sprintf("%d, %s", s.ID, printable(s.KDF))
+		text := fmt.Sprintf("%d, %s", s.ID, quoted(s.KDF))
 		if s.Mark != "" {
-			text += ", " + printable(s.Mark)
+			text += ", " + quoted(s.Mark)
 		}
 		items = append(items, Item{"keyslot", text})
 	}
 	for _, t := range report.Tokens {
 		slots := strings.Trim(fmt.Sprint(t.Slots), "[]")
-		text := fmt.Sprintf("%d, %s, keyslots %s", t.ID, printable(t.Type), slots)
+		text := fmt.Sprintf("%d, %s, keyslots %s", t.ID, quoted(t.Type), slots)
 		if t.Volume != "" {
-			text += ", volume/" + printable(t.Volume)
+			text += ", volume/" + quoted(t.Volume)
 		}
 		items = append(items, Item{"token", text})
 	}
 	return items
 }
 
-// printable quotes what a header says where a terminal would not just print it.
-func printable(text string) string {
+// quoted quotes what a header says where a terminal would not just print it.
+func quoted(text string) string {
 	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return strconv.Quote(text)
 	}

@@ -18,6 +18,9 @@ const (
 	readmitFor = 7 * 24 * time.Hour
 	// reenrollFor is how long a machine that is known may enrol again.
 	reenrollFor = 24 * time.Hour
+	// maxFormer bounds the former volumes of a machine that may enrol once more:
+	// each release reads past them.
+	maxFormer = 256
 	// MaxRestoreWait bounds how far ahead a restore can be announced.
 	MaxRestoreWait = 7 * 24 * time.Hour
 )
@@ -37,6 +40,9 @@ func (s *Service) ReadmitMachine(ctx context.Context, by Operator, ref string, r
 		m := *state.Machine
 		now := s.Clock()
 		if r.Reenroll {
+			if n := len(state.Volumes) - len(presentVolumes(state.Volumes)); n >= maxFormer {
+				return m, disallow("it has %d former volumes: give it a new vTPM at the hypervisor and enrol it as another machine", n)
+			}
 			m.ReenrollUntil = now.Add(reenrollFor)
 			d.fact("reenroll.until", "", formatTime(m.ReenrollUntil))
 		} else {

@@ -1,6 +1,7 @@
 package kms_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -352,6 +353,20 @@ func TestReadmissionForgetsReleasesOfALaterTime(t *testing.T) {
 	_, err := m.Unlock(t.Context(), f.guest())
 	require.NoError(t, err)
 	assert.Len(t, f.row(m).Releases, 1)
+}
+
+func TestFormerVolumesAreBounded(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	var out kms.Outcome
+	for i := range 256 {
+		out.Volumes = append(out.Volumes, kms.Volume{ID: fmt.Sprintf("%032x", i), Machine: m.TPM.Machine(), Status: kms.VolumeFormer})
+	}
+	require.NoError(t, f.store.Transact(t.Context(), kms.Key{}, func(kms.State) (kms.Outcome, error) { return out, nil }))
+	_, err := f.ReadmitMachine(t.Context(), operator(), "web-17", kms.Readmission{Reenroll: true})
+	var state *kms.StateError
+	require.ErrorAs(t, err, &state)
+	assert.Contains(t, state.Text, "256 former volumes")
 }
 
 func TestLeaveToEnrollAgainExpires(t *testing.T) {

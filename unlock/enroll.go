@@ -62,11 +62,11 @@ type Enrollment struct {
 	// Out receives a line "step: NAME" before each step.
 	Out io.Writer
 
-	server, pin int // of Servers and Pins, which the next request is for
-	targets     []*target
-	challenge   *api.BeginResponse // until it is used
-	forecast    forecast
-	result      Enrolled
+	asking    asking
+	targets   []*target
+	challenge *api.BeginResponse // until it is used
+	forecast  forecast
+	result    Enrolled
 }
 
 // Device is a device to enrol.
@@ -181,6 +181,7 @@ func (e *Enrollment) Run(ctx context.Context) (Enrolled, error) {
 	}
 	defer unlock()
 	defer e.wipe()
+	e.asking = asking{hosts: e.hosts(), pins: len(e.Pins), note: e.say}
 	for _, s := range e.steps() {
 		if err := e.perform(ctx, s); err != nil {
 			return Enrolled{}, fmt.Errorf("enrolling (step %s): %w", s.name, err)

@@ -12,7 +12,7 @@ import (
 )
 
 // begin sends the TPM's keys and gets a credential for them.
-func (e *Enrollment) begin(ctx context.Context) error { return e.persist(ctx, e.beginOnce) }
+func (e *Enrollment) begin(ctx context.Context) error { return e.asking.persist(ctx, e.beginOnce) }
 
 func (e *Enrollment) beginOnce(ctx context.Context) error {
 	keys, err := e.keys()
@@ -39,7 +39,9 @@ func (e *Enrollment) keys() (api.TPMKeys, error) {
 
 // complete proves the credential over the quoted statement and keeps the secrets
 // that come back.
-func (e *Enrollment) complete(ctx context.Context) error { return e.persist(ctx, e.completeOnce) }
+func (e *Enrollment) complete(ctx context.Context) error {
+	return e.asking.persist(ctx, e.completeOnce)
+}
 
 func (e *Enrollment) completeOnce(ctx context.Context) error {
 	if e.challenge == nil {
@@ -60,7 +62,7 @@ func (e *Enrollment) completeOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	release, err := open(e.Pins[e.pin], recipient, request.Statement, response.Sealed)
+	release, err := open(e.Pins[e.asking.pin], recipient, request.Statement, response.Sealed)
 	if err != nil {
 		return fail(CodeUntrusted, err)
 	}
@@ -81,7 +83,7 @@ func (e *Enrollment) completeRequest(recipient *exchange.Recipient) (api.Complet
 		return api.CompleteRequest{}, err
 	}
 	statement := exchange.Statement{
-		Purpose: exchange.PurposeEnroll, ServiceKey: e.Pins[e.pin], Recipient: recipient.PublicKey(), Details: details,
+		Purpose: exchange.PurposeEnroll, ServiceKey: e.Pins[e.asking.pin], Recipient: recipient.PublicKey(), Details: details,
 	}
 	for _, t := range e.targets {
 		statement.Volumes = append(statement.Volumes, t.asked())
@@ -177,7 +179,7 @@ func (e *Enrollment) commit(ctx context.Context) error {
 }
 
 func (e *Enrollment) sendCommit(ctx context.Context, next forecast) (response api.CommitResponse, err error) {
-	err = e.persist(ctx, func(ctx context.Context) error {
+	err = e.asking.persist(ctx, func(ctx context.Context) error {
 		response, err = e.commitOnce(ctx, next)
 		return err
 	})
@@ -204,7 +206,7 @@ func (e *Enrollment) commitOnce(ctx context.Context, next forecast) (none api.Co
 
 func (e *Enrollment) commitStatement(next forecast) (exchange.Statement, error) {
 	details := exchange.CommitDetails{CommandLine: commandLine(), NextBoot: next.claims}
-	s := exchange.Statement{Purpose: exchange.PurposeCommit, ServiceKey: e.Pins[e.pin]}
+	s := exchange.Statement{Purpose: exchange.PurposeCommit, ServiceKey: e.Pins[e.asking.pin]}
 	for _, t := range e.targets {
 		s.Volumes = append(s.Volumes, exchange.Volume{ID: t.secret.Volume, UUID: t.uuid(), Identity: t.identity})
 		about, err := report(t.secret.Volume, t.volume)

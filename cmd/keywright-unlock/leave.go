@@ -28,6 +28,6 @@ func leave(ctx context.Context, h host, args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(h.stdout, "\nThis machine asks no service any more. The service still counts it: an operator ends that with keywright revoke.")
+	fmt.Fprintln(h.stdout, "\nThis machine asks no service any more. The service still counts it: an operator ends that with keywright revoke, or lets it enroll there again with keywright machine readmit --re-enroll.")
 	return nil
 }

@@ -29,6 +29,34 @@ type BootDetails struct {
 	Volumes     []VolumeReport `json:"volumes"`
 }
 
+// MaxBoots bounds the boots that one [StageDetails] names.
+const MaxBoots = 16
+
+// StageDetails is the JSON in a statement with [PurposeStage].
+type StageDetails struct {
+	CommandLine string         `json:"command_line,omitempty"` // see [CommitDetails]
+	Volumes     []VolumeReport `json:"volumes"`
+	// Boots are those that the machine's boot loader can start next: first the
+	// one that it starts where nobody chooses.
+	Boots []NextBoot `json:"boots"`
+	// Fault says why the next boot would open no volumes whatever the service
+	// says, such as a keyslot that is missing: printable ASCII, at most MaxFault
+	// bytes; empty where the guest knows of nothing.
+	Fault string `json:"fault,omitempty"`
+	// Check only asks what would become of the boots, and stages none.
+	Check bool `json:"check,omitempty"`
+}
+
+// MaxFault bounds the fault of [StageDetails], in bytes.
+const MaxFault = 200
+
+// NextBoot is a boot that can follow.
+type NextBoot struct {
+	// Files is what its files lead to: the canonical form of a set of claims of
+	// kind files. Empty: the same as the running one.
+	Files []byte `json:"files,omitempty"`
+}
+
 // VolumeReport is what a guest reports of a LUKS header beside its identity.
 // It is recorded and compared, and never decides about a release.
 type VolumeReport struct {
@@ -61,8 +89,13 @@ type LUKSToken struct {
 	Volume string `json:"volume,omitempty"`
 }
 
+// Details are what can stand in a statement.
+type Details interface {
+	EnrollDetails | CommitDetails | BootDetails | StageDetails
+}
+
 // MarshalDetails encodes one of the details for [Statement].Details.
-func MarshalDetails[T EnrollDetails | CommitDetails | BootDetails](details T) ([]byte, error) {
+func MarshalDetails[T Details](details T) ([]byte, error) {
 	out, err := json.Marshal(details)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the details of a statement: %w", err)
@@ -73,7 +106,7 @@ func MarshalDetails[T EnrollDetails | CommitDetails | BootDetails](details T) ([
 // ParseDetails decodes what [MarshalDetails] encoded. Unknown and duplicate
 // members, other letter case and trailing data are [ErrMalformed]; the error
 // repeats none of the input.
-func ParseDetails[T EnrollDetails | CommitDetails | BootDetails](data []byte) (T, error) {
+func ParseDetails[T Details](data []byte) (T, error) {
 	var details T
 	if err := json.Unmarshal(data, &details, json.RejectUnknownMembers(true)); err != nil {
 		var none T

@@ -51,10 +51,10 @@ func TestRestoredMachineThroughTheListeners(t *testing.T) {
 	r.measured(`keywright_alarms{kind="counters"}`, 0)
 
 	until := time.Now().Add(time.Hour).UTC()
-	expected, err := operator.ExpectRestore(ctx, "web-17", api.ExpectRestore{Until: until})
+	announced, err := operator.ExpectRestore(ctx, "web-17", api.ExpectRestore{Until: until})
 	require.NoError(t, err)
-	require.NotNil(t, expected.RestoreUntil)
-	assert.WithinDuration(t, until, *expected.RestoreUntil, time.Microsecond)
+	require.NotNil(t, announced.RestoreUntil)
+	assert.WithinDuration(t, until, *announced.RestoreUntil, time.Microsecond)
 	_, err = operator.ExpectRestore(ctx, "web-17", api.ExpectRestore{Until: until.AddDate(0, 0, 8)})
 	assert.Contains(t, refusedWith(t, api.CodeMalformed, err).Message, "7 days")
 	details, err = operator.Machine(ctx, "web-17")

@@ -44,7 +44,7 @@ func WriteDisk(ctx context.Context, path string) error {
 
 // cached returns the path of the installed image, made where it is not there.
 func cached(ctx context.Context) (string, error) {
-	archive, err := findArchive()
+	archive, err := Archive()
 	if err != nil {
 		return "", err
 	}
@@ -65,8 +65,8 @@ func cached(ctx context.Context) (string, error) {
 	return image, os.Rename(fresh, image)
 }
 
-// findArchive returns the tree of packages that test/setup keeps.
-func findArchive() (string, error) {
+// Archive returns the path of the tree of packages that test/setup keeps.
+func Archive() (string, error) {
 	cache, err := vm.Cache()
 	if err != nil {
 		return "", err

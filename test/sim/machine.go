@@ -21,6 +21,8 @@ type Guest interface {
 	Complete(ctx context.Context, r api.CompleteRequest) (api.CompleteResponse, error)
 	CommitChallenge(ctx context.Context) (api.Challenge, error)
 	Commit(ctx context.Context, r api.CommitRequest) (api.CommitResponse, error)
+	StageChallenge(ctx context.Context) (api.Challenge, error)
+	Stage(ctx context.Context, r api.StageRequest) (api.StageResponse, error)
 }
 
 // Machine is a guest with a simulated TPM. It is not safe for concurrent use.
@@ -33,6 +35,8 @@ type Machine struct {
 	Volumes    []Volume
 	// NextBoot is what it announces for its next boot: claims of kind files.
 	NextBoot []byte
+	// Stages is what it says of the boots that can follow when it stages them.
+	Stages exchange.StageDetails
 	// Receipt is the signed audit entry of the last release.
 	Receipt []byte
 }
@@ -97,7 +101,7 @@ func (m *Machine) Prepare(purpose exchange.Purpose, challenge api.Challenge) (*R
 		Purpose: purpose, Challenge: [32]byte(challenge.Challenge), Machine: m.TPM.Machine(),
 		ServiceKey: m.ServiceKey, Selection: exchange.SelectionBitmap(),
 	}
-	if purpose != exchange.PurposeCommit {
+	if purpose.HasAnswer() {
 		r.Statement.Recipient = recipient.PublicKey()
 	}
 	for _, v := range m.Volumes {
@@ -120,6 +124,10 @@ func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 		return exchange.MarshalDetails(exchange.EnrollDetails{Name: m.Name})
 	case exchange.PurposeCommit:
 		return exchange.MarshalDetails(exchange.CommitDetails{Volumes: reports, NextBoot: m.NextBoot})
+	case exchange.PurposeStage:
+		stages := m.Stages
+		stages.Volumes = reports
+		return exchange.MarshalDetails(stages)
 	default:
 		return exchange.MarshalDetails(exchange.BootDetails{Volumes: reports})
 	}

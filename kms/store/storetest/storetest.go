@@ -36,6 +36,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"SameKey":               testSameKey,
 		"AlarmedVolumes":        testAlarmedVolumes,
 		"AlarmCounts":           testAlarmCounts,
+		"Announced":             testAnnounced,
+		"Announcements":         testAnnouncements,
 		"WholeOrNotAtAll":       testWholeOrNotAtAll,
 		"UniqueNames":           testUniqueNames,
 		"RowsOfNobody":          testRowsOfNobody,
