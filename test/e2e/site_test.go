@@ -27,8 +27,9 @@ type site struct {
 	passphrase secret.Bytes
 }
 
-// newSite makes the machine of a site; its boot asks for keys until deadline.
-func newSite(t *testing.T, deadline time.Duration) *site {
+// newSite makes the machine of a site; its boot asks for keys until deadline. What
+// is on its disk may be changed.
+func newSite(t *testing.T, deadline time.Duration, changes ...func(*e2e.System)) *site {
 	t.Helper()
 	ctx, dir := t.Context(), t.TempDir()
 	programs, err := e2e.Build(ctx, dir)
@@ -40,6 +41,9 @@ func newSite(t *testing.T, deadline time.Duration) *site {
 	s.machine = e2e.Machine{Name: name, Dir: dir, TPM: vmtest.NewTPM(t, name), Disk: s.path("disk"), Keep: true}
 	system := e2e.System{
 		Unlock: programs.Unlock, Server: s.service.URL, Key: s.service.Key, Name: name, Motto: motto, Task: task,
+	}
+	for _, change := range changes {
+		change(&system)
 	}
 	volume, err := system.WriteDisk(ctx, s.machine.Disk, s.passphrase)
 	require.NoError(t, err)
@@ -109,7 +113,12 @@ func (s *site) refused(machine e2e.Machine, esp, code string) {
 // for each of ours.
 func (s *site) checkDisk() {
 	s.t.Helper()
-	header, err := e2e.ReadHeader(s.machine.Disk)
+	s.checkDiskOf(s.machine)
+}
+
+func (s *site) checkDiskOf(m e2e.Machine) {
+	s.t.Helper()
+	header, err := e2e.ReadHeader(m.Disk)
 	require.NoError(s.t, err)
 	tokens := header.OwnTokens()
 	require.Len(s.t, tokens, 2)
@@ -118,5 +127,5 @@ func (s *site) checkDisk() {
 	inventory := header.Inventory()
 	assert.Len(s.t, inventory.Keyslots, 3)
 	assert.Len(s.t, inventory.Tokens, 2)
-	require.NoError(s.t, luks.Cryptsetup{}.TestKey(s.t.Context(), s.machine.Disk, 0, s.passphrase), "the passphrase opens")
+	require.NoError(s.t, luks.Cryptsetup{}.TestKey(s.t.Context(), m.Disk, 0, s.passphrase), "the passphrase opens")
 }

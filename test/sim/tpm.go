@@ -40,6 +40,8 @@ type TPM struct {
 
 	PCRs  exchange.PCRValues
 	Clock tpm2.TPMSClockInfo
+	// saved is the clock that is kept over a loss of power without notice.
+	saved uint64
 }
 
 // NewTPM makes a TPM with fresh keys, as it is before its first boot.
@@ -80,12 +82,49 @@ func (t *TPM) Machine() string {
 	return fmt.Sprintf("%x", sum)
 }
 
-// Boot resets the TPM and extends it with what log says.
+// Boot resets the TPM and extends it with what log says. Before, it was told that
+// its power would go.
 func (t *TPM) Boot(log *Log) {
 	t.PCRs = log.PCRs
 	t.Clock.ResetCount++
 	t.Clock.RestartCount = 0
-	t.Clock.Clock += 1000
+	t.Clock.Safe = true
+	t.Pass(1000)
+	t.saved = t.Clock.Clock
+}
+
+// Crash is [TPM.Boot] after a loss of power without notice: the clock goes back
+// to what was saved (TPM 2.0 part 1, section 36.3).
+func (t *TPM) Crash(log *Log) {
+	t.Clock.Clock = t.saved
+	t.Boot(log)
+	t.Clock.Safe = false
+}
+
+// Restart is [TPM.Boot] of a machine that had saved its TPM's state, as one does
+// that hibernates: TPM2_Shutdown(STATE), TPM2_Startup(CLEAR).
+func (t *TPM) Restart(log *Log) {
+	t.PCRs = log.PCRs
+	t.Resume()
+}
+
+// Resume is the end of a suspension to memory: TPM2_Shutdown(STATE),
+// TPM2_Startup(STATE). The PCRs are as they were.
+func (t *TPM) Resume() {
+	t.Clock.RestartCount++
+	t.Clock.Safe = true
+	t.Pass(1000)
+	t.saved = t.Clock.Clock
+}
+
+// Pass lets powered time pass, in milliseconds.
+func (t *TPM) Pass(time uint64) { t.Clock.Clock += time }
+
+// Snapshot returns a copy of the TPM with all its state, as a hypervisor makes it
+// of one that runs or is off.
+func (t *TPM) Snapshot() *TPM {
+	copied := *t
+	return &copied
 }
 
 // Extend is TPM2_PCR_Extend of the SHA-256 bank.

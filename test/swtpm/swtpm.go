@@ -86,14 +86,48 @@ func (t *TPM) Send(command []byte) ([]byte, error) {
 
 // Reset power-cycles the TPM without warning and starts it up, as a reset of
 // the machine does: PCRs are zero, resetCount is one higher.
-func (t *TPM) Reset() error {
+func (t *TPM) Reset() error { return t.cycle(tpm2.TPMSUClear) }
+
+// Resume suspends the TPM and resumes it, as a machine does that sleeps: PCRs are
+// kept, restartCount is one higher.
+func (t *TPM) Resume() error {
+	if _, err := (tpm2.Shutdown{ShutdownType: tpm2.TPMSUState}).Execute(t); err != nil {
+		return fmt.Errorf("suspending swtpm: %w", err)
+	}
+	return t.cycle(tpm2.TPMSUState)
+}
+
+// Hibernate suspends the TPM and starts it up anew, as a machine does that
+// hibernates and boots: PCRs are zero, restartCount is one higher.
+func (t *TPM) Hibernate() error {
+	if _, err := (tpm2.Shutdown{ShutdownType: tpm2.TPMSUState}).Execute(t); err != nil {
+		return fmt.Errorf("suspending swtpm: %w", err)
+	}
+	return t.cycle(tpm2.TPMSUClear)
+}
+
+func (t *TPM) cycle(startup tpm2.TPMSU) error {
 	if err := t.control(controlInit, 0); err != nil {
 		return fmt.Errorf("resetting swtpm: %w", err)
 	}
-	if _, err := (tpm2.Startup{StartupType: tpm2.TPMSUClear}).Execute(t); err != nil {
+	if _, err := (tpm2.Startup{StartupType: startup}).Execute(t); err != nil {
 		return fmt.Errorf("starting up after a reset: %w", err)
 	}
 	return nil
+}
+
+// CrashStarting resets the TPM and kills it while it starts up, at whatever point
+// it has come to; then it is started again.
+func (t *TPM) CrashStarting() error {
+	if err := t.control(controlInit, 0); err != nil {
+		return fmt.Errorf("resetting swtpm: %w", err)
+	}
+	// TPM2_Startup(CLEAR), whose answer nobody reads.
+	startup := []byte{0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x44, 0, 0}
+	if _, err := t.conn.Write(startup); err != nil {
+		return fmt.Errorf("sending to swtpm: %w", err)
+	}
+	return t.Restart()
 }
 
 // Shutdown tells the TPM that power will go, as an orderly operating system

@@ -79,6 +79,12 @@ type Machine struct {
 	Disks []Disk
 	TPM   *TPM // nil: none
 
+	// Incoming is the path of what [Run.Save] wrote of such a machine, which goes
+	// on from there and does not boot. Its TPM may be one of [TPM.Elsewhere].
+	Incoming string
+	// Reboots has the guest's reboot be one; else the run ends by it.
+	Reboots bool
+
 	// Reach are the TCP ports of this host's loopback that the guest reaches
 	// at 10.0.2.2. Nothing else answers it.
 	Reach []int
@@ -123,6 +129,11 @@ func (m Machine) check() error {
 		return errors.New("SeaBIOS cannot boot an ESP or a disk: use OVMF")
 	case (m.Firmware == SeaBIOS) != (m.NVRAM == ""):
 		return errors.New("OVMF needs the path of its NVRAM, SeaBIOS has none")
+	}
+	for _, disk := range m.Disks {
+		if m.Incoming != "" && disk.Snapshot {
+			return fmt.Errorf("%s is not as it was when the machine was saved: its writes were forgotten", disk.Path)
+		}
 	}
 	for _, port := range m.Reach {
 		if port <= 0 || port > 65535 {
@@ -181,9 +192,9 @@ func (m Machine) Start(ctx context.Context) (*Run, error) {
 	return run, nil
 }
 
-// QEMU's descriptors of its monitor and of swtpm's control channel.
+// QEMU's descriptors of its own control channel and of swtpm's.
 const (
-	monitorFD = 3
+	controlFD = 3
 	tpmFD     = 4
 )
 
@@ -193,9 +204,9 @@ const netdev = "net"
 // args returns QEMU's arguments.
 func (m Machine) args() []string {
 	args := []string{
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none",
-		// It starts when the monitor says so.
-		"-S", "-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", monitorFD), "-mon", "chardev=monitor,mode=control",
+		"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none",
+		// It starts when it is told to.
+		"-S", "-chardev", fmt.Sprintf("socket,id=control,fd=%d", controlFD), "-mon", "chardev=control,mode=control",
 		"-chardev", "null,id=" + nowhere,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-m", fmt.Sprint(orDefault(m.Memory, defaultMemory)),
@@ -203,6 +214,10 @@ func (m Machine) args() []string {
 		"-object", "rng-random,filename=/dev/urandom,id=random",
 		"-device", "virtio-rng-pci,rng=random",
 	}
+	if !m.Reboots {
+		args = append(args, "-no-reboot")
+	}
+	args = append(args, m.incomingArgs()...)
 	args = append(args, m.Accel.args()...)
 	args = append(args, m.firmwareArgs()...)
 	args = append(args, m.bootArgs()...)

@@ -20,6 +20,7 @@ func TestMachineRefuses(t *testing.T) {
 		"needs the path of its":                    {ESP: "esp", Firmware: OVMF},
 		"SeaBIOS has none":                         {Kernel: "k", NVRAM: "nvram"},
 		"70000 is no port":                         {Kernel: "k", Reach: []int{443, 70000}},
+		"its writes were forgotten":                {Kernel: "k", Incoming: "saved", Disks: []Disk{{Snapshot: true}}},
 	} {
 		_, err := m.Start(t.Context())
 		assert.ErrorContains(t, err, why)
@@ -39,12 +40,20 @@ func TestMachineArguments(t *testing.T) {
 		"if=none,id=disk0,format=raw,cache=unsafe,snapshot=off,file=/d0",
 		"virtio-blk-pci,drive=disk1,serial=data",
 		"user,id=net,ipv6=off,restrict=on,host=10.0.2.1,guestfwd=tcp:10.0.2.2:8443-cmd:/bin/busybox nc 127.0.0.1 8443",
+		"socket,id=control,fd=3",
 		"socket,id=swtpm,fd=4",
 		"base=2016-01-01T00:00:00",
+		"-no-reboot",
 	} {
 		assert.Contains(t, args, want)
 	}
 	assert.NotContains(t, args, "-kernel")
+	assert.NotContains(t, args, "-incoming")
+
+	m.Reboots, m.Incoming = true, "/it's/saved"
+	args = m.args()
+	assert.NotContains(t, args, "-no-reboot")
+	assert.Contains(t, args, `exec:cat '/it'\''s/saved'`)
 }
 
 // TestTweakCountsSmallSectors checks the tweak of dm-crypt's plain64, which

@@ -24,8 +24,9 @@ type Run struct {
 	name    string
 	qemu    *process.Process
 	swtpm   *process.Process // nil without a TPM
+	control *control
 	input   io.WriteCloser
-	monitor *monitor
+	silent  bool // the network is
 	console *console
 	shown   *os.File // where it is written beside
 	killed  atomic.Bool
@@ -52,33 +53,39 @@ func (m Machine) launch(ctx context.Context) (*Run, error) {
 	r.input = input
 	ours, theirs, err := socketPair()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("making QEMU's control channel: %w", err)
 	}
 	defer theirs.Close()
-	if r.monitor, err = newMonitor(ours); err != nil {
+	cmd.ExtraFiles = []*os.File{theirs}
+	if r.control, err = openControl(ours, m.patience()); err != nil {
 		return nil, err
 	}
-	cmd.ExtraFiles = []*os.File{theirs}
 	if m.TPM != nil {
-		swtpm, control, err := m.TPM.startSwtpm(ctx)
+		swtpm, channel, err := m.TPM.startSwtpm(ctx)
 		if err != nil {
 			return nil, err
 		}
 		// QEMU holds the only end that stays open: swtpm ends with it.
-		defer control.Close()
+		defer channel.Close()
 		r.swtpm = swtpm
-		cmd.ExtraFiles = append(cmd.ExtraFiles, control)
+		cmd.ExtraFiles = append(cmd.ExtraFiles, channel)
 	}
 	if r.qemu, err = process.Start(cmd); err != nil {
 		return nil, fmt.Errorf("running %s: %w: run test/setup", qemu, err)
 	}
 	go r.finish()
-	return r, r.begin(ctx, m.Network)
+	if err := r.begin(ctx, m.Network); err != nil {
+		return nil, err
+	}
+	return r, m.arrive(ctx, r)
 }
 
-// begin has the guest start. A QEMU that ended says more than its monitor.
+// begin has the guest start. A QEMU that ended says more than its control channel.
 func (r *Run) begin(ctx context.Context, n Network) error {
-	err := r.monitor.begin(ctx, n)
+	err := r.SetNetwork(ctx, n)
+	if err == nil {
+		err = r.control.execute(ctx, "cont", nil)
+	}
 	if err == nil {
 		return nil
 	}
@@ -110,7 +117,7 @@ func (r *Run) finish() {
 		r.swtpm.End(swtpmGrace)
 	}
 	// Nobody reads it any more.
-	_ = errors.Join(r.input.Close(), r.monitor.conn.Close(), r.shown.Close())
+	_ = errors.Join(r.input.Close(), r.shown.Close(), r.control.Close())
 	r.console.end()
 	close(r.done)
 }

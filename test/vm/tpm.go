@@ -87,6 +87,19 @@ func (t *TPM) Clone(dir, name string) (*TPM, error) {
 	return &TPM{name: name, state: state, ca: t.ca}, nil
 }
 
+// Elsewhere makes a place for the TPM on another host, in dir: without any state,
+// which comes with what [Run.Save] wrote of the machine.
+func (t *TPM) Elsewhere(dir string) (*TPM, error) {
+	state, err := filepath.Abs(filepath.Join(dir, t.name))
+	if err != nil {
+		return nil, fmt.Errorf("making a place for the TPM %s: %w", t.name, err)
+	}
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, fmt.Errorf("making a place for the TPM %s: %w", t.name, err)
+	}
+	return &TPM{name: t.name, state: state, ca: t.ca}, nil
+}
+
 // stateFile is the permanent state in swtpm's folder.
 const stateFile = "tpm2-00.permall"
 
