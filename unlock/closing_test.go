@@ -27,6 +27,9 @@ type handover struct {
 	device  string // number of the root's
 	lines   []string
 	reboots int
+	// unmapped are the mappings that were closed; one that is busy cannot be.
+	unmapped []string
+	busy     string
 }
 
 func newHandover(t *testing.T) *handover {
@@ -36,6 +39,8 @@ func newHandover(t *testing.T) *handover {
 		TPM:     func() (unlock.ReleasePCR, error) { return h.tpm, nil },
 		EndBoot: func(context.Context, unlock.Clock) error { return nil },
 		Opened:  func() ([]unlock.Opened, error) { return h.opened, nil },
+		Keep:    func(opened []unlock.Opened) error { h.opened = opened; return nil },
+		Unmap:   h.unmap,
 		Device:  func(string) (string, error) { return h.device, nil },
 		Sysfs:   unlock.Sysfs(t.TempDir()),
 		Table:   func(string) (luks.Table, error) { return h.table, nil },

@@ -15,8 +15,12 @@ import (
 var errStaysOpen = errors.New("what was opened cannot be closed")
 
 // openAll opens every volume or none. What fails early, fails before there is a
-// mapping: all keys are unsealed first.
+// mapping: all keys are unsealed first. From the start there is a record, so that
+// a missing one is a lost one.
 func (b *Boot) openAll(ctx context.Context, release *exchange.Release) error {
+	if err := b.Keep.Opened([]Opened{}); err != nil {
+		return err
+	}
 	keys, err := b.match(release)
 	if err != nil {
 		return err

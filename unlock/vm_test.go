@@ -38,7 +38,7 @@ func TestOnDeviceMapper(t *testing.T) {
 	})
 	for _, name := range []string{
 		"TestGuestRootIsHandedOver", "TestGuestAttack25RootOnAnotherDevice", "TestGuestAttack25TableChanged",
-		"TestGuestVolumeInUseIsNotAskedFor", "TestGuestWithoutDeviceMapper", "TestGuestMemoryIsLocked",
+		"TestGuestAttack16ShellAfterARelease", "TestGuestAttack16ShellBesideAMountedRoot", "TestGuestVolumeInUseIsNotAskedFor", "TestGuestWithoutDeviceMapper", "TestGuestMemoryIsLocked",
 	} {
 		vmtest.Expect(t, run, "--- PASS: "+name+" ")
 	}
