@@ -130,6 +130,23 @@ func TestGuestAttack25TableChanged(t *testing.T) {
 	assert.Equal(t, 1, resets)
 }
 
+// What is open is listed with the options that it was opened with.
+func TestGuestOpenVolumesAreListed(t *testing.T) {
+	opened := openRoot(t).boot.Volumes[0]
+	devices, err := unlock.CryptDevices()
+	require.NoError(t, err)
+	assert.Equal(t, []unlock.Device{{Path: "/dev/vda", Name: "root"}}, devices)
+
+	require.NoError(t, luks.Close(t.Context(), "root"))
+	volumeKey, err := unlock.Unseal(t.Context(), opened, secret.Copy([]byte("machine")))
+	require.NoError(t, err)
+	_, err = opened.LUKS.Open(t.Context(), volumeKey, "root", luks.Options{Discards: true})
+	require.NoError(t, err)
+	devices, err = unlock.CryptDevices()
+	require.NoError(t, err)
+	assert.Equal(t, []unlock.Device{{Path: "/dev/vda", Name: "root", Options: []string{"discard"}}}, devices)
+}
+
 // Row 16: a shell finds nothing that was opened with released keys, nor what
 // stood on it.
 func TestGuestAttack16ShellAfterARelease(t *testing.T) {
