@@ -31,11 +31,19 @@ const (
 // Layout is what is on the encrypted partition of a disk.
 type Layout string
 
-// The layouts, and under which names their encrypted partition is open.
+// The layouts.
 const (
-	Plain Layout = "plain" // the root file system, on the mapping root
-	LVM   Layout = "lvm"   // a volume group of root and swap, on the mapping vda3_crypt
+	Plain Layout = "plain" // the root file system
+	LVM   Layout = "lvm"   // the volume group debian-vg of root and swap_1
 )
+
+// Mapping returns the name of the opened partition, which crypttab gives it.
+func (l Layout) Mapping() string {
+	if l == LVM {
+		return "vda3_crypt"
+	}
+	return "root"
+}
 
 // Passphrase opens the root of every image.
 func Passphrase() secret.Bytes { return secret.Copy([]byte(passphrase)) }

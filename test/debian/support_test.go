@@ -19,9 +19,16 @@ import (
 type site struct {
 	service *e2e.Service
 	machine debian.Machine
+	mapping string // of the encrypted partition
 }
 
 func newSite(t *testing.T) *site {
+	t.Helper()
+	return newSiteOf(t, debian.Plain)
+}
+
+// newSiteOf makes a site with a server of a layout.
+func newSiteOf(t *testing.T, layout debian.Layout) *site {
 	t.Helper()
 	ctx, dir := t.Context(), t.TempDir()
 	programs, err := e2e.Build(ctx, dir)
@@ -33,11 +40,11 @@ func newSite(t *testing.T) *site {
 		Name: "debian", Dir: dir, TPM: vmtest.NewTPM(t, "debian"),
 		Disk: filepath.Join(dir, "disk"), Data: []string{filepath.Join(dir, "archive")},
 	}
-	require.NoError(t, debian.WriteDisk(ctx, m.Disk))
+	require.NoError(t, layout.WriteDisk(ctx, m.Disk))
 	program, err := os.ReadFile(programs.Unlock)
 	require.NoError(t, err)
 	require.NoError(t, debian.WriteArchive(m.Data[0], vm.File{Path: "/usr/sbin/keywright-unlock", Mode: 0o755, Content: program}))
-	return &site{service, m}
+	return &site{service, m, layout.Mapping()}
 }
 
 // bootByPassphrase boots the server and types its passphrase.
@@ -45,7 +52,7 @@ func (s *site) bootByPassphrase(t *testing.T) *debian.Guest {
 	t.Helper()
 	ctx := t.Context()
 	g := boot(t, s.machine, s.service.Port())
-	require.NoError(t, g.Answer(ctx, "Please unlock disk root: ", debian.Passphrase()))
+	require.NoError(t, g.Answer(ctx, "Please unlock disk "+s.mapping+": ", debian.Passphrase()))
 	require.NoError(t, g.Login(ctx))
 	return g
 }
