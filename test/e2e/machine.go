@@ -30,15 +30,20 @@ type Machine struct {
 	Disk string // path
 	// Keep keeps what a boot writes to the disk; else it is forgotten.
 	Keep bool
+	// More are further disks; what is written to them is forgotten.
+	More []string
 }
 
 // Boot powers the machine on with the unified kernel image of an ESP. It
 // reaches the ports, such as the service's.
 func (m Machine) Boot(ctx context.Context, esp string, reach ...int) (*vm.Run, error) {
+	disks := []vm.Disk{{Path: m.Disk, Snapshot: !m.Keep}}
+	for _, path := range m.More {
+		disks = append(disks, vm.Disk{Path: path, Snapshot: true})
+	}
 	return vm.Machine{
 		Name: m.Name, Firmware: vm.OVMF, NVRAM: filepath.Join(m.Dir, m.Name+".nvram"), TPM: m.TPM, ESP: esp,
-		Memory: memory, CPUs: cpus, Reach: reach,
-		Disks: []vm.Disk{{Path: m.Disk, Snapshot: !m.Keep}},
+		Memory: memory, CPUs: cpus, Reach: reach, Disks: disks,
 	}.Start(ctx)
 }
 
