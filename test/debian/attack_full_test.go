@@ -77,8 +77,22 @@ func TestAttack16And25OnDebian(t *testing.T) {
 		require.NoError(t, g.Prompt(t.Context(), "# "))
 		assertSpent(t, g)
 		assertClosed(t, g)
+		enter(t, g, "mount -o remount,rw /; mv /sbin/init /sbin/away; mount -o remount,ro /; echo init is 'away'\n")
+		_, err = g.Expect(t.Context(), "init is away")
+		require.NoError(t, err)
 		g.Kill()
 		assert.NotContains(t, g.Log(), "keywright: opened")
+	})
+
+	// Row 16: where the root has no init, initramfs-tools would go on with the
+	// root's own shell.
+	t.Run("no init", func(t *testing.T) {
+		g := s.bootUnattended(t)
+		refused, err := g.Expect(t.Context(), "resetting the machine", "requested /sbin/init")
+		require.NoError(t, err)
+		assert.Contains(t, refused, "KW-1406")
+		require.NoError(t, g.Wait(t.Context()), "it is reset")
+		assert.NotContains(t, g.Log(), "# ")
 	})
 
 	// Row 25: the keys come, and the root is found on a disk in the clear.
