@@ -22,7 +22,7 @@ const (
 	// on the third disk, gives time to edit GRUB's entry, and tells what to aim at:
 	// the lines of the entry before its kernel, and the sector where the root file
 	// system begins.
-	prepareAttacks = `set -e
+	prepareAttacks = `(set -e
 pvcreate -q /dev/vdd >/dev/null
 vgcreate -q thief /dev/vdd >/dev/null
 lvcreate -q -n swap_1 -L 8m thief >/dev/null
@@ -35,10 +35,13 @@ printf '#!/bin/sh\necho a thief is here\n' >/mnt/sbin/init
 chmod +x /mnt/sbin/init
 umount /mnt
 vgchange -q -an thief >/dev/null
+# In the sight of the disk alone, and of no folder of the machine's own group.
+mv /dev/debian-vg /dev/aside
 vgrename -q --config 'devices{filter=["a|^/dev/vdd$|","r|.*|"]}' thief debian-vg >/dev/null
+mv /dev/aside /dev/debian-vg
 sed -i 's/set timeout=1$/set timeout=20/' /boot/grub/grub.cfg
 awk '/^menuentry/ { entry = NR } /^\tlinux/ { print NR - entry; exit }' /boot/grub/grub.cfg
-echo $(($(cat /sys/class/block/vda3/start) + $(dmsetup table vda3_crypt | cut -d ' ' -f 8) + $(dmsetup table debian--vg-root | cut -d ' ' -f 5)))`
+echo $(($(cat /sys/class/block/vda3/start) + $(dmsetup table vda3_crypt | cut -d ' ' -f 8) + $(dmsetup table debian--vg-root | cut -d ' ' -f 5))))`
 
 	ctrlE, ctrlN, ctrlX = "\x05", "\x0e", "\x18"
 )

@@ -18,7 +18,7 @@ import (
 const (
 	dataSize = 64 << 20
 	// makeData adds a data volume as an administrator does.
-	makeData = `set -e
+	makeData = `(set -e
 key() { ` + typedPassphrase + `; }
 key | cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file - /dev/vdc
 key | cryptsetup open --allow-discards --key-file - /dev/vdc data
@@ -27,7 +27,7 @@ echo "data UUID=$(blkid -o value -s UUID /dev/vdc) none luks,discard" >>/etc/cry
 echo "/dev/mapper/data /srv ext4 defaults 0 2" >>/etc/fstab
 systemctl daemon-reload
 mount /srv
-echo kept >/srv/file`
+echo kept >/srv/file)`
 	typedPassphrase = `printf %s 'typed by the installer'`
 )
 
