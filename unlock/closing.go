@@ -14,8 +14,8 @@ import (
 )
 
 // Closing is the end of a boot's exchange: what has to be done before control
-// leaves the measured initramfs. All fields are required but Root, Shell and
-// Misuse.
+// leaves the measured initramfs. All fields are required but Root, Shell,
+// Resume and Misuse.
 type Closing struct {
 	// TPM gives PCR 15.
 	TPM func() (ReleasePCR, error)
@@ -25,6 +25,9 @@ type Closing struct {
 	// Shell says that control goes to a shell, in front of which anybody may sit:
 	// what this boot opened is closed.
 	Shell bool
+	// Resume is the device of an image of a suspended system, which is to take
+	// over. One that is not on what this boot opened is an error, and must not.
+	Resume string
 	// Misuse is why it is not known what to check: PCR 15 is extended all the
 	// same, but nothing is handed over to.
 	Misuse error
@@ -74,10 +77,13 @@ func (c *Closing) Run(ctx context.Context) error {
 	case c.Shell && released:
 		err = wrap(CodeOpen, c.closeOpened(ctx))
 	}
-	if err == nil {
-		return nil
+	if err != nil {
+		return c.Reset(ctx, err)
 	}
-	return c.Reset(ctx, err)
+	if c.Resume != "" {
+		return c.checkResume()
+	}
+	return nil
 }
 
 // Reset shows why and resets the machine. It returns what it was given where the
@@ -133,6 +139,37 @@ func (c *Closing) checkRoot() error {
 		}
 	}
 	return nil
+}
+
+// checkResume demands that the image of a suspended system is on mappings of this
+// boot: one of somebody else's would find their keys in memory. It is no reason
+// to reset: the machine boots without the image.
+func (c *Closing) checkResume() error {
+	opened, err := c.stillOpen()
+	if err == nil && len(opened) > 0 {
+		err = c.standsOn(c.Resume, opened)
+	}
+	if err == nil {
+		return nil
+	}
+	failure := fail(CodeRoot, fmt.Errorf("resuming from %s: %w", c.Resume, err))
+	c.Announce(failure.Line("", -1) + "; the machine boots without")
+	return failure
+}
+
+// standsOn demands that a device is on some of the mappings alone.
+func (c *Closing) standsOn(device string, opened []Opened) error {
+	number, err := c.Device(device)
+	if err != nil {
+		return err
+	}
+	reached, err := c.Sysfs.reach(number, opened)
+	for _, o := range reached {
+		if err == nil {
+			err = c.unchanged(o.Table)
+		}
+	}
+	return err
 }
 
 // unchanged demands that a mapping is as it was when it was opened.
@@ -191,7 +228,7 @@ func rootOn(sys Sysfs, opened []Opened, number string) ([]Opened, error) {
 	}
 	isRoot := func(o Opened) bool { return o.Root }
 	if slices.ContainsFunc(opened, isRoot) && !slices.ContainsFunc(reached, isRoot) {
-		return nil, errNotOurs
+		return nil, errors.New("it is not on the mapping that this boot opened as root")
 	}
 	return reached, nil
 }

@@ -41,7 +41,7 @@ func (s Sysfs) below(number string) ([]string, error) {
 	return numbers, nil
 }
 
-var errNotOurs = errors.New("it is not on a mapping that this boot opened as root")
+var errNotOurs = errors.New("it is not on what this boot opened")
 
 // reach returns the mappings that a device is or stands on. Each way down must
 // end at one of them.

@@ -77,14 +77,17 @@ func (c *closing) parse(args []string) (config string, err error) {
 	set.SetOutput(&c.warnings)
 	path := set.String("config", unlock.DefaultConfig, "`FILE` of the configuration")
 	set.StringVar(&c.Root, "root", "", "`DEVICE` of the root file system, or the directory where it is mounted, to be checked")
+	set.StringVar(&c.Resume, "resume", "", "`DEVICE` to resume a suspended system from, to be checked")
 	set.BoolVar(&c.Shell, "shell", false, "control goes to a shell: close what this boot opened with released keys")
 	err = parse(set, args)
 	switch {
 	case err != nil:
 	case isSet(set, "root") && c.Root == "":
 		err = fmt.Errorf("%w: --root is empty", errUsage)
-	case c.Root != "" && c.Shell:
-		err = fmt.Errorf("%w: control goes to a root or to a shell: give --root or --shell", errUsage)
+	case isSet(set, "resume") && c.Resume == "":
+		err = fmt.Errorf("%w: --resume is empty", errUsage)
+	case set.NFlag() > 1 && !(set.NFlag() == 2 && isSet(set, "config")):
+		err = fmt.Errorf("%w: control goes to one place: give one of --root, --resume and --shell", errUsage)
 	}
 	return *path, err
 }

@@ -88,6 +88,8 @@ func TestCloseThatIsCalledWronglyResets(t *testing.T) {
 		"empty root":    {"--root", ""},
 		"no value":      {"--root"},
 		"root or shell": {"--root", "/", "--shell"},
+		"root or image": {"--root", "/", "--resume", "/dev/sda"},
+		"empty image":   {"--resume", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGuest(t, 0)
