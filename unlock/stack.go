@@ -94,11 +94,11 @@ func (s Sysfs) above(number string) ([]string, error) {
 	}
 	var names []string
 	for _, entry := range entries {
-		name, err := os.ReadFile(filepath.Join(folder, entry.Name(), "dm", "name"))
+		name, err := os.ReadFile(filepath.Join(folder, entry.Name(), "dm", "name")) //nolint:gosec // the kernel names its own files
 		if err != nil {
 			return nil, fmt.Errorf("looking above device %s: %s is no mapping: %w", number, entry.Name(), err)
 		}
-		holder, err := os.ReadFile(filepath.Join(folder, entry.Name(), "dev"))
+		holder, err := os.ReadFile(filepath.Join(folder, entry.Name(), "dev")) //nolint:gosec // the same
 		if err != nil {
 			return nil, fmt.Errorf("looking above device %s: %w", number, err)
 		}
