@@ -109,6 +109,7 @@ func TestAttack16And25OnDebian(t *testing.T) {
 		require.NoError(t, err)
 		assert.Contains(t, refused, "KW-1407")
 		require.NoError(t, g.Wait(t.Context()), "it is reset")
+		assert.Contains(t, g.Log(), "resuming from /dev/mapper/debian--vg-swap_1", "his image is none to resume")
 		assert.NotContains(t, g.Log(), "a thief is here")
 	})
 
