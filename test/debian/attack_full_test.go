@@ -119,6 +119,7 @@ func TestAttack16And25OnDebian(t *testing.T) {
 		spoil(t, s.machine.Disk, rootSector*512)
 		g := s.bootUnattended(t)
 		require.NoError(t, g.Prompt(t.Context(), "(initramfs) "))
+		assert.NotContains(t, g.Log(), "resuming from", "the machine's own swap was looked at")
 		assertSpent(t, g)
 		enter(t, g, "echo mappings: $(ls /dev/mapper)\n")
 		_, err := g.Expect(t.Context(), "mappings: control")
