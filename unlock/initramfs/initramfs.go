@@ -4,8 +4,8 @@
 // Invariants:
 //   - Without /etc/keywright/unlock.toml every one of them does nothing, so that
 //     a package can ship them.
-//   - Control leaves the initramfs, to the root or to a shell, behind
-//     `keywright-unlock close` alone.
+//   - Control leaves the initramfs, to the root, a shell or the image of a
+//     suspended system, behind `keywright-unlock close` alone.
 //   - A file that somebody changed is neither replaced nor removed.
 //
 // It refuses to install where the package has: then there would be two.
