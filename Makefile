@@ -22,6 +22,10 @@ build-static: ## the two of them that need no C compiler
 	CGO_ENABLED=0 go build -ldflags '$(stamp)' -o bin/keywright ./cmd/keywright
 	CGO_ENABLED=0 go build -ldflags '-s -w $(stamp)' -o bin/keywright-unlock ./cmd/keywright-unlock
 
+.PHONY: packages
+packages: ## dist/*.deb, for amd64 and arm64
+	VERSION='$(VERSION)' cmd/packages/build
+
 .PHONY: test
 test: ## every check and test, tier by tier; installs what they need
 	@test/run
@@ -56,7 +60,7 @@ fmt: ## format all Go code
 
 .PHONY: clean
 clean: ## remove what build made; downloads stay in the cache folder
-	rm -rf bin
+	rm -rf bin dist
 
 .PHONY: help
 help: ## this list

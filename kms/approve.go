@@ -156,12 +156,17 @@ func (p *approving) decide(state State) (Outcome, error) {
 	if m.Status == MachinePending {
 		updated.Status, updated.Approved, updated.ApprovedBy = MachineActive, now, p.by.ID
 	}
-	updated.ExpectedPlatform = p.platform
+	if m.Status == MachinePending {
+		updated.ExpectedPlatform = p.platform
+	}
 	platform := *state.Platform
-	platform.Approved = true
+	platform.Approved, platform.Expires = true, time.Time{}
 	out := Outcome{
-		Machine: &updated, Platforms: []Platform{platform}, Volumes: closeResumes(state.Volumes),
+		Machine: &updated, Platforms: []Platform{platform},
 		Measurements: []Measurement{p.measurement.approvedIn(p.group, p.by, now)},
+	}
+	if m.Status == MachinePending {
+		out.Volumes = closeResumes(state.Volumes)
 	}
 	d := p.by.draft(ActionApprove, m.ID, machineObject(m.ID))
 	d.fact("status", string(m.Status), string(updated.Status))

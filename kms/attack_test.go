@@ -237,6 +237,14 @@ func (empty) Release(m policy.Machine, v policy.Volume, b policy.Boot) policy.De
 	return (&policy.Engine{}).Release(m, v, b)
 }
 
+func (empty) AddVolume(m policy.Machine, b policy.Boot) policy.Decision {
+	return (&policy.Engine{}).AddVolume(m, b)
+}
+
+func (empty) Stage(m policy.Machine, b policy.Boot) policy.Decision {
+	return (&policy.Engine{}).Stage(m, b)
+}
+
 func TestAttack08EmptyPolicyReleasesNothing(t *testing.T) {
 	f := newFixture(t)
 	m := f.active("web-17")

@@ -72,8 +72,9 @@ func (s *Service) beginCommit(ctx context.Context, a Attested) (*committing, err
 		return nil, err
 	}
 	c := &committing{verified: v, service: s, attested: a, redemption: redemption}
+	refusal := c.readDetails()
 	if c.refusal == nil {
-		c.refusal = c.readDetails()
+		c.refusal = refusal
 	}
 	return c, nil
 }
@@ -85,28 +86,20 @@ func (c *committing) readDetails() *Refusal {
 		return refuse(ReasonMalformed, "the details of the statement cannot be parsed")
 	}
 	c.details = details
+	if c.refusal != nil {
+		return nil // there is no boot to lay anything over
+	}
 	if len(details.NextBoot) == 0 {
 		c.expected, c.platform, c.source = c.boot.Measurement, c.boot.Platform, SourceAttested
 		c.commandLine = commandLineOf(c.expected, details.CommandLine)
 		return nil
 	}
-	files, err := claims.Parse(details.NextBoot)
-	if err != nil {
-		return refuse(ReasonMalformed, "the claims of the next boot cannot be parsed")
+	next := c.predicted(details.NextBoot)
+	if next.refusal != nil {
+		return next.refusal
 	}
-	c.expected, err = claims.Successor(c.boot.Measurement, files)
-	if err != nil {
-		return refuse(ReasonMeasurement, "the next boot cannot be predicted: %v", err)
-	}
-	c.platform, err = claims.PlatformSuccessor(c.boot.Platform, files)
-	if err != nil {
-		return refuse(ReasonMeasurement, "the next boot cannot be predicted: %v", err)
-	}
-	c.source, c.commandLine = SourcePredicted, commandLineOfFiles(c.expected, files)
-	if refusal := checkSize(c.expected); refusal != nil {
-		return refusal
-	}
-	return checkSize(c.platform)
+	c.expected, c.platform, c.commandLine, c.source = next.measurement, next.platform, next.commandLine, SourcePredicted
+	return nil
 }
 
 // decide is the decision about one commit. It may be repeated until the machine
@@ -115,14 +108,18 @@ func (c *committing) decide(state State) (Outcome, *Refusal, error) {
 	if state.Machine == nil || !bytes.Equal(state.Machine.AK, c.ak.Public) {
 		return Outcome{}, nil, fmt.Errorf("deciding a commit: the machine changed meanwhile: %w", ErrUnavailable)
 	}
-	d := machineDraft(ActionCommit, &c.attested)
+	action, judge, commit := ActionCommit, c.judge, c.commit
+	if c.details.Add {
+		action, judge, commit = ActionCommitVolume, c.judgeAdded, c.commitAdded
+	}
+	d := machineDraft(action, &c.attested)
 	if state.Redeemed {
 		return c.service.refused(Outcome{}, d, refuseReplay())
 	}
 	out := Outcome{Redeem: &c.redemption}
-	refusal := c.judge(&state)
+	refusal := judge(&state, &d)
 	if refusal == nil {
-		refusal = c.commit(&out, &state)
+		refusal = commit(&out, &state)
 	}
 	if refusal != nil {
 		return c.service.refused(Outcome{Redeem: &c.redemption}, d, refusal)
@@ -133,7 +130,7 @@ func (c *committing) decide(state State) (Outcome, *Refusal, error) {
 	return out, nil, err
 }
 
-func (c *committing) judge(state *State) *Refusal {
+func (c *committing) judge(state *State, _ *draft) *Refusal {
 	switch m := state.Machine; {
 	case m.Status == MachineRevoked:
 		return refuse(ReasonRevoked, "the machine is revoked")
@@ -150,8 +147,16 @@ func (c *committing) judge(state *State) *Refusal {
 	}
 }
 
-// commit writes what the statement says of every volume.
+// commit writes what the statement says of every volume, and what boot follows.
 func (c *committing) commit(out *Outcome, state *State) *Refusal {
+	if refusal := c.activate(out, state); refusal != nil {
+		return refusal
+	}
+	return c.expect(out, state)
+}
+
+// activate makes volumes active and their secrets current.
+func (c *committing) activate(out *Outcome, state *State) *Refusal {
 	for i, asked := range c.statement.Volumes {
 		known := findVolume(state.Volumes, asked.ID)
 		report := c.details.Volumes[i]
@@ -171,7 +176,7 @@ func (c *committing) commit(out *Outcome, state *State) *Refusal {
 			out.Secrets = append(out.Secrets, current)
 		}
 	}
-	return c.expect(out, state)
+	return nil
 }
 
 // expect records the boot to approve, and the machine as ready for approval.

@@ -67,15 +67,15 @@ func checkKeys(keys TPMKeys) (exchange.EK, exchange.AK, *Refusal) {
 
 // CompleteEnrollment makes the machine pending, with a pending secret for each
 // volume. A machine that is pending already gets the same secrets again where
-// it shows their resume ids, and may start anew before its commit.
+// it shows their resume ids, and may start anew before its commit. An active
+// machine may add volumes.
 func (s *Service) CompleteEnrollment(ctx context.Context, a Attested, keys TPMKeys, proof []byte) (Sealed, error) {
 	e, err := s.beginComplete(ctx, a, keys, proof)
 	if err != nil {
 		return Sealed{}, s.unproven(err, a.Source)
 	}
 	defer e.release.Wipe()
-	key := Key{Machine: a.Machine, AKName: e.ak.Name, Challenge: &e.redemption.Challenge}
-	if err := s.transact(ctx, key, e.decide); err != nil {
+	if err := s.transact(ctx, e.key(), e.decide); err != nil {
 		if e.stranger {
 			return Sealed{}, s.unproven(err, a.Source)
 		}
@@ -153,15 +153,15 @@ func (s *Service) beginComplete(ctx context.Context, a Attested, keys TPMKeys, p
 
 // readDetails parses the details and judges the EK's certificate.
 func (e *enrolling) readDetails() {
-	if e.refusal != nil {
-		return
-	}
 	details, err := exchange.ParseDetails[exchange.EnrollDetails](e.statement.Details)
-	if err != nil {
+	e.details = details
+	switch {
+	case e.refusal != nil:
+		return
+	case err != nil:
 		e.refusal = refuse(ReasonMalformed, "the details of the statement cannot be parsed")
 		return
 	}
-	e.details = details
 	basis, err := e.service.Trust(e.ek, e.keys.EKCertificate, e.service.Clock())
 	if err != nil {
 		e.refusal = refuseEvidence(ReasonKeys, err)
@@ -170,22 +170,34 @@ func (e *enrolling) readDetails() {
 	e.trust = basis
 }
 
+func (e *enrolling) key() Key {
+	key := Key{Machine: e.attested.Machine, AKName: e.ak.Name, Challenge: &e.redemption.Challenge}
+	if e.refusal == nil && e.details.Add {
+		platform := e.boot.Platform.Digest()
+		key.Measurements, key.Platform = [][32]byte{e.boot.Measurement.Digest()}, &platform
+	}
+	return key
+}
+
 // decide is the decision about one enrolment.
 func (e *enrolling) decide(state State) (Outcome, *Refusal, error) {
 	e.release.Wipe()
 	e.release.Secrets, e.release.Entry = nil, nil
 	e.stranger = state.Machine == nil
-	d := machineDraft(ActionEnroll, &e.attested)
+	action, judge, admit := ActionEnroll, e.judge, e.admit
+	if e.details.Add {
+		action, judge, admit = ActionAddVolume, e.judgeAdding, e.add
+	}
+	d := machineDraft(action, &e.attested)
 	if state.Redeemed {
 		return e.refused(Outcome{}, d, refuseReplay())
 	}
 	d.fact("ek.trust", "", e.trust)
 	out := Outcome{Redeem: &e.redemption}
-	refusal := e.judge(&state)
-	if refusal != nil {
+	if refusal := judge(&state, &d); refusal != nil {
 		return e.refused(out, d, refusal)
 	}
-	if err := e.admit(&out, &state); err != nil {
+	if err := admit(&out, &state); err != nil {
 		return Outcome{}, nil, err
 	}
 	d.release = hexDigest(e.release.ID)
@@ -207,20 +219,15 @@ func (e *enrolling) refused(out Outcome, d draft, refusal *Refusal) (Outcome, *R
 }
 
 // judge refuses an enrolment that would change a binding: only an operator can.
-func (e *enrolling) judge(state *State) *Refusal {
+func (e *enrolling) judge(state *State, _ *draft) *Refusal {
 	if e.refusal != nil {
 		return e.refusal
 	}
 	if state.AKHolder != "" && state.AKHolder != e.attested.Machine {
 		return refuse(ReasonEnrolled, "the TPM is enrolled already under another endorsement key")
 	}
-	for i, v := range e.statement.Volumes {
-		if !validUUID(v.UUID) {
-			return refuse(ReasonVolume, "volume %d of the statement has no LUKS UUID", i+1)
-		}
-		if i > 0 && e.statement.Volumes[i-1].UUID >= v.UUID {
-			return refuse(ReasonVolume, "the volumes of the statement are not in ascending order of UUID")
-		}
+	if refusal := e.judgeUUIDs(); refusal != nil {
+		return refusal
 	}
 	m := state.Machine
 	switch {
@@ -239,6 +246,18 @@ func (e *enrolling) judge(state *State) *Refusal {
 	default:
 		return nil
 	}
+}
+
+func (e *enrolling) judgeUUIDs() *Refusal {
+	for i, v := range e.statement.Volumes {
+		if !validUUID(v.UUID) {
+			return refuse(ReasonVolume, "volume %d of the statement has no LUKS UUID", i+1)
+		}
+		if i > 0 && e.statement.Volumes[i-1].UUID >= v.UUID {
+			return refuse(ReasonVolume, "the volumes of the statement are not in ascending order of UUID")
+		}
+	}
+	return nil
 }
 
 // resumes tells whether the statement shows the resume id of every volume.
@@ -320,20 +339,27 @@ func (e *enrolling) addVolume(out *Outcome, asked exchange.Volume) error {
 // of the statement; resumes has matched its volumes with the state's.
 func (e *enrolling) again(state *State) error {
 	for _, asked := range e.statement.Volumes {
-		volume := findVolume(state.Volumes, asked.ID)
-		row := findSecret(state.Secrets, volume.ID, SecretPending)
-		if row == nil {
-			row = findSecret(state.Secrets, volume.ID, SecretCurrent)
+		if err := e.repeat(state, findVolume(state.Volumes, asked.ID)); err != nil {
+			return err
 		}
-		if row == nil {
-			return fmt.Errorf("resuming an enrolment: volume/%s has no secret", volume.ID)
-		}
-		key, err := e.service.Keys.Unwrap(secretContext(e.verified, volume.Machine, row), row.Wrapped)
-		if err != nil {
-			return fmt.Errorf("resuming an enrolment: volume/%s: %w", volume.ID, err)
-		}
-		e.deliver(volume, row.Version, key)
 	}
+	return nil
+}
+
+// repeat delivers the secret of a volume again.
+func (e *enrolling) repeat(state *State, volume *Volume) error {
+	row := findSecret(state.Secrets, volume.ID, SecretPending)
+	if row == nil {
+		row = findSecret(state.Secrets, volume.ID, SecretCurrent)
+	}
+	if row == nil {
+		return fmt.Errorf("resuming an enrolment: volume/%s has no secret", volume.ID)
+	}
+	key, err := e.service.Keys.Unwrap(secretContext(e.verified, volume.Machine, row), row.Wrapped)
+	if err != nil {
+		return fmt.Errorf("resuming an enrolment: volume/%s: %w", volume.ID, err)
+	}
+	e.deliver(volume, row.Version, key)
 	return nil
 }
 

@@ -16,7 +16,7 @@ type verified struct {
 	ak        exchange.AK
 	raw       []byte
 	statement *exchange.Statement
-	// recipient is the statement's; a commit has none.
+	// recipient is the statement's, where a secret comes back.
 	recipient exchange.RecipientKey
 	boot      attest.Boot
 	// binding is SHA-256(EK Name ‖ AK Name) of the keys that verified.
@@ -89,7 +89,7 @@ func (s *Service) readSigned(v *verified, a *Attested, quoted attest.Quoted) *Re
 		return refusal
 	}
 	var err error
-	if v.statement.Purpose != exchange.PurposeCommit {
+	if v.statement.Purpose.HasAnswer() {
 		if v.recipient, err = exchange.ParseRecipientKey(v.statement.Recipient); err != nil {
 			return refuse(ReasonMalformed, "the recipient key in the statement is not one")
 		}

@@ -214,4 +214,21 @@ func (d *direct) Commit(ctx context.Context, r api.CommitRequest) (api.CommitRes
 	return api.CommitResponse{Status: string(c.Status)}, err
 }
 
+func (d *direct) StageChallenge(context.Context) (api.Challenge, error) {
+	return challenge(d.service.IssueChallenge(exchange.PurposeStage))
+}
+
+func (d *direct) Stage(ctx context.Context, r api.StageRequest) (api.StageResponse, error) {
+	s, err := d.service.Stage(ctx, attested(r.Attested))
+	answer := api.StageResponse{Until: &s.Until}
+	for _, b := range s.Boots {
+		boot := api.StagedBoot{Measurement: hexOf(b.Measurement), Platform: hexOf(b.Platform)}
+		if b.Refusal != nil {
+			boot.Code, boot.Detail = api.Code(b.Refusal.Reason), b.Refusal.Detail
+		}
+		answer.Boots = append(answer.Boots, boot)
+	}
+	return answer, err
+}
+
 func hexOf(d [32]byte) string { return hex.EncodeToString(d[:]) }

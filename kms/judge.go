@@ -3,45 +3,79 @@ package kms
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"keywright.dev/kms/claims"
+	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/policy"
 )
 
 // judgePolicy asks the policy for each volume: all must be permitted. A denial
 // is told as the most specific thing that is wrong with the boot.
 func (r *releasing) judgePolicy(state *State, d *draft) *Refusal {
-	engine := r.service.Policy()
-	machine, boot := r.policyMachine(state), r.policyBoot(state)
-	var decided []string
-	for _, asked := range r.statement.Volumes {
-		decision := engine.Release(machine, policy.Volume{ID: asked.ID, Machine: machine}, boot)
-		decided = append(decided, decision.Policies...)
-		if !decision.Allowed {
-			d.policies = decision.Policies
-			return r.denied(state, d, decision)
-		}
-	}
-	slices.Sort(decided)
-	d.policies = slices.Compact(decided)
-	return nil
-}
-
-func (r *releasing) policyMachine(state *State) policy.Machine {
-	m := state.Machine
-	return policy.Machine{ID: m.ID, Name: m.Name, Group: m.Group, Status: string(m.Status)}
-}
-
-func (r *releasing) policyBoot(state *State) policy.Boot {
-	boot := policy.Boot{
-		Measurement: r.boot.Measurement, Platform: r.boot.Platform, State: r.boot.State,
-		Approved: measurementApproved(state), PlatformApproved: platformApproved(state),
-		Source: r.attested.Source, Time: r.service.Clock(),
-	}
+	boot := r.policyBoot(&r.attested, r.service.Clock())
+	boot.Approved, boot.PlatformApproved = measurementApproved(state), r.platformApproved(state)
 	if boot.Approved {
 		boot.Matched = hexDigest(state.Measurements[0].Digest)
 	}
-	return boot
+	var decision policy.Decision
+	decision, d.policies = releases(r.service.Policy(), state.Machine, r.statement.Volumes, boot)
+	if !decision.Allowed {
+		return r.denied(state, d, decision)
+	}
+	return nil
+}
+
+// releases asks the policy for each volume until one is denied: the last
+// decision, and all policies that determined it.
+func releases(engine Policy, m *Machine, volumes []exchange.Volume, boot policy.Boot) (last policy.Decision, decided []string) {
+	machine := policyMachine(m)
+	for _, asked := range volumes {
+		last = engine.Release(machine, policy.Volume{ID: asked.ID, Machine: machine}, boot)
+		if !last.Allowed {
+			return last, last.Policies
+		}
+		decided = append(decided, last.Policies...)
+	}
+	slices.Sort(decided)
+	return last, slices.Compact(decided)
+}
+
+func policyMachine(m *Machine) policy.Machine {
+	return policy.Machine{ID: m.ID, Name: m.Name, Group: m.Group, Status: string(m.Status)}
+}
+
+// policyBoot is the attested boot as policies see it, approved by nobody yet.
+func (v *verified) policyBoot(a *Attested, now time.Time) policy.Boot {
+	return policy.Boot{
+		Measurement: v.boot.Measurement, Platform: v.boot.Platform, State: v.boot.State, Source: a.Source, Time: now,
+	}
+}
+
+// matchMeasurement looks for the approval of a boot's measurement.
+func matchMeasurement(boot *policy.Boot, state *State) {
+	known := findMeasurement(state.Measurements, boot.Measurement.Digest())
+	if boot.Approved = known != nil && known.Status == MeasurementApproved; boot.Approved {
+		boot.Matched = hexDigest(known.Digest)
+	}
+}
+
+// judgeRunning asks the policy about what a machine wants to do in the boot that
+// runs. A denial is told as the most specific thing that is wrong with that boot.
+func judgeRunning(state *State, boot policy.Boot, ask func(Policy, policy.Machine, policy.Boot) policy.Decision, by Policy, d *draft) *Refusal {
+	matchMeasurement(&boot, state)
+	decision := ask(by, policyMachine(state.Machine), boot)
+	d.policies = decision.Policies
+	switch {
+	case decision.Allowed:
+		return nil
+	case !boot.Approved:
+		return refuse(ReasonMeasurement, "the measurement of the running boot is not approved for group %s", state.Machine.Group)
+	case !boot.PlatformApproved:
+		return refuse(ReasonPlatform, "the platform claims of the running boot are not approved for the machine")
+	default:
+		return refuse(ReasonPolicy, "%s", decision)
+	}
 }
 
 // denied names what an operator would have to approve; where all is approved,
@@ -51,7 +85,7 @@ func (r *releasing) denied(state *State, d *draft, decision policy.Decision) *Re
 	case !measurementApproved(state):
 		d.fact("measurement", r.nearestOf, hexDigest(r.boot.Measurement.Digest()))
 		return refuse(ReasonMeasurement, "the measurement of this boot is not approved for group %s", state.Machine.Group)
-	case !platformApproved(state):
+	case !r.platformApproved(state):
 		d.fact("platform", cmp.Or(r.nearestOf, hexDigest(state.Machine.ExpectedPlatform)), hexDigest(r.boot.Platform.Digest()))
 		return refuse(ReasonPlatform, "the platform claims of this boot are not approved for the machine")
 	case r.boot.Tier == claims.Identity:
@@ -65,6 +99,6 @@ func measurementApproved(state *State) bool {
 	return len(state.Measurements) == 1 && state.Measurements[0].Status == MeasurementApproved
 }
 
-func platformApproved(state *State) bool {
-	return state.Platform != nil && state.Platform.Approved
+func (r *releasing) platformApproved(state *State) bool {
+	return state.Platform.approvedFor(state.Machine, r.service.Clock())
 }

@@ -48,6 +48,15 @@ type Machine struct {
 	Measurement      [32]byte
 	Expected         [32]byte
 	ExpectedPlatform [32]byte
+	// Platform is the digest of the platform set of the last release, and Release
+	// the id of that release; zero before the first.
+	Platform [32]byte
+	Release  [32]byte
+	// Announced is when the machine last announced its next boots, zero before it
+	// did, and Fault why the first of them would open no volumes whatever is
+	// approved; empty where nothing is known of.
+	Announced time.Time
+	Fault     string
 
 	// Counters of the last quote that was accepted as evidence.
 	Counters Counters
@@ -87,7 +96,8 @@ type Volume struct {
 	VolumeKeyDigest []byte
 	// Inventory is the JSON of the header's slots and tokens as last reported.
 	Inventory []byte
-	// Resume is the id that an interrupted enrolment shows; empty once committed.
+	// Resume is the id that an interrupted enrolment shows; empty once the machine
+	// is approved or, of a volume that was added later, released to a boot.
 	Resume  []byte
 	Keyring string
 	Created time.Time
@@ -165,4 +175,13 @@ type Platform struct {
 	Claims   []byte
 	Approved bool
 	Created  time.Time
+	// Expires is when the approval ends of a set that the machine staged itself;
+	// zero for one that an operator approved.
+	Expires time.Time
+}
+
+// approvedFor tells whether the machine may boot with the set. What it booted
+// last with its keys does not expire.
+func (p *Platform) approvedFor(m *Machine, now time.Time) bool {
+	return p != nil && p.Approved && (p.Expires.IsZero() || now.Before(p.Expires) || p.Digest == m.Platform)
 }

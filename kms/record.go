@@ -13,6 +13,7 @@ const (
 	ActionEnroll  = "machine.enroll"
 	ActionCommit  = "machine.commit"
 	ActionRelease = "boot.release"
+	ActionStage   = "boot.stage"
 	// ActionUnproven is an aggregate of refusals before fresh evidence of a machine
 	// that is known.
 	ActionUnproven = "guest.unproven"

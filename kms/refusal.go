@@ -31,6 +31,7 @@ const (
 	ReasonCredential  Reason = "credential"
 	ReasonKeys        Reason = "tpm_keys"
 	ReasonServiceKey  Reason = "service_key"
+	ReasonUnreleased  Reason = "not_released"
 )
 
 // Reasons returns every reason, so that a table over them can be checked.
@@ -38,7 +39,7 @@ func Reasons() []Reason {
 	return []Reason{
 		ReasonMalformed, ReasonChallenge, ReasonQuote, ReasonEventLog, ReasonMachine, ReasonPending,
 		ReasonRevoked, ReasonCounters, ReasonReleased, ReasonRate, ReasonMeasurement, ReasonPlatform,
-		ReasonVolume, ReasonPolicy, ReasonEnrolled, ReasonCredential, ReasonKeys, ReasonServiceKey,
+		ReasonVolume, ReasonPolicy, ReasonEnrolled, ReasonCredential, ReasonKeys, ReasonServiceKey, ReasonUnreleased,
 	}
 }
 

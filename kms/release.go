@@ -166,12 +166,8 @@ func (r *releasing) reset() {
 // the one the guest is told.
 func (r *releasing) judge(state *State, d *draft) *Refusal {
 	m := state.Machine
-	switch m.Status {
-	case MachineActive:
-	case MachineRevoked:
-		return refuse(ReasonRevoked, "the machine is revoked")
-	default:
-		return refuse(ReasonPending, "the machine waits for approval")
+	if refusal := judgeStatus(m.Status); refusal != nil {
+		return refusal
 	}
 	if r.boot.Counters.Since(m.Counters) == attest.Regression {
 		d.fact("tpm.counters", formatCounters(m.Counters), formatCounters(r.boot.Counters))
@@ -186,7 +182,7 @@ func (r *releasing) judge(state *State, d *draft) *Refusal {
 	if len(r.releasesInWindow(m)) >= maxReleases {
 		return refuse(ReasonRate, "%d releases in 10 minutes of TPM clock", maxReleases)
 	}
-	if refusal := r.judgeVolumes(state, d); refusal != nil {
+	if refusal := judgeVolumes(r.statement.Volumes, state, d); refusal != nil {
 		return refusal
 	}
 	if refusal := r.judgePolicy(state, d); refusal != nil {
@@ -195,14 +191,25 @@ func (r *releasing) judge(state *State, d *draft) *Refusal {
 	return r.unwrap(state)
 }
 
+func judgeStatus(status MachineStatus) *Refusal {
+	switch status {
+	case MachineActive:
+		return nil
+	case MachineRevoked:
+		return refuse(ReasonRevoked, "the machine is revoked")
+	default:
+		return refuse(ReasonPending, "the machine waits for approval")
+	}
+}
+
 // judgeVolumes holds each volume of the statement against what was enrolled.
-func (r *releasing) judgeVolumes(state *State, d *draft) *Refusal {
-	for i, asked := range r.statement.Volumes {
+func judgeVolumes(volumes []exchange.Volume, state *State, d *draft) *Refusal {
+	for i, asked := range volumes {
 		known := findVolume(state.Volumes, asked.ID)
 		switch {
 		case known == nil || known.Status != VolumeActive:
 			return refuse(ReasonVolume, "volume %d of the statement is not enrolled", i+1)
-		case findAsked(r.statement.Volumes[:i], asked.ID):
+		case findAsked(volumes[:i], asked.ID):
 			return refuse(ReasonVolume, "volume %d of the statement is named twice", i+1)
 		case known.UUID != asked.UUID:
 			d.fact("volume.uuid", known.UUID, asked.UUID)
@@ -255,7 +262,8 @@ func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) {
 	if refusal == nil {
 		m.Releases = append(slices.Clone(m.Releases), r.boot.Counters.Clock)
 		m.LastRelease, m.Tier, m.Measurement = now, string(r.boot.Tier), r.boot.Measurement.Digest()
-		out.Volumes = r.reported(state)
+		m.Platform, m.Release = r.boot.Platform.Digest(), r.release.ID
+		out.Volumes = r.received(state)
 	} else {
 		m.LastRefusal = now
 	}

@@ -27,6 +27,8 @@ type Store interface {
 // Policy decides about releases; package policy's engine does.
 type Policy interface {
 	Release(m policy.Machine, v policy.Volume, b policy.Boot) policy.Decision
+	Stage(m policy.Machine, b policy.Boot) policy.Decision
+	AddVolume(m policy.Machine, b policy.Boot) policy.Decision
 }
 
 // TrustByPerson means that nobody vouches for an EK until an operator does.

@@ -35,6 +35,9 @@ type Key struct {
 	Group        string
 	// Platform loads the machine's platform set of this digest.
 	Platform *[32]byte
+	// Announced loads all platform sets of the machine, and the measurements that
+	// were predicted for it and wait for an operator.
+	Announced bool
 }
 
 // State is what a decision sees: the rows named by the [Key]. What decide gets
@@ -50,6 +53,8 @@ type State struct {
 
 	Measurements []Measurement // those of the key that exist
 	Platform     *Platform     // nil where there is none
+	Platforms    []Platform    // where the key asks for what is announced
+	Predicted    []Measurement // likewise
 	// SeenPlatforms and SeenMeasurements count what is kept for the machine and
 	// waits for an operator, so that a decision can bound them.
 	SeenPlatforms    int
@@ -69,6 +74,11 @@ type Outcome struct {
 	// DropVolumes deletes volumes, by id, with their secrets; before Volumes
 	// and Secrets are written.
 	DropVolumes []string
+	// DropPlatforms deletes platform sets of Machine by their digests, and
+	// DropMeasurements measurements by their digests and groups; before rows are
+	// written. That there is none is no error.
+	DropPlatforms    [][32]byte
+	DropMeasurements []Measurement
 
 	Machine      *Machine
 	Volumes      []Volume
@@ -144,10 +154,23 @@ type Reader interface {
 	ApprovedMeasurements(ctx context.Context, group string, limit int) ([]Measurement, error)
 	// FindMeasurements returns those whose hex digest begins with ref.
 	FindMeasurements(ctx context.Context, ref string, limit int) ([]Measurement, error)
+	// Announcements returns what is approved of the boots that machines announced,
+	// in their order.
+	Announcements(ctx context.Context, machines []Machine) ([]Announcement, error)
 	// Platforms returns the platform sets of a machine, newest first.
 	Platforms(ctx context.Context, machine string) ([]Platform, error)
 	// Counts summarises the store.
 	Counts(ctx context.Context) (Counts, error)
+}
+
+// Announcement is what the store knows of the boot that a machine announced.
+type Announcement struct {
+	// Measurement is the status of Machine.Expected in the machine's group; empty
+	// where it is not known there.
+	Measurement MeasurementStatus
+	// Platform is Machine.ExpectedPlatform without its claims; nil where it is not
+	// known.
+	Platform *Platform
 }
 
 // MachineFilter selects machines; empty fields select all.

@@ -42,7 +42,9 @@ type Boot struct {
 	EventLog string // path
 	Servers  []Server
 	// Pins are the fingerprints of the service identity key, current first.
-	Pins    [][32]byte
+	Pins [][32]byte
+	// Volumes are opened, all or none; Run leaves out those that the machine boots
+	// without where they fail.
 	Volumes []Volume
 	// Unseal returns the volume key that a released key opens; [Unseal] does.
 	Unseal func(ctx context.Context, v Volume, key secret.Bytes) (secret.Bytes, error)
@@ -61,6 +63,9 @@ type Boot struct {
 
 	pin   int    // of Pins, which the next statement names
 	avoid string // host that took a request and gave no release
+	// forgone are all volumes, while it is asked without the optional ones.
+	forgone []Volume
+	forwent bool
 }
 
 // Keeper keeps what a boot leaves to its hand-over and to the running system;
@@ -145,7 +150,7 @@ func (b *Boot) fetch(ctx context.Context) (*exchange.Release, error) {
 		}
 		failure := asFailure(err)
 		wait := pace.next(failure)
-		if b.expect(failure) {
+		if b.expect(failure) || b.forgo(failure) {
 			wait = 0
 		}
 		if failure.Code == CodeSpent || ctx.Err() != nil || b.late(wait) {
@@ -180,7 +185,7 @@ func (b *Boot) unspent() error {
 // once.
 func (b *Boot) ready(ctx context.Context) error {
 	for _, v := range b.Volumes {
-		if err := b.Opener.Ready(ctx, v); err != nil {
+		if err := b.Opener.Ready(ctx, v); err != nil && !b.leaveOut(v, err) {
 			return fail(CodeDevice, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,7 +68,8 @@ type VolumeConfig struct {
 	Name string `toml:"name"`
 	// Root marks the volume that the root file system is on; at most one.
 	Root bool `toml:"root,omitempty"`
-	// Options are from crypttab: "discard" passes discards on, "read-only".
+	// Options are from crypttab: "discard" passes discards on, "read-only", and
+	// "nofail" lets the machine boot without this volume.
 	Options []string `toml:"options,omitempty"`
 }
 
@@ -179,9 +181,12 @@ func (v *VolumeConfig) check() error {
 		return fmt.Errorf("volume %.100q: %w", v.Device, err)
 	}
 	for _, option := range v.Options {
-		if option != optionDiscard && option != optionReadOnly {
-			return fmt.Errorf("volume %.100q: option %.40q is not one of %q, %q", v.Device, option, optionDiscard, optionReadOnly)
+		if option != optionDiscard && option != optionReadOnly && option != optionNoFail {
+			return fmt.Errorf("volume %.100q: option %.40q is not one of %q, %q, %q", v.Device, option, optionDiscard, optionReadOnly, optionNoFail)
 		}
+	}
+	if v.Root && v.optional() {
+		return fmt.Errorf("volume %.100q: the root cannot be %s: nothing boots without it", v.Device, optionNoFail)
 	}
 	return nil
 }
@@ -189,7 +194,11 @@ func (v *VolumeConfig) check() error {
 const (
 	optionDiscard  = "discard"
 	optionReadOnly = "read-only"
+	optionNoFail   = "nofail"
 )
+
+// optional tells whether a boot goes on without the volume.
+func (v *VolumeConfig) optional() bool { return slices.Contains(v.Options, optionNoFail) }
 
 // UUID returns the LUKS UUID, and whether the device is named by it.
 func (v *VolumeConfig) UUID() (uuid string, ok bool) { return strings.CutPrefix(v.Device, "UUID=") }

@@ -59,14 +59,23 @@ type Enrollment struct {
 	Config     Config
 	ConfigPath string
 	RunDir     RunDir
+	// Opener opens a volume that was formatted; nothing else needs it.
+	Opener Opener
 	// Out receives a line "step: NAME" before each step.
 	Out io.Writer
 
-	server, pin int // of Servers and Pins, which the next request is for
-	targets     []*target
-	challenge   *api.BeginResponse // until it is used
-	forecast    forecast
-	result      Enrolled
+	asking   asking
+	adding   bool
+	received bool // a boot got the added volumes already
+	// begun is the header that an interrupted format left, first the key of
+	// keyslot 0 until its target has it, and anew that the format began again.
+	begun     *luks.Header
+	first     secret.Bytes
+	anew      bool
+	targets   []*target
+	challenge *api.BeginResponse // until it is used
+	forecast  forecast
+	result    Enrolled
 }
 
 // Device is a device to enrol.
@@ -94,6 +103,7 @@ type Enrolled struct {
 type EnrolledVolume struct {
 	ID, UUID, Device string
 	Slot             int
+	Name             string // of its mapping
 }
 
 // Step names a step of an enrolment.
@@ -177,15 +187,21 @@ func namesOf(steps []step) []Step {
 // Run enrols the machine, or takes up an enrolment that was interrupted. It
 // returns what an operator needs for the approval.
 func (e *Enrollment) Run(ctx context.Context) (Enrolled, error) {
+	return e.carryOut(ctx, "enrolling", e.steps())
+}
+
+// carryOut runs steps; doing is what people call them.
+func (e *Enrollment) carryOut(ctx context.Context, doing string, steps []step) (Enrolled, error) {
 	unlock, err := e.lock()
 	if err != nil {
 		return Enrolled{}, err
 	}
 	defer unlock()
 	defer e.wipe()
-	for _, s := range e.steps() {
+	e.asking = asking{hosts: e.hosts(), pins: len(e.Pins), note: e.say}
+	for _, s := range steps {
 		if err := e.perform(ctx, s); err != nil {
-			return Enrolled{}, fmt.Errorf("enrolling (step %s): %w", s.name, err)
+			return Enrolled{}, fmt.Errorf("%s (step %s): %w", doing, s.name, err)
 		}
 	}
 	return e.result, nil
@@ -224,6 +240,7 @@ func (e *Enrollment) lock() (unlock func(), err error) {
 
 // wipe wipes every secret and closes the devices.
 func (e *Enrollment) wipe() {
+	e.first.Wipe()
 	for _, t := range e.targets {
 		t.passphrase.Wipe()
 		t.secret.Key.Wipe()
@@ -245,9 +262,23 @@ type target struct {
 
 func (t *target) uuid() string { return t.volume.Header().UUID }
 
-// readVolumes opens the devices in the order of their UUIDs, as the service
-// wants them.
+// readVolumes reads the headers of all volumes of the machine.
 func (e *Enrollment) readVolumes(context.Context) error {
+	if err := e.readDevices(); err != nil {
+		return err
+	}
+	if err := e.checkSet(); err != nil {
+		return err
+	}
+	if e.roots() == 0 {
+		e.say("note: / is on none of these volumes: a boot that opens them resets the machine where the root that it hands over to is on none of them either")
+	}
+	return nil
+}
+
+// readDevices opens the devices in the order of their UUIDs, as the service
+// wants them.
+func (e *Enrollment) readDevices() error {
 	if len(e.Devices) == 0 {
 		return fail(CodeDevice, errors.New("there is no LUKS volume to enrol: name its device with --device"))
 	}
@@ -270,12 +301,6 @@ func (e *Enrollment) readVolumes(context.Context) error {
 		if a, b := e.targets[i-1], e.targets[i]; a.uuid() == b.uuid() {
 			return fail(CodeDevice, fmt.Errorf("%s and %s have the same LUKS UUID: one is a copy of the other", a.path, b.path))
 		}
-	}
-	if err := e.checkSet(); err != nil {
-		return err
-	}
-	if e.roots() == 0 {
-		e.say("note: / is on none of these volumes: a boot that opens them resets the machine where the root that it hands over to is on none of them either")
 	}
 	return nil
 }
@@ -327,6 +352,9 @@ func (t *target) reread() error {
 // findPassphrase finds a passphrase among those that were given, or asks for
 // one more.
 func (e *Enrollment) findPassphrase(ctx context.Context, t *target) error {
+	if len(t.foreignSlots()) == 0 {
+		return fail(CodeDevice, errors.New("nothing opens it but the secret that the service keeps for it, which goes with our keyslot: copy what is on it elsewhere, and format it anew"))
+	}
 	for _, other := range e.targets {
 		if other == t {
 			break
@@ -351,18 +379,9 @@ func (e *Enrollment) findPassphrase(ctx context.Context, t *target) error {
 // opens tries the keyslots that are not ours: the passphrase has to go on to
 // open when ours are gone.
 func (e *Enrollment) opens(ctx context.Context, t *target, passphrase secret.Bytes) error {
-	ours := make(map[int]bool)
-	for _, token := range t.volume.OwnTokens() {
-		for _, slot := range token.Keyslots {
-			ours[slot] = true
-		}
-	}
 	failed := []error{luks.ErrWrongKey}
-	for _, slot := range t.volume.Inventory().Keyslots {
-		if ours[slot.ID] || !slot.Bound {
-			continue
-		}
-		err := e.Cryptsetup.TestKey(ctx, t.path, slot.ID, passphrase)
+	for _, slot := range t.foreignSlots() {
+		err := e.Cryptsetup.TestKey(ctx, t.path, slot, passphrase)
 		if err == nil {
 			return nil
 		}

@@ -14,7 +14,24 @@ type EnrollServer struct {
 	Committer
 }
 
-func (e *Enrollment) to() EnrollServer { return e.Servers[e.server] }
+func (e *Enrollment) to() EnrollServer { return e.Servers[e.asking.server] }
+
+func (e *Enrollment) hosts() []string {
+	var hosts []string
+	for _, s := range e.Servers {
+		hosts = append(hosts, s.Host)
+	}
+	return hosts
+}
+
+// asking goes through the service's servers and its pinned keys.
+type asking struct {
+	hosts       []string
+	pins        int
+	server, pin int // which the next request is for
+	// note tells a person about a turn.
+	note func(format string, args ...any)
+}
 
 // call makes one request, which takes no longer than a server may make it wait.
 func call[A any](ctx context.Context, host string, request func(context.Context) (A, error)) (A, error) {
@@ -29,27 +46,27 @@ func call[A any](ctx context.Context, host string, request func(context.Context)
 
 // persist repeats an exchange with the next server where one does not answer,
 // and with the next pinned key where the service has another one.
-func (e *Enrollment) persist(ctx context.Context, exchange func(context.Context) error) error {
+func (a *asking) persist(ctx context.Context, exchange func(context.Context) error) error {
 	for {
 		err := exchange(ctx)
-		if err == nil || ctx.Err() != nil || !e.turn(err) {
+		if err == nil || ctx.Err() != nil || !a.turn(err) {
 			return err
 		}
 	}
 }
 
 // turn turns to the next server or key, if there is one that may do better.
-func (e *Enrollment) turn(err error) bool {
+func (a *asking) turn(err error) bool {
 	var failure *Failure
 	switch {
 	case !errors.As(err, &failure):
 		return false
-	case failure.Code == api.CodeServiceKey && e.pin+1 < len(e.Pins):
-		e.say("note: %v; going on with the next service key", err)
-		e.pin++
-	case failure.Code == api.CodeUnavailable && e.server+1 < len(e.Servers):
-		e.server++
-		e.say("note: %v; going on with %s", err, e.to().Host)
+	case failure.Code == api.CodeServiceKey && a.pin+1 < a.pins:
+		a.note("note: %v; going on with the next service key", err)
+		a.pin++
+	case failure.Code == api.CodeUnavailable && a.server+1 < len(a.hosts):
+		a.server++
+		a.note("note: %v; going on with %s", err, a.hosts[a.server])
 	default:
 		return false
 	}

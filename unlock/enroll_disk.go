@@ -171,3 +171,15 @@ func (e *Enrollment) assignToken(ctx context.Context, t *target) error {
 	}
 	return nil
 }
+
+// foreignSlots returns the keyslots of the volume key that are not ours.
+func (t *target) foreignSlots() []int {
+	var foreign []int
+	for _, slot := range t.volume.Inventory().Keyslots {
+		ours := func(token luks.OwnToken) bool { return slices.Contains(token.Keyslots, slot.ID) }
+		if slot.Bound && !slices.ContainsFunc(t.volume.OwnTokens(), ours) {
+			foreign = append(foreign, slot.ID)
+		}
+	}
+	return foreign
+}

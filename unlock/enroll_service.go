@@ -13,7 +13,7 @@ import (
 )
 
 // begin sends the TPM's keys and gets a credential for them.
-func (e *Enrollment) begin(ctx context.Context) error { return e.persist(ctx, e.beginOnce) }
+func (e *Enrollment) begin(ctx context.Context) error { return e.asking.persist(ctx, e.beginOnce) }
 
 func (e *Enrollment) beginOnce(ctx context.Context) error {
 	keys, err := e.keys()
@@ -40,7 +40,9 @@ func (e *Enrollment) keys() (api.TPMKeys, error) {
 
 // complete proves the credential over the quoted statement and keeps the secrets
 // that come back.
-func (e *Enrollment) complete(ctx context.Context) error { return e.persist(ctx, e.completeOnce) }
+func (e *Enrollment) complete(ctx context.Context) error {
+	return e.asking.persist(ctx, e.completeOnce)
+}
 
 func (e *Enrollment) completeOnce(ctx context.Context) error {
 	if e.challenge == nil {
@@ -61,7 +63,7 @@ func (e *Enrollment) completeOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	release, err := open(e.Pins[e.pin], recipient, request.Statement, response.Sealed)
+	release, err := open(e.Pins[e.asking.pin], recipient, request.Statement, response.Sealed)
 	if err != nil {
 		return fail(CodeUntrusted, err)
 	}
@@ -77,12 +79,12 @@ func (e *Enrollment) completeRequest(recipient *exchange.Recipient) (api.Complet
 	if err != nil {
 		return api.CompleteRequest{}, err
 	}
-	details, err := exchange.MarshalDetails(exchange.EnrollDetails{Name: e.Name})
+	details, err := exchange.MarshalDetails(exchange.EnrollDetails{Name: e.Name, Add: e.adding})
 	if err != nil {
 		return api.CompleteRequest{}, err
 	}
 	statement := exchange.Statement{
-		Purpose: exchange.PurposeEnroll, ServiceKey: e.Pins[e.pin], Recipient: recipient.PublicKey(), Details: details,
+		Purpose: exchange.PurposeEnroll, ServiceKey: e.Pins[e.asking.pin], Recipient: recipient.PublicKey(), Details: details,
 	}
 	for _, t := range e.targets {
 		statement.Volumes = append(statement.Volumes, t.asked())
@@ -163,8 +165,16 @@ func (e *Enrollment) commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := e.conclude(response, next.from); err != nil {
+		return err
+	}
+	return e.forgetSet()
+}
+
+// conclude keeps what the service answered to a commit.
+func (e *Enrollment) conclude(response api.CommitResponse, from string) error {
 	e.result = Enrolled{
-		Machine: e.TPM.EK().MachineID(), Name: e.Name, Status: response.Status, NextBoot: next.from,
+		Machine: e.TPM.EK().MachineID(), Name: e.Name, Status: response.Status, NextBoot: from,
 		Measurement: response.Measurement, Platform: response.Platform,
 	}
 	for _, t := range e.targets {
@@ -172,13 +182,13 @@ func (e *Enrollment) commit(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		e.result.Volumes = append(e.result.Volumes, EnrolledVolume{ID: t.secret.Volume, UUID: t.uuid(), Device: t.path, Slot: slot})
+		e.result.Volumes = append(e.result.Volumes, EnrolledVolume{ID: t.secret.Volume, UUID: t.uuid(), Device: t.path, Slot: slot, Name: t.mapping()})
 	}
-	return e.forgetSet()
+	return nil
 }
 
 func (e *Enrollment) sendCommit(ctx context.Context, next forecast) (response api.CommitResponse, err error) {
-	err = e.persist(ctx, func(ctx context.Context) error {
+	err = e.asking.persist(ctx, func(ctx context.Context) error {
 		response, err = e.commitOnce(ctx, next)
 		return err
 	})
@@ -204,8 +214,8 @@ func (e *Enrollment) commitOnce(ctx context.Context, next forecast) (none api.Co
 }
 
 func (e *Enrollment) commitStatement(next forecast) (exchange.Statement, error) {
-	details := exchange.CommitDetails{CommandLine: commandLine(), NextBoot: next.claims}
-	s := exchange.Statement{Purpose: exchange.PurposeCommit, ServiceKey: e.Pins[e.pin]}
+	details := exchange.CommitDetails{CommandLine: commandLine(), NextBoot: next.claims, Add: e.adding}
+	s := exchange.Statement{Purpose: exchange.PurposeCommit, ServiceKey: e.Pins[e.asking.pin]}
 	for _, t := range e.targets {
 		s.Volumes = append(s.Volumes, exchange.Volume{ID: t.secret.Volume, UUID: t.uuid(), Identity: t.identity})
 		about, err := report(t.secret.Volume, t.volume)
@@ -259,9 +269,14 @@ func configFor(t *target, old []VolumeConfig, root bool) VolumeConfig {
 			return v
 		}
 	}
-	name := t.Name
-	if luks.CheckName(name) != nil {
-		name = "luks-" + t.uuid()
+	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: t.mapping(), Root: root, Options: t.Options}
+}
+
+// mapping returns what the volume's mapping is called, unless it was configured
+// before.
+func (t *target) mapping() string {
+	if luks.CheckName(t.Name) != nil {
+		return "luks-" + t.uuid()
 	}
-	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: name, Root: root, Options: t.Options}
+	return t.Name
 }

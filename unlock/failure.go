@@ -172,6 +172,7 @@ const (
 	ExitFailed      = 1
 	ExitUsage       = 2
 	ExitRefused     = 3 // by the service, or a header that is not opened
+	ExitUnknown     = 4 // whether the next boot gets its keys
 	ExitUnavailable = 5 // no service answers
 )
 

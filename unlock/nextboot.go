@@ -1,13 +1,16 @@
 package unlock
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"keywright.dev/kms/exchange"
 	"keywright.dev/unlock/luks"
 	"keywright.dev/unlock/predict"
 )
@@ -68,6 +71,55 @@ func (n NextBoot) predict() (forecast, error) {
 	return forecast{claims: claims, from: images[0], found: true}, nil
 }
 
+// predictAll computes the claims of every boot that can follow, first of the one
+// that follows where nobody chooses, each once. What cannot be foretold is left
+// out behind the first.
+func (n NextBoot) predictAll() ([]forecast, error) {
+	if log, ok := n.grubLog(); ok && n.UKI == "" {
+		return n.predictMenu(log), nil
+	}
+	first, err := n.predict()
+	if err != nil || first.unknown == nil {
+		return []forecast{first}, err
+	}
+	images, err := n.find()
+	if err != nil || len(images) < 2 {
+		return []forecast{first}, err
+	}
+	list := []forecast{first}
+	for _, image := range images {
+		if claims, err := predictUKI(image); err == nil {
+			list = append(list, forecast{claims: claims, from: image, found: true})
+		}
+	}
+	return list[:min(len(list), exchange.MaxBoots)], nil
+}
+
+// predictMenu computes what the entries of GRUB's menu lead to.
+func (n NextBoot) predictMenu(log []byte) []forecast {
+	entries, err := menuOf(n.GRUB)
+	if err != nil {
+		return []forecast{{from: asThisBoot, unknown: err}}
+	}
+	var list []forecast
+	for i, p := range (predict.GRUB{Log: log, Open: openForGRUB}).PredictAll(entries) {
+		next := forecast{from: fmt.Sprintf("GRUB's entry %q", p.Entry.Title), found: true}
+		switch {
+		case p.Err == nil:
+			next.claims = p.Files.Marshal()
+		case i == 0:
+			next.from, next.unknown = asThisBoot, p.Err
+		default:
+			continue
+		}
+		known := slices.ContainsFunc(list, func(f forecast) bool { return bytes.Equal(f.claims, next.claims) })
+		if !known && len(list) < exchange.MaxBoots {
+			list = append(list, next)
+		}
+	}
+	return list
+}
+
 // grubLog returns this boot's event log where GRUB started it.
 func (n NextBoot) grubLog() (log []byte, ok bool) {
 	if n.EventLog == "" || n.GRUB == "" {
@@ -88,23 +140,34 @@ func (n NextBoot) predictGRUB(log []byte) forecast {
 }
 
 func firstEntry(menu string, log []byte) (claims []byte, title string, err error) {
-	f, err := os.Open(menu)
+	entries, err := menuOf(menu)
 	if err != nil {
-		return nil, "", fmt.Errorf("predicting the next boot: %w", err)
-	}
-	defer f.Close()
-	entries, err := predict.Entries(f)
-	if err != nil {
-		return nil, "", fmt.Errorf("predicting the next boot from %s: %w", menu, err)
-	}
-	if len(entries) == 0 {
-		return nil, "", fmt.Errorf("predicting the next boot: no entry of %s starts Linux with an initrd and without variables", menu)
+		return nil, "", err
 	}
 	set, err := predict.GRUB{Log: log, Open: openForGRUB}.Predict(entries[0])
 	if err != nil {
 		return nil, "", err
 	}
 	return set.Marshal(), entries[0].Title, nil
+}
+
+// menuOf returns the entries of GRUB's menu that start the system; not those into
+// its maintenance.
+func menuOf(menu string) ([]predict.Entry, error) {
+	f, err := os.Open(menu)
+	if err != nil {
+		return nil, fmt.Errorf("predicting the next boot: %w", err)
+	}
+	defer f.Close()
+	entries, err := predict.Entries(f)
+	if err != nil {
+		return nil, fmt.Errorf("predicting the next boot from %s: %w", menu, err)
+	}
+	entries = slices.DeleteFunc(entries, predict.Entry.Maintenance)
+	if len(entries) == 0 {
+		return nil, fmt.Errorf("predicting the next boot: no entry of %s starts Linux with an initrd and without variables", menu)
+	}
+	return entries, nil
 }
 
 // sizedFile is a file of the running system.

@@ -14,9 +14,10 @@ import (
 // errStaysOpen means that a boot failed and a mapping of it cannot be closed.
 var errStaysOpen = errors.New("what was opened cannot be closed")
 
-// openAll opens every volume or none. What fails early, fails before there is a
-// mapping: all keys are unsealed first. From the start there is a record, so that
-// a missing one is a lost one.
+// openAll opens every volume or none, but for those that the machine boots
+// without. What fails early, fails before there is a mapping: all keys are
+// unsealed first. From the start there is a record, so that a missing one is a
+// lost one.
 func (b *Boot) openAll(ctx context.Context, release *exchange.Release) error {
 	if err := b.Keep.Opened([]Opened{}); err != nil {
 		return err
@@ -33,6 +34,9 @@ func (b *Boot) openAll(ctx context.Context, release *exchange.Release) error {
 	}()
 	for i, v := range b.Volumes {
 		volumeKey, err := b.Unseal(ctx, v, keys[i])
+		if err != nil && b.leaveOut(v, err) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("opening %s: %w", v.Config.Device, err)
 		}
@@ -46,18 +50,23 @@ func (b *Boot) openAll(ctx context.Context, release *exchange.Release) error {
 func (b *Boot) mapAll(ctx context.Context, volumeKeys []secret.Bytes) error {
 	opened := make([]Opened, 0, len(b.Volumes))
 	for i, v := range b.Volumes {
+		before := opened
 		opened = append(opened, Opened{Volume: v.ID, UUID: v.LUKS.Header().UUID, Root: v.Config.Root, Table: luks.Table{Name: v.Config.Name}})
 		if err := b.Keep.Opened(opened); err != nil {
-			return errors.Join(err, b.closeAll(ctx, opened[:i]))
+			return errors.Join(err, b.closeAll(ctx, before))
 		}
 		mapping, err := b.Opener.Open(ctx, v, volumeKeys[i])
+		if err != nil && b.leaveUnmade(ctx, v, err) {
+			opened = before
+			continue
+		}
 		if err != nil {
 			if !errors.Is(err, luks.ErrLeftOpen) {
-				opened = opened[:i]
+				opened = before
 			}
 			return errors.Join(fmt.Errorf("opening %s: %w", v.Config.Device, err), b.closeAll(ctx, opened))
 		}
-		opened[i].Table = mapping.Table
+		opened[len(before)].Table = mapping.Table
 	}
 	if err := b.Keep.Opened(opened); err != nil {
 		return errors.Join(err, b.closeAll(ctx, opened))

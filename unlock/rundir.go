@@ -65,6 +65,8 @@ func (d RunDir) ReadOpened() ([]Opened, error) {
 	return mappings, nil
 }
 
+func (d RunDir) path(name string) string { return filepath.Join(string(d), name) }
+
 func (d RunDir) write(name string, data []byte) error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return err

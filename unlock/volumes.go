@@ -59,20 +59,27 @@ type Search struct {
 
 // Volumes waits for the devices of a configuration and reads their headers.
 // Devices that are not there or cannot be read at the deadline, headers that are
-// refused, and a machine that is not enrolled are a [*Failure].
+// refused, and a machine that is not enrolled are a [*Failure]. Volumes that the
+// machine boots without are left out where they fail, which the consoles say.
 func (s Search) Volumes(ctx context.Context, configs []VolumeConfig) (Volumes, error) {
 	if len(configs) == 0 {
 		return nil, fail(CodeDevice, errors.New("the configuration names no volume"))
 	}
+	list, err := s.search(ctx, configs)
 	var found Volumes
-	for _, c := range configs {
-		v, err := s.await(ctx, c)
-		if err != nil {
-			return nil, errors.Join(err, found.Close())
+	for _, v := range list {
+		if v != nil {
+			found = append(found, *v)
 		}
-		found = append(found, v)
 	}
-	if err := found.enrolled(); err != nil {
+	switch {
+	case err != nil:
+	case len(found) == 0:
+		err = fail(CodeDevice, errors.New("no volume of the configuration is there"))
+	default:
+		err = found.enrolled()
+	}
+	if err != nil {
 		return nil, errors.Join(err, found.Close())
 	}
 	return found, nil

@@ -81,7 +81,7 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time,
 	run := b.Run
 	if prompt != "" {
 		run = (&unlock.Beside{
-			Boot: b.Run, Volumes: volumes, Ask: askWith(prompt), Open: h.openByPassphrase,
+			Boot: b.Run, Volumes: askedFor(volumes), Ask: askWith(prompt), Open: h.openByPassphrase,
 			Clock: h.clock, After: promptAt, Announce: h.announce,
 		}).Run
 	}
@@ -92,8 +92,17 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time,
 	if err != nil {
 		return &announced{err}
 	}
-	for _, v := range volumes {
+	for _, v := range b.Volumes {
 		fmt.Fprintf(h.stderr, "keywright: opened %s as /dev/mapper/%s\n", v.Device.Name(), v.Config.Name)
 	}
 	return nil
+}
+
+// askedFor returns the volumes that a passphrase is asked for: those that the
+// machine boots without are the running system's to open then.
+func askedFor(volumes unlock.Volumes) unlock.Volumes {
+	if required := volumes.Required(); len(required) > 0 {
+		return required
+	}
+	return volumes
 }

@@ -14,13 +14,14 @@ import (
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/exchange"
 	"keywright.dev/unlock"
+	"keywright.dev/unlock/luks"
 )
 
 // enrollFlags are what a command line says.
 type enrollFlags struct {
-	config, server, key, name, uki, template string
-	devices                                  list
-	fd                                       int
+	config, server, key, name, uki, template, mapping string
+	devices                                           list
+	fd                                                int
 }
 
 // list is a flag that may be given several times.
@@ -42,20 +43,37 @@ func parseEnroll(h host, args []string) (*enrollFlags, error) {
 	set.StringVar(&f.server, "server", "", "`URL` of the service, such as https://keywright.example:8443, to ask first (default: the configuration's)")
 	set.StringVar(&f.key, "service-key", "", "`FINGERPRINT` of the service identity key as the service prints it, sha256:… (default: the configuration's)")
 	set.StringVar(&f.name, "name", "", "`NAME` to propose for the machine (default: its host name)")
-	set.Var(&f.devices, "device", "`DEVICE` of a LUKS2 volume; may be given several times (default: all that are open)")
+	set.Var(&f.devices, "device", "`DEVICE` of a LUKS2 volume; may be given several times (default: all that are open); one that an active machine has not enrolled is added to those it has")
+	set.StringVar(&f.mapping, "mapping", "", "`NAME` below /dev/mapper that the one --device gets at boot (default: the one it is open under, else luks-UUID)")
 	set.IntVar(&f.fd, "passphrase-fd", noFD, "file `DESCRIPTOR` to read the existing passphrase from, without one line feed at its end (default: ask)")
 	set.StringVar(&f.uki, "uki", "", "unified kernel image `FILE` of the next boot (default: the only one on the EFI system partition)")
 	set.StringVar(&f.template, "ek-template", "", fmt.Sprintf("endorsement key `TEMPLATE`, one of %q (default: the one that the TPM prefers)", exchange.EKTemplates()))
 	if err := parse(set, args); err != nil {
 		return nil, err
 	}
-	return &f, nil
+	return &f, f.checkMapping()
+}
+
+func (f *enrollFlags) checkMapping() error {
+	if f.mapping == "" {
+		return nil
+	}
+	if len(f.devices) != 1 {
+		return fmt.Errorf("%w: --mapping names one volume: give it with one --device", errUsage)
+	}
+	if err := luks.CheckName(f.mapping); err != nil {
+		return fmt.Errorf("%w: --mapping: %w", errUsage, err)
+	}
+	return nil
 }
 
 func enroll(ctx context.Context, h host, args []string) error {
 	f, err := parseEnroll(h, args)
 	if err != nil {
 		return err
+	}
+	if known, err := f.addsTo(); err != nil || known != nil {
+		return addVolumes(ctx, h, f, known, err)
 	}
 	c, err := f.configuration()
 	if err != nil {
@@ -86,9 +104,10 @@ func enroll(ctx context.Context, h host, args []string) error {
 		NextBoot: unlock.NextBoot{UKI: f.uki, Folders: h.esp, EventLog: c.EventLogPath(), GRUB: h.grub}, Initramfs: h.initramfs,
 		Config: *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
 	}
+	volumes := c.Volumes
 	enrolled, err := e.Run(ctx)
 	if err != nil {
-		return err
+		return hintEnrolled(err, volumes)
 	}
 	printEnrolled(h.stdout, enrolled)
 	return nil
@@ -156,6 +175,9 @@ func (f *enrollFlags) volumes() ([]unlock.Device, error) {
 	for _, path := range f.devices {
 		devices = append(devices, named(path, open))
 	}
+	if f.mapping != "" {
+		devices[0].Name = f.mapping
+	}
 	return devices, nil
 }
 
@@ -188,6 +210,15 @@ func isSet(set *flag.FlagSet, name string) bool {
 	given := false
 	set.Visit(func(f *flag.Flag) { given = given || f.Name == name })
 	return given
+}
+
+// hintEnrolled tells the machine of this configuration from a copied TPM.
+func hintEnrolled(err error, volumes []unlock.VolumeConfig) error {
+	var failure *unlock.Failure
+	if !errors.As(err, &failure) || failure.Code != api.CodeEnrolled || len(volumes) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w If it was approved with the volumes of its configuration, nothing is left to do; a volume that is not among them is added with --device", err)
 }
 
 func printEnrolled(w io.Writer, e unlock.Enrolled) {

@@ -32,6 +32,9 @@ const (
 	childTPM = "KEYWRIGHT_UNLOCK_TEST_TPM" // socket of the TPM
 	childRun = "KEYWRIGHT_UNLOCK_TEST_RUN" // instead of /run/keywright
 	childESP = "KEYWRIGHT_UNLOCK_TEST_ESP" // instead of /efi and others
+	childMap = "KEYWRIGHT_UNLOCK_TEST_MAP" // file that is mapped by its name, as the root
+
+	childGRUB = "KEYWRIGHT_UNLOCK_TEST_GRUB" // instead of GRUB's configuration
 )
 
 // TestMain makes the test binary the program itself where a test starts it as a
@@ -44,10 +47,20 @@ func TestMain(m *testing.M) {
 	h := system()
 	h.openTPM = func(string) (*tpm.Device, error) { return dialTPM(socket) }
 	h.opener = new(recorder)
-	h.initramfs, h.noInitramfs, h.grub = nil, nil, ""
+	h.initramfs, h.noInitramfs, h.grub = nil, nil, os.Getenv(childGRUB)
+	h.mapped, h.ready = mappedHere, func() error { return nil }
 	h.reboot = func() error { return errors.New("a test does not reboot") }
 	h.run, h.esp = unlock.RunDir(os.Getenv(childRun)), []string{os.Getenv(childESP)}
 	os.Exit(start(h))
+}
+
+// mappedHere stands in for device-mapper's folders in sysfs.
+func mappedHere() ([]unlock.Device, error) {
+	path := os.Getenv(childMap)
+	if path == "" {
+		return nil, nil
+	}
+	return []unlock.Device{{Path: path, Name: filepath.Base(path), Root: true}}, nil
 }
 
 const passphrase = "installer's passphrase"
@@ -61,7 +74,10 @@ type guest struct {
 	dir     string
 	log     []byte
 	volumes []string
-	conns   []net.Conn // of this process to the TPM
+	// root is the volume that the root stands on once it runs, grub its boot
+	// loader's configuration; empty: none.
+	root, grub string
+	conns      []net.Conn // of this process to the TPM
 	// turn is held while a client has the TPM, up to the removal of what it left.
 	turn sync.Mutex
 }
@@ -116,7 +132,7 @@ func (g *guest) child(args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(g.t, err)
 	cmd := exec.Command(self, args...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), childTPM + "=" + g.socket, childRun + "=" + g.path("run"), childESP + "=" + g.path("esp")}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), childTPM + "=" + g.socket, childRun + "=" + g.path("run"), childESP + "=" + g.path("esp"), childMap + "=" + g.root, childGRUB + "=" + g.grub}
 	return cmd
 }
 

@@ -31,12 +31,16 @@ type host struct {
 	run            unlock.RunDir
 	esp            []string // where an EFI system partition may be mounted
 	grub           string   // GRUB's configuration
+	// mapped returns the open mappings, ready why the next initramfs would not ask.
+	mapped func() ([]unlock.Device, error)
+	ready  func() error
 	// initramfs has the client taken into the initramfs, noInitramfs out of it; nil
 	// where this system makes its own otherwise.
 	initramfs        func(ctx context.Context) error
 	noInitramfs      func(ctx context.Context) error
 	openByPassphrase func(ctx context.Context, v unlock.Volume, passphrase secret.Bytes) error
 	prompt           func(ctx context.Context, device string) (secret.Bytes, error)
+	tools            initramfs.Tools
 }
 
 // system returns the machine as it is.
@@ -47,21 +51,8 @@ func system() host {
 		openTPM: tpm.Open, unseal: unlock.Unseal, opener: unlock.Disks{}, clock: unlock.SystemClock{},
 		announce: unlock.Consoles, harden: unlock.Harden, reboot: unlock.Reboot,
 		run: unlock.DefaultRunDir, esp: unlock.ESPFolders(), grub: unlock.DefaultGRUB,
-		initramfs: initramfsTools(tools, tools.Install), noInitramfs: initramfsTools(tools, tools.Remove), openByPassphrase: unlock.OpenByPassphrase, prompt: prompt,
-	}
-}
-
-// initramfsTools has a system's own tools make its initramfs, where it has them,
-// after a change.
-func initramfsTools(tools initramfs.Tools, change func() error) func(ctx context.Context) error {
-	if !tools.Present() {
-		return nil
-	}
-	return func(ctx context.Context) error {
-		if err := change(); err != nil {
-			return err
-		}
-		return tools.Update(ctx)
+		mapped: unlock.CryptDevices, ready: tools.Ready,
+		initramfs: initramfsTools(tools, installScripts(tools, os.Stderr)), noInitramfs: initramfsTools(tools, tools.Remove), openByPassphrase: unlock.OpenByPassphrase, prompt: prompt, tools: tools,
 	}
 }
 

@@ -42,6 +42,12 @@ func commands() []command {
 		{"boot", "[--config FILE] [--deadline 90s] [--prompt PROGRAM]", "ask for the keys of this boot and open every volume", boot},
 		{"close", "[--config FILE] [--root DEVICE|DIRECTORY]", "give up this boot's keys and check the root, before control leaves the initramfs", closeBoot},
 		{"enroll", "--server URL --service-key sha256:… [--name NAME] [--device DEVICE]…", "bind this machine and its volumes to a service", enroll},
+		{"enroll", "--device DEVICE [--mapping NAME]", "add a volume to those of this machine, once it is active", enroll},
+		{"format", "DEVICE [--mapping NAME]", "make a blank disk a volume of this machine, which the service alone opens", format},
+		{"stage", "[--hook]", "announce the boots that can follow, so that they get their keys", stage},
+		{"preflight", "", "tell whether the next boot will get its keys", preflight},
+		{"status", "", "show this machine's enrolment, its volumes and its boots", status},
+		{"initramfs", "[--config FILE]", "put this version into every initramfs of an enrolled machine", refresh},
 		{"leave", "[--device DEVICE]…", "undo what enroll did to this machine and its volumes", leave},
 		{"version", "", "print the version", printVersion},
 	}
@@ -72,7 +78,10 @@ func run(ctx context.Context, h host, args []string) int {
 
 func exit(h host, err error) int {
 	var shown *announced
+	var code verdict
 	switch {
+	case errors.As(err, &code):
+		return int(code)
 	case errors.Is(err, flag.ErrHelp):
 		return unlock.ExitDone
 	case errors.Is(err, errUsage):
@@ -83,6 +92,11 @@ func exit(h host, err error) int {
 	}
 	return unlock.ExitCode(err)
 }
+
+// verdict is an exit code whose reason was printed.
+type verdict int
+
+func (v verdict) Error() string { return fmt.Sprintf("exit code %d", int(v)) }
 
 // announced is an error that the consoles have shown already.
 type announced struct{ error }
@@ -98,7 +112,7 @@ func printUsage(w io.Writer) {
   keywright-unlock COMMAND --help shows the flags of a command.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 refused (by the service, or a LUKS
-header that is not opened), 5 no service answers.
+header that is not opened), 4 not known (preflight), 5 no service answers.
 `)
 }
 

@@ -51,6 +51,7 @@ const (
 	CodeCredential  Code = "credential"
 	CodeKeys        Code = "tpm_keys"
 	CodeServiceKey  Code = "service_key"
+	CodeUnreleased  Code = "not_released"
 	CodeConflict    Code = "conflict"
 	CodeForbidden   Code = "forbidden"
 	CodeState       Code = "state"
@@ -92,6 +93,7 @@ func numbers() []numbered {
 		{CodeCredential, 1214},
 		{CodeKeys, 1215},
 		{CodeServiceKey, 1216},
+		{CodeUnreleased, 1217},
 		{CodeConflict, 1301},
 		{CodeForbidden, 1302},
 		{CodeState, 1303},

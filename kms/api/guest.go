@@ -10,6 +10,8 @@ const (
 	PathEnrollComplete  = "/v1/enroll/complete"
 	PathCommitChallenge = "/v1/enroll/challenge"
 	PathEnrollCommit    = "/v1/enroll/commit"
+	PathStageChallenge  = "/v1/stage/challenge"
+	PathStage           = "/v1/stage"
 )
 
 // ChallengeRequest asks for a challenge.
@@ -118,4 +120,26 @@ type CommitResponse struct {
 	// expected to show; what an operator approves with the machine.
 	Measurement string `json:"measurement"`
 	Platform    string `json:"platform"`
+}
+
+// StageRequest announces the boots that can follow the running one.
+type StageRequest struct {
+	Attested
+}
+
+// StageResponse says what would become of each, in their order.
+type StageResponse struct {
+	// Until is when what was staged ends; absent where nothing was.
+	Until *time.Time   `json:"until,omitempty"`
+	Boots []StagedBoot `json:"boots"`
+}
+
+// StagedBoot is what would become of a boot.
+type StagedBoot struct {
+	// Measurement and Platform are the digests, in hex, of what it will show.
+	Measurement string `json:"measurement"`
+	Platform    string `json:"platform"`
+	// Code and Detail say why it would get no keys; empty where it would.
+	Code   Code   `json:"code,omitempty"`
+	Detail string `json:"detail,omitempty"`
 }

@@ -95,3 +95,13 @@ func (g *GuestClient) CommitChallenge(ctx context.Context) (Challenge, error) {
 func (g *GuestClient) Commit(ctx context.Context, r CommitRequest) (CommitResponse, error) {
 	return post[CommitResponse](ctx, g.c, PathEnrollCommit, r)
 }
+
+// StageChallenge asks for the challenge of an announcement.
+func (g *GuestClient) StageChallenge(ctx context.Context) (Challenge, error) {
+	return post[Challenge](ctx, g.c, PathStageChallenge, ChallengeRequest{})
+}
+
+// Stage announces the boots that can follow the running one.
+func (g *GuestClient) Stage(ctx context.Context, r StageRequest) (StageResponse, error) {
+	return post[StageResponse](ctx, g.c, PathStage, r)
+}

@@ -26,6 +26,18 @@ type Machine struct {
 	ApprovedBy  string     `json:"approved_by,omitempty"`
 	LastRelease *time.Time `json:"last_release,omitempty"`
 	LastRefusal *time.Time `json:"last_refusal,omitempty"`
+	// NextBoot is in lists and details of machines.
+	NextBoot *NextBoot `json:"next_boot,omitempty"`
+}
+
+// NextBoot is what is to be expected of a machine's next boot.
+type NextBoot struct {
+	// Verdict is yes, no or unknown; Code and Detail say why not yes.
+	Verdict string `json:"verdict"`
+	Code    Code   `json:"code,omitempty"`
+	Detail  string `json:"detail,omitempty"`
+	// Announced is when the machine last announced its boots from a running system.
+	Announced *time.Time `json:"announced,omitempty"`
 }
 
 // MachineDetails is a machine with what belongs to it.

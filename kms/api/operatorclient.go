@@ -46,18 +46,21 @@ func (o *OperatorClient) DryRun() *OperatorClient {
 
 // ListQuery selects and pages a list; zero fields select everything.
 type ListQuery struct {
-	Status  string // of machines
-	Group   string // of machines and measurements
-	Machine string // of volumes and audit entries: a reference
-	Action  string // of audit entries
-	After   string // Page.Next of the page before
-	Limit   int    // at most MaxPage
+	Status string // of machines
+	Group  string // of machines and measurements
+	// NextBoot selects machines by it: yes, no, unknown, or fail for the last two.
+	NextBoot string
+	Machine  string // of volumes and audit entries: a reference
+	Action   string // of audit entries
+	After    string // Page.Next of the page before
+	Limit    int    // at most MaxPage
 }
 
 func (q ListQuery) values() url.Values {
 	values := url.Values{}
 	for name, value := range map[string]string{
 		"status": q.Status, "group": q.Group, "machine": q.Machine, "action": q.Action, "after": q.After,
+		"next_boot": q.NextBoot,
 	} {
 		if value != "" {
 			values.Set(name, value)

@@ -10,6 +10,8 @@ import (
 type EnrollDetails struct {
 	// Name is the name the machine proposes for itself.
 	Name string `json:"name"`
+	// Add says that an active machine adds these volumes to those it has.
+	Add bool `json:"add,omitempty"`
 }
 
 // CommitDetails is the JSON in a statement with [PurposeCommit].
@@ -21,12 +23,43 @@ type CommitDetails struct {
 	// NextBoot is what the files of the next boot lead to: the canonical form of
 	// a set of claims of kind files; empty where nothing could be predicted.
 	NextBoot []byte `json:"next_boot"`
+	// Add says that the volumes are added to those of an active machine, and
+	// where NextBoot is given, that they were committed before.
+	Add bool `json:"add,omitempty"`
 }
 
 // BootDetails is the JSON in a statement with [PurposeBoot].
 type BootDetails struct {
 	CommandLine string         `json:"command_line,omitempty"` // see [CommitDetails]
 	Volumes     []VolumeReport `json:"volumes"`
+}
+
+// MaxBoots bounds the boots that one [StageDetails] names.
+const MaxBoots = 16
+
+// StageDetails is the JSON in a statement with [PurposeStage].
+type StageDetails struct {
+	CommandLine string         `json:"command_line,omitempty"` // see [CommitDetails]
+	Volumes     []VolumeReport `json:"volumes"`
+	// Boots are those that the machine's boot loader can start next: first the
+	// one that it starts where nobody chooses.
+	Boots []NextBoot `json:"boots"`
+	// Fault says why the next boot would open no volumes whatever the service
+	// says, such as a keyslot that is missing: printable ASCII, at most MaxFault
+	// bytes; empty where the guest knows of nothing.
+	Fault string `json:"fault,omitempty"`
+	// Check only asks what would become of the boots, and stages none.
+	Check bool `json:"check,omitempty"`
+}
+
+// MaxFault bounds the fault of [StageDetails], in bytes.
+const MaxFault = 200
+
+// NextBoot is a boot that can follow.
+type NextBoot struct {
+	// Files is what its files lead to: the canonical form of a set of claims of
+	// kind files. Empty: the same as the running one.
+	Files []byte `json:"files,omitempty"`
 }
 
 // VolumeReport is what a guest reports of a LUKS header beside its identity.
@@ -58,8 +91,13 @@ type LUKSToken struct {
 	Volume string `json:"volume,omitempty"`
 }
 
+// Details are what can stand in a statement.
+type Details interface {
+	EnrollDetails | CommitDetails | BootDetails | StageDetails
+}
+
 // MarshalDetails encodes one of the details for [Statement].Details.
-func MarshalDetails[T EnrollDetails | CommitDetails | BootDetails](details T) ([]byte, error) {
+func MarshalDetails[T Details](details T) ([]byte, error) {
 	out, err := json.Marshal(details)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the details of a statement: %w", err)
@@ -70,7 +108,7 @@ func MarshalDetails[T EnrollDetails | CommitDetails | BootDetails](details T) ([
 // ParseDetails decodes what [MarshalDetails] encoded. Unknown and duplicate
 // members, other letter case and trailing data are [ErrMalformed]; the error
 // repeats none of the input.
-func ParseDetails[T EnrollDetails | CommitDetails | BootDetails](data []byte) (T, error) {
+func ParseDetails[T Details](data []byte) (T, error) {
 	var details T
 	if err := json.Unmarshal(data, &details, json.RejectUnknownMembers(true)); err != nil {
 		var none T

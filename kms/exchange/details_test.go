@@ -43,23 +43,35 @@ func TestDetailsAreStrict(t *testing.T) {
 	}
 }
 
+// FuzzParseStageDetails is [FuzzParseDetails] for what running systems announce.
+func FuzzParseStageDetails(f *testing.F) {
+	f.Add([]byte(`{"volumes":[],"boots":[{"files":"YQ=="},{}],"fault":"data: no keyslot","check":true}`))
+	f.Add([]byte(`{"boots":null,"BOOTS":[]}`))
+	f.Fuzz(func(t *testing.T, data []byte) { reparse[exchange.StageDetails](t, data) })
+}
+
+// reparse holds that what parses is accepted again in the form this package
+// writes.
+func reparse[T exchange.Details](t *testing.T, data []byte) {
+	t.Helper()
+	details, err := exchange.ParseDetails[T](data)
+	if err != nil {
+		require.ErrorIs(t, err, exchange.ErrMalformed)
+		return
+	}
+	again, err := exchange.MarshalDetails(details)
+	require.NoError(t, err)
+	got, err := exchange.ParseDetails[T](again)
+	require.NoError(t, err)
+	third, err := exchange.MarshalDetails(got)
+	require.NoError(t, err)
+	assert.Equal(t, again, third)
+}
+
 // FuzzParseDetails holds that parsing never panics and that what it accepts is
 // accepted again in the form this package writes.
 func FuzzParseDetails(f *testing.F) {
 	f.Add([]byte(`{"volumes":[{"id":"v","volume_key_digest":"AQ==","sequence":1,"slots":[],"tokens":[]}],"next_boot":"YQ=="}`))
 	f.Add([]byte(`{"volumes":[],"volumes":[]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		details, err := exchange.ParseDetails[exchange.CommitDetails](data)
-		if err != nil {
-			require.ErrorIs(t, err, exchange.ErrMalformed)
-			return
-		}
-		again, err := exchange.MarshalDetails(details)
-		require.NoError(t, err)
-		got, err := exchange.ParseDetails[exchange.CommitDetails](again)
-		require.NoError(t, err)
-		third, err := exchange.MarshalDetails(got)
-		require.NoError(t, err)
-		assert.Equal(t, again, third)
-	})
+	f.Fuzz(func(t *testing.T, data []byte) { reparse[exchange.CommitDetails](t, data) })
 }

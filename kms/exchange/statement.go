@@ -17,7 +17,12 @@ const (
 	PurposeEnroll Purpose = "enroll"
 	PurposeCommit Purpose = "commit"
 	PurposeBoot   Purpose = "boot"
+	PurposeStage  Purpose = "stage"
 )
+
+// HasAnswer tells whether a secret comes back, so that the statement names a
+// recipient.
+func (p Purpose) HasAnswer() bool { return p == PurposeEnroll || p == PurposeBoot }
 
 // Limits of a statement.
 const (
@@ -115,7 +120,7 @@ func ParseStatement(data []byte) (*Statement, error) {
 		return nil, fmt.Errorf("%w statement", ErrMalformed)
 	}
 	switch s.Purpose {
-	case PurposeEnroll, PurposeCommit, PurposeBoot:
+	case PurposeEnroll, PurposeCommit, PurposeBoot, PurposeStage:
 		return &s, nil
 	default:
 		return nil, fmt.Errorf("%w statement: unknown purpose", ErrMalformed)

@@ -109,10 +109,10 @@ func TestStatementBounds(t *testing.T) {
 // TestExtraDataSeparatesPurposes: a quote made for one step proves nothing in another.
 func TestExtraDataSeparatesPurposes(t *testing.T) {
 	seen := map[[32]byte]bool{}
-	for _, p := range []exchange.Purpose{exchange.PurposeBoot, exchange.PurposeEnroll, exchange.PurposeCommit} {
+	for _, p := range []exchange.Purpose{exchange.PurposeBoot, exchange.PurposeEnroll, exchange.PurposeCommit, exchange.PurposeStage} {
 		seen[exchange.ExtraData(p, []byte("s"))] = true
 	}
-	assert.Len(t, seen, 3)
+	assert.Len(t, seen, 4)
 }
 
 // FuzzParseStatement holds that what parses marshals again to the same bytes.

@@ -72,6 +72,27 @@ func (e *Engine) Release(m Machine, v Volume, b Boot) Decision {
 	}, append(m.entities(), resource...), b.evidence)
 }
 
+// Stage decides whether machine m may announce, in the running boot b, the boots
+// that can follow it.
+func (e *Engine) Stage(m Machine, b Boot) Decision { return e.own(m, actionStage, b) }
+
+// AddVolume decides whether machine m may add volumes in the running boot b. It is
+// to be asked in the transaction that read m.
+func (e *Engine) AddVolume(m Machine, b Boot) Decision { return e.own(m, actionAddVolume, b) }
+
+// own decides about what a machine does to itself.
+func (e *Engine) own(m Machine, action types.String, b Boot) Decision {
+	if e.empty() {
+		return deny(noPolicy)
+	}
+	return e.decide(cedar.Request{
+		Principal: m.uid(),
+		Action:    types.NewEntityUID(actionType, action),
+		Resource:  m.uid(),
+		Context:   b.context(),
+	}, m.entities(), b.evidence)
+}
+
 // Operate decides whether o may do the named action to the resource. An action
 // that the schema doesn't have, or has for another kind of resource, is denied.
 func (e *Engine) Operate(o Operator, action string, r Resource, c Call) Decision {

@@ -21,8 +21,12 @@ func Schema() string { return string(schemaText) }
 const (
 	actionType = types.EntityType("Action")
 
-	// actionRelease is the one action of machines.
-	actionRelease = types.String("boot.release")
+	operatorType = types.EntityType("Operator")
+
+	// The actions of machines.
+	actionRelease   = types.String("boot.release")
+	actionStage     = types.String("boot.stage")
+	actionAddVolume = types.String("volume.add")
 )
 
 // Class says what an operator's action can do, and so what it takes to do it.
@@ -65,7 +69,7 @@ func loadModel() (*model, error) {
 	}
 	m := &model{schema: resolvedSchema, actions: make(map[string]Action)}
 	for uid, action := range resolvedSchema.Actions {
-		if action.AppliesTo == nil || uid.ID == actionRelease {
+		if action.AppliesTo == nil || !slices.Contains(action.AppliesTo.Principals, operatorType) {
 			continue
 		}
 		if err := m.addAction(uid, action); err != nil {

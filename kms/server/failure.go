@@ -47,6 +47,7 @@ func Meanings() []Meaning {
 		{api.CodeCredential, http.StatusForbidden, "The TPM did not prove that it holds both keys."},
 		{api.CodeKeys, http.StatusForbidden, "The TPM's keys are not of a known template, or nothing vouches for them."},
 		{api.CodeServiceKey, http.StatusForbidden, "The machine pins another service key than this service has."},
+		{api.CodeUnreleased, http.StatusForbidden, "The running system did not get its keys from this service in this boot, or PCR 15 was extended since."},
 		{api.CodeConflict, http.StatusConflict, "It exists already, or changed meanwhile."},
 		{api.CodeState, http.StatusConflict, "What is there does not allow it."},
 		{api.CodeFile, http.StatusConflict, "The file cannot be written where the service runs."},

@@ -13,7 +13,7 @@ import (
 	"keywright.dev/kms/api"
 )
 
-// guests serves the guest listener: six paths, one method, JSON both ways.
+// guests serves the guest listener: eight paths, one method, JSON both ways.
 type guests struct {
 	server *Server
 	routes []guestRoute
@@ -149,7 +149,7 @@ func (g *guests) count(r Route, err error) {
 	case errors.As(err, &refusal):
 		m.refusals.WithLabelValues(r.Path, string(refusal.Reason)).Inc()
 	case err != nil:
-	case r.Path == api.PathBootChallenge, r.Path == api.PathCommitChallenge, r.Path == api.PathEnrollBegin:
+	case r.Path == api.PathBootChallenge, r.Path == api.PathCommitChallenge, r.Path == api.PathStageChallenge, r.Path == api.PathEnrollBegin:
 		m.challenges.WithLabelValues(r.Path, "issued").Inc()
 	default:
 		m.challenges.WithLabelValues(r.Path, "redeemed").Inc()

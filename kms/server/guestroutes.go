@@ -30,6 +30,12 @@ func (g *guests) table() []guestRoute {
 		guestCall(Route{
 			Path: api.PathEnrollCommit, Action: kms.ActionCommit, Summary: "End an enrolment: the keyslots are in place.",
 		}, api.MaxEvidenceRequest, g.enrolments, g.commit),
+		guestCall(Route{
+			Path: api.PathStageChallenge, Action: kms.ActionStage, Summary: "Ask for the challenge of an announcement.",
+		}, api.MaxRequest, g.challenges, g.challenge(exchange.PurposeStage)),
+		guestCall(Route{
+			Path: api.PathStage, Action: kms.ActionStage, Summary: "Announce, from a running system, the boots that can follow.",
+		}, api.MaxEvidenceRequest, g.enrolments, g.stage),
 	}
 }
 
@@ -64,6 +70,19 @@ func (g *guests) commit(ctx context.Context, c call, r *api.CommitRequest) (api.
 		Measurement: hex.EncodeToString(committed.Measurement[:]),
 		Platform:    hex.EncodeToString(committed.Platform[:]),
 	}, err
+}
+
+func (g *guests) stage(ctx context.Context, c call, r *api.StageRequest) (api.StageResponse, error) {
+	staged, err := g.server.Service.Stage(ctx, attestedOf(r.Attested, c))
+	answer := api.StageResponse{Until: stamp(staged.Until), Boots: make([]api.StagedBoot, 0, len(staged.Boots))}
+	for _, b := range staged.Boots {
+		boot := api.StagedBoot{Measurement: hexOf(b.Measurement), Platform: hexOf(b.Platform)}
+		if b.Refusal != nil {
+			boot.Code, boot.Detail = api.Code(b.Refusal.Reason), b.Refusal.Detail
+		}
+		answer.Boots = append(answer.Boots, boot)
+	}
+	return answer, err
 }
 
 func challengeOf(c kms.Challenge) api.Challenge {

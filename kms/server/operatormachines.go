@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"math"
 	"net/http"
 
 	"keywright.dev/kms"
@@ -41,6 +42,8 @@ type (
 		PageInput
 		Status string `query:"status" enum:"pending,active,revoked" doc:"Only machines with this status."`
 		Group  string `query:"group" maxLength:"64" doc:"Only machines of this group."`
+		// A page may have few machines, or none, and still not be the last.
+		NextBoot string `query:"next_boot" enum:"yes,no,unknown,fail" doc:"Only machines whose next boot will get its keys, will not, or is not known; fail is no or unknown."`
 	}
 	approveMachineInput struct {
 		RefInput
@@ -108,8 +111,36 @@ func policyMachine(m *kms.Machine) policy.Machine {
 
 func (o *operators) listMachines(ctx context.Context, _ struct{}, in *listMachinesInput) (api.Page[api.Machine], error) {
 	filter := kms.MachineFilter{Status: kms.MachineStatus(in.Status), Group: in.Group}
+	if in.NextBoot != "" {
+		return o.listByNextBoot(ctx, filter, in)
+	}
 	list, err := o.server.Store.Machines(ctx, filter, in.After, in.Limit)
-	return pageOf(list, in.Limit, machineOf, func(m *kms.Machine) string { return m.ID }), err
+	if err != nil {
+		return api.Page[api.Machine]{}, err
+	}
+	boots, err := o.server.Service.NextBoots(ctx, list)
+	page := pageOf(list, in.Limit, machineOf, func(m *kms.Machine) string { return m.ID })
+	addNextBoots(page.Items, list, boots)
+	return page, err
+}
+
+func (o *operators) listByNextBoot(ctx context.Context, filter kms.MachineFilter, in *listMachinesInput) (api.Page[api.Machine], error) {
+	wanted := func(v kms.Verdict) bool {
+		return string(v) == in.NextBoot || in.NextBoot == "fail" && v != kms.VerdictYes
+	}
+	list, boots, next, err := o.server.Service.MachinesByNextBoot(ctx, filter, wanted, in.After, in.Limit)
+	page := pageOf(list, math.MaxInt, machineOf, nil)
+	page.Next = next
+	addNextBoots(page.Items, list, boots)
+	return page, err
+}
+
+func addNextBoots(items []api.Machine, machines []kms.Machine, boots []kms.NextBoot) {
+	for i, b := range boots {
+		items[i].NextBoot = &api.NextBoot{
+			Verdict: string(b.Verdict), Code: api.Code(b.Reason), Detail: b.Detail, Announced: stamp(machines[i].Announced),
+		}
+	}
 }
 
 func (o *operators) showMachine(ctx context.Context, m *kms.Machine, _ *RefInput) (api.MachineDetails, error) {
@@ -124,6 +155,13 @@ func (o *operators) showMachine(ctx context.Context, m *kms.Machine, _ *RefInput
 	for i := range volumes {
 		details.Volumes = append(details.Volumes, volumeOf(&volumes[i]))
 	}
+	boots, err := o.server.Service.NextBoots(ctx, []kms.Machine{*m})
+	if err != nil {
+		return api.MachineDetails{}, err
+	}
+	one := []api.Machine{details.Machine}
+	addNextBoots(one, []kms.Machine{*m}, boots)
+	details.Machine = one[0]
 	findings, err := o.server.Service.Findings(ctx, m)
 	if err != nil {
 		return api.MachineDetails{}, err

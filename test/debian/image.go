@@ -65,7 +65,7 @@ func (l Layout) WriteDisk(ctx context.Context, path string) error {
 
 // cached returns the path of the installed image, made where it is not there.
 func (l Layout) cached(ctx context.Context) (string, error) {
-	archive, err := findArchive()
+	archive, err := Archive()
 	if err != nil {
 		return "", err
 	}
@@ -86,8 +86,8 @@ func (l Layout) cached(ctx context.Context) (string, error) {
 	return image, os.Rename(fresh, image)
 }
 
-// findArchive returns the tree of packages that test/setup keeps.
-func findArchive() (string, error) {
+// Archive returns the path of the tree of packages that test/setup keeps.
+func Archive() (string, error) {
 	cache, err := vm.Cache()
 	if err != nil {
 		return "", err

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// TestServerLeaves has an enrolled server leave: nothing of the client is in its
-// next boot, and the passphrase opens.
+// TestServerLeaves has an enrolled server leave and purge the package: nothing of
+// the client is on it or in its next boot, and the passphrase opens.
 func TestServerLeaves(t *testing.T) {
 	s := newSite(t)
 	g := s.bootByPassphrase(t)
@@ -17,6 +17,8 @@ func TestServerLeaves(t *testing.T) {
 	command(t, g, typed+"keywright-unlock leave --passphrase-fd 0")
 	assert.Empty(t, command(t, g, "find /etc/initramfs-tools /etc/keywright -name '*keywright*' -type f -o -name unlock.toml"))
 	assert.NotContains(t, command(t, g, "lsinitramfs /boot/initrd.img-*"), "keywright")
+	command(t, g, "dpkg -P keywright-unlock")
+	assert.Empty(t, command(t, g, "find / /boot -xdev -name '*keywright*' -not -path '/root/*'"))
 	powerOff(t, g)
 
 	g = s.bootByPassphrase(t)

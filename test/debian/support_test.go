@@ -11,6 +11,7 @@ import (
 
 	"keywright.dev/test/debian"
 	"keywright.dev/test/e2e"
+	"keywright.dev/test/packages"
 	"keywright.dev/test/vm"
 	"keywright.dev/test/vm/vmtest"
 )
@@ -41,26 +42,45 @@ func newSiteOf(t *testing.T, layout debian.Layout) *site {
 		Disk: filepath.Join(dir, "disk"), Data: []string{filepath.Join(dir, "archive")},
 	}
 	require.NoError(t, layout.WriteDisk(ctx, m.Disk))
-	program, err := os.ReadFile(programs.Unlock)
+	debs, err := packages.Build(ctx, dir, "v1.0.0", "amd64")
 	require.NoError(t, err)
-	require.NoError(t, debian.WriteArchive(m.Data[0], vm.File{Path: "/usr/sbin/keywright-unlock", Mode: 0o755, Content: program}))
+	giveFile(t, m, debs.Unlock, clientPackage)
 	return &site{service, m, layout.Mapping()}
+}
+
+// Where the guest finds packages.
+const (
+	clientPackage  = "/root/keywright-unlock.deb"
+	servicePackage = "/root/keywright.deb"
+)
+
+// giveFile puts a file of the host into the archive that the machine has as a disk.
+func giveFile(t *testing.T, m debian.Machine, path, name string) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, debian.WriteArchive(m.Data[0], vm.File{Path: name, Mode: 0o644, Content: content}))
 }
 
 // bootByPassphrase boots the server and types its passphrase.
 func (s *site) bootByPassphrase(t *testing.T) *debian.Guest {
 	t.Helper()
+	return bootByPassphrase(t, s.machine, s.mapping, s.service.Port())
+}
+
+func bootByPassphrase(t *testing.T, m debian.Machine, mapping string, ports ...int) *debian.Guest {
+	t.Helper()
 	ctx := t.Context()
-	g := boot(t, s.machine, s.service.Port())
-	require.NoError(t, g.Answer(ctx, "Please unlock disk "+s.mapping+": ", debian.Passphrase()))
+	g := boot(t, m, ports...)
+	require.NoError(t, g.Answer(ctx, "Please unlock disk "+mapping+": ", debian.Passphrase()))
 	require.NoError(t, g.Login(ctx))
 	return g
 }
 
-// enroll installs the client and enrols the server.
+// enroll installs the client's package and enrols the server.
 func (s *site) enroll(t *testing.T, g *debian.Guest) string {
 	t.Helper()
-	command(t, g, "tar -x -f /dev/vdb -C /")
+	command(t, g, "tar -x -f /dev/vdb -C / && dpkg -i "+clientPackage)
 	return command(t, g, typed+"keywright-unlock enroll --name web-17 --server "+s.service.URL+" --service-key "+s.service.Key+" --passphrase-fd 0")
 }
 

@@ -83,6 +83,27 @@ func (m *Machine) Commit(ctx context.Context, g Guest) (api.CommitResponse, erro
 	return answer, nil
 }
 
+// Stage announces the boots that can follow this one.
+func (m *Machine) Stage(ctx context.Context, g Guest) (api.StageResponse, error) {
+	challenge, err := g.StageChallenge(ctx)
+	if err != nil {
+		return api.StageResponse{}, fmt.Errorf("asking for a challenge: %w", err)
+	}
+	r, err := m.Prepare(exchange.PurposeStage, challenge)
+	if err != nil {
+		return api.StageResponse{}, err
+	}
+	attested, err := r.Attest()
+	if err != nil {
+		return api.StageResponse{}, err
+	}
+	answer, err := g.Stage(ctx, api.StageRequest{Attested: attested})
+	if err != nil {
+		return api.StageResponse{}, fmt.Errorf("staging: %w", err)
+	}
+	return answer, nil
+}
+
 // PrepareRelease asks for a challenge and makes an honest statement for it.
 func (m *Machine) PrepareRelease(ctx context.Context, g Guest) (*Request, error) {
 	challenge, err := g.Challenge(ctx)

@@ -21,6 +21,8 @@ type Guest interface {
 	Complete(ctx context.Context, r api.CompleteRequest) (api.CompleteResponse, error)
 	CommitChallenge(ctx context.Context) (api.Challenge, error)
 	Commit(ctx context.Context, r api.CommitRequest) (api.CommitResponse, error)
+	StageChallenge(ctx context.Context) (api.Challenge, error)
+	Stage(ctx context.Context, r api.StageRequest) (api.StageResponse, error)
 }
 
 // Machine is a guest with a simulated TPM. It is not safe for concurrent use.
@@ -31,8 +33,12 @@ type Machine struct {
 	// ServiceKey is the fingerprint of the service identity key that it pins.
 	ServiceKey [32]byte
 	Volumes    []Volume
+	// Add has it add its volumes to those that it enrolled with.
+	Add bool
 	// NextBoot is what it announces for its next boot: claims of kind files.
 	NextBoot []byte
+	// Stages is what it says of the boots that can follow when it stages them.
+	Stages exchange.StageDetails
 	// Receipt is the signed audit entry of the last release.
 	Receipt []byte
 }
@@ -52,13 +58,25 @@ func NewMachine(name string, log *Log, serviceKey [32]byte, volumes int) (*Machi
 	}
 	m := &Machine{TPM: tpm, Log: log, Name: name, ServiceKey: serviceKey}
 	for range volumes {
-		v := Volume{Volume: exchange.Volume{UUID: newUUID()}}
-		v.Identity = sha256.Sum256([]byte(v.UUID))
-		m.Volumes = append(m.Volumes, v)
+		m.Volumes = append(m.Volumes, NewVolume())
 	}
 	slices.SortFunc(m.Volumes, func(a, b Volume) int { return strings.Compare(a.UUID, b.UUID) })
 	m.Boot()
 	return m, nil
+}
+
+// NewVolume makes a volume that no service knows.
+func NewVolume() Volume {
+	v := Volume{Volume: exchange.Volume{UUID: newUUID()}}
+	v.Identity = sha256.Sum256([]byte(v.UUID))
+	return v
+}
+
+// Adding returns the machine as it adds volumes, with the same TPM.
+func (m *Machine) Adding(volumes ...Volume) *Machine {
+	adding := *m
+	adding.Volumes, adding.Add = volumes, true
+	return &adding
 }
 
 func newUUID() string {
@@ -90,7 +108,7 @@ func (m *Machine) Prepare(purpose exchange.Purpose, challenge api.Challenge) (*R
 		Purpose: purpose, Challenge: [32]byte(challenge.Challenge), Machine: m.TPM.Machine(),
 		ServiceKey: m.ServiceKey, Selection: exchange.SelectionBitmap(),
 	}
-	if purpose != exchange.PurposeCommit {
+	if purpose.HasAnswer() {
 		r.Statement.Recipient = recipient.PublicKey()
 	}
 	for _, v := range m.Volumes {
@@ -111,9 +129,13 @@ func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 	}
 	switch purpose {
 	case exchange.PurposeEnroll:
-		return exchange.MarshalDetails(exchange.EnrollDetails{Name: m.Name})
+		return exchange.MarshalDetails(exchange.EnrollDetails{Name: m.Name, Add: m.Add})
 	case exchange.PurposeCommit:
-		return exchange.MarshalDetails(exchange.CommitDetails{Volumes: reports, NextBoot: m.NextBoot})
+		return exchange.MarshalDetails(exchange.CommitDetails{Volumes: reports, NextBoot: m.NextBoot, Add: m.Add})
+	case exchange.PurposeStage:
+		stages := m.Stages
+		stages.Volumes = reports
+		return exchange.MarshalDetails(stages)
 	default:
 		return exchange.MarshalDetails(exchange.BootDetails{Volumes: reports})
 	}

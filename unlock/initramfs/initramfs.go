@@ -1,18 +1,19 @@
 // Package initramfs holds what puts keywright-unlock into an initramfs that
-// initramfs-tools makes: its hook and its boot scripts.
+// initramfs-tools makes: its hook and its boot scripts; and what has the running
+// system announce such an initramfs before it boots: hooks and systemd units.
 //
 // Invariants:
 //   - Without /etc/keywright/unlock.toml every one of them does nothing, so that
 //     a package can ship them.
 //   - Control leaves the initramfs, to the root, a shell or the image of a
 //     suspended system, behind `keywright-unlock close` alone.
-//   - A file that somebody changed is neither replaced nor removed.
-//
-// It refuses to install where the package has: then there would be two.
+//   - A file that somebody changed is neither replaced nor removed. One that we
+//     wrote says so, with a digest of itself, whichever version wrote it.
+//   - Where the package has its own files, what we wrote goes: it would stand
+//     before them.
 package initramfs
 
 import (
-	"bytes"
 	"context"
 	"embed"
 	"errors"
@@ -32,17 +33,48 @@ const (
 	packaged   = "/usr/share/initramfs-tools"
 	name       = "keywright"
 	client     = "/usr/sbin/keywright-unlock"
+	units      = "/etc/systemd/system"
+	unit       = "keywright-unlock-stage"
+
+	program fs.FileMode = 0o755
+	text    fs.FileMode = 0o644
 )
 
-// script is a file, and where it stands below one of the two places.
-type script struct{ source, place string }
+// script is a file, and where it stands where no package brought it.
+type script struct {
+	source, path string
+	mode         fs.FileMode
+}
 
+// scripts returns what runs in the making of an initramfs and in it.
 func scripts() []script {
 	return []script{
-		{"files/hook", "hooks"},
-		{"files/scripts/local-top", "scripts/local-top"},
-		{"files/scripts/closing", "scripts/init-bottom"},
-		{"files/scripts/closing", "scripts/panic"},
+		{"files/hook", configured + "/hooks/" + name, program},
+		{"files/scripts/local-top", configured + "/scripts/local-top/" + name, program},
+		{"files/scripts/closing", configured + "/scripts/init-bottom/" + name, program},
+		{"files/scripts/closing", configured + "/scripts/panic/" + name, program},
+	}
+}
+
+// announcers returns what announces the next boots. The package's hooks have
+// other names, since theirs is the same folder.
+func announcers() []script {
+	return []script{
+		// Behind zz-update-grub.
+		{"files/stage/hook", "/etc/kernel/postinst.d/zzz-" + name, program},
+		{"files/stage/hook", "/etc/kernel/postrm.d/zzz-" + name, program},
+		{"files/stage/hook", "/etc/initramfs/post-update.d/" + name, program},
+		{"files/stage/" + unit + ".service", units + "/" + unit + ".service", text},
+		{"files/stage/" + unit + ".timer", units + "/" + unit + ".timer", text},
+		{"files/stage/" + unit + ".path", units + "/" + unit + ".path", text},
+	}
+}
+
+// wanted returns the links that start units, and what they lead to.
+func wanted() map[string]string {
+	return map[string]string{
+		units + "/timers.target.wants/" + unit + ".timer": "../" + unit + ".timer",
+		units + "/paths.target.wants/" + unit + ".path":   "../" + unit + ".path",
 	}
 }
 
@@ -64,90 +96,81 @@ func (t Tools) Packaged() bool {
 	return err == nil
 }
 
-// Install writes the files, unless a package brought them. Each is whole or as it
-// was; written again they stay the same.
-func (t Tools) Install() error {
+// Install writes the files, or removes them where a package brought its own. Each
+// is whole or as it was; written again they stay the same. It returns the paths of
+// those that somebody changed and that therefore stand before the package's.
+func (t Tools) Install() (changed []string, err error) {
+	change := writeScript
 	if t.Packaged() {
-		return nil
+		change = removeScript
+	} else if _, err := os.Stat(filepath.Join(t.Root, client)); err != nil {
+		return nil, fmt.Errorf("installing the initramfs scripts: the initramfs takes the client from its place: install it as %s: %w", client, err)
 	}
-	if _, err := os.Stat(filepath.Join(t.Root, client)); err != nil {
-		return fmt.Errorf("installing the initramfs scripts: the initramfs takes the client from its place: install it as %s: %w", client, err)
+	err = t.each(func(path string, s script) error {
+		err := change(path, s)
+		if t.Packaged() && errors.Is(err, errChanged) {
+			changed = append(changed, path)
+			return nil
+		}
+		return err
+	})
+	if err == nil {
+		err = t.want(!t.Packaged())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("installing the initramfs scripts: %w", err)
+	}
+	return changed, nil
+}
+
+// Ready tells why the initramfs that this system makes next would not run the
+// client; nil where it does, or where the system makes it with other tools.
+func (t Tools) Ready() error {
+	if !t.Present() || t.Packaged() {
+		return nil
 	}
 	for _, s := range scripts() {
-		content, err := files.ReadFile(s.source)
-		if err != nil {
-			return fmt.Errorf("installing the initramfs scripts: %w", err)
-		}
-		if err := write(filepath.Join(t.Root, configured, s.place, name), content); err != nil {
-			return fmt.Errorf("installing the initramfs scripts: %w", err)
+		if _, err := os.Stat(filepath.Join(t.Root, s.path)); err != nil {
+			return fmt.Errorf("%s is missing: install the package, or run keywright-unlock enroll", s.path)
 		}
 	}
 	return nil
-}
-
-// errChanged means that a file is not as it was installed.
-var errChanged = errors.New("it was changed, and stays as it is")
-
-// write writes a script where there is none.
-func write(path string, content []byte) error {
-	old, err := os.ReadFile(path)
-	switch {
-	case err == nil && bytes.Equal(old, content):
-		return nil
-	case err == nil:
-		return fmt.Errorf("%s: %w", path, errChanged)
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as the distribution's
-		return err
-	}
-	// A hidden name: initramfs-tools runs what has no dot in its name.
-	scratch := filepath.Join(filepath.Dir(path), "."+name+".new")
-	err = fill(scratch, content)
-	if err == nil {
-		err = os.Rename(scratch, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(scratch))
-	}
-	return nil
-}
-
-func fill(path string, content []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o755) //nolint:gosec // a script without secrets
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // Remove removes what [Tools.Install] wrote. What was changed stays, and is an
 // error that names it.
 func (t Tools) Remove() error {
-	var errs []error
-	for _, s := range scripts() {
-		content, err := files.ReadFile(s.source)
-		if err != nil {
-			return fmt.Errorf("removing the initramfs scripts: %w", err)
-		}
-		path := filepath.Join(t.Root, configured, s.place, name)
-		old, err := os.ReadFile(path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err == nil && !bytes.Equal(old, content):
-			err = fmt.Errorf("%s: %w", path, errChanged)
-		case err == nil:
-			err = os.Remove(path)
-		}
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(t.want(false), t.each(removeScript)); err != nil {
 		return fmt.Errorf("removing the initramfs scripts: %w", err)
 	}
 	return nil
+}
+
+// each does something to every script, even where it failed with one.
+func (t Tools) each(do func(path string, s script) error) error {
+	var errs []error
+	for _, s := range append(scripts(), announcers()...) {
+		errs = append(errs, do(filepath.Join(t.Root, s.path), s))
+	}
+	return errors.Join(errs...)
+}
+
+// want makes the links that start the units with the system, or removes them.
+func (t Tools) want(start bool) error {
+	var errs []error
+	for link, target := range wanted() {
+		path := filepath.Join(t.Root, link)
+		if old, err := os.Readlink(path); err == nil && old == target {
+			if !start {
+				errs = append(errs, os.Remove(path))
+			}
+			continue
+		}
+		if start {
+			errs = append(errs, os.MkdirAll(filepath.Dir(path), program), os.Symlink(target, path))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Update makes the initramfs of every kernel anew. It takes a while.

@@ -28,6 +28,29 @@ type GRUB struct {
 	// Open opens a file by the path that GRUB gave it, such as
 	// "(hd0,gpt2)/grub/grub.cfg" or "/vmlinuz".
 	Open func(path string) (File, error)
+
+	// digests remembers those of files that several entries load.
+	digests map[string]string
+}
+
+// Prediction is what follows from the files of one entry, or why that cannot be
+// told.
+type Prediction struct {
+	Entry Entry
+	Files claims.Set
+	Err   error
+}
+
+// PredictAll is [GRUB.Predict] for each entry, in their order. Each file is read
+// once.
+func (g GRUB) PredictAll(entries []Entry) []Prediction {
+	g.digests = make(map[string]string)
+	list := make([]Prediction, 0, len(entries))
+	for _, e := range entries {
+		set, err := g.Predict(e)
+		list = append(list, Prediction{e, set, err})
+	}
+	return list
 }
 
 // MaxLog bounds the event log that is read, in bytes.
@@ -137,6 +160,9 @@ func (g GRUB) kernel(path string) ([]claims.Claim, error) {
 }
 
 func (g GRUB) file(name, path string) (claims.Claim, error) {
+	if sum, known := g.digests[path]; known {
+		return claims.Claim{Name: name, Value: sum}, nil
+	}
 	f, err := g.Open(path)
 	if err != nil {
 		return claims.Claim{}, err
@@ -145,6 +171,9 @@ func (g GRUB) file(name, path string) (claims.Claim, error) {
 	sum, err := digestOf(f)
 	if err != nil {
 		return claims.Claim{}, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if g.digests != nil {
+		g.digests[path] = sum
 	}
 	return claims.Claim{Name: name, Value: sum}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -23,6 +24,23 @@ type Entry struct {
 	CommandLine string
 	Kernel      string // path as GRUB sees it
 	Initrds     []string
+}
+
+// Maintenance tells whether the entry asks for a shell in the place of the system,
+// as the recovery entries of distributions do.
+func (e Entry) Maintenance() bool {
+	return slices.ContainsFunc(strings.Fields(e.CommandLine), func(word string) bool {
+		switch word {
+		case "single", "s", "S", "1", "rescue", "emergency", "recovery":
+			return true
+		}
+		for _, prefix := range []string{"init=", "rdinit=", "break", "systemd.unit=rescue", "systemd.unit=emergency"} {
+			if strings.HasPrefix(word, prefix) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // Entries returns the entries of a configuration that grub-mkconfig wrote, in

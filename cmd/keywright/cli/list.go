@@ -19,6 +19,18 @@ func everything[T any](ctx context.Context, p *Program, query api.ListQuery,
 	})
 }
 
+// counted counts the items that a list yields.
+func counted[T any](list iter.Seq2[T, error], count *int) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for item, err := range list {
+			*count++
+			if !yield(item, err) {
+				return
+			}
+		}
+	}
+}
+
 // everythingOf is everything of the machine that the query names, which it names
 // in errors as well.
 func everythingOf[T any](ctx context.Context, p *Program, query api.ListQuery,

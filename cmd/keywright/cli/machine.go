@@ -28,15 +28,38 @@ func (p *Program) machineList() *cobra.Command {
 			if !slices.Contains([]string{"", "pending", "active", "revoked"}, query.Status) {
 				return usagef("--status is pending, active or revoked")
 			}
-			machines := everything(c.Context(), p, query, (*api.OperatorClient).Machines)
-			return printList(p, machines, "NAME STATUS GROUP TIER ID LAST-RELEASE", func(m api.Machine) []string {
-				return []string{nameOf(m), m.Status, m.Group, m.Tier, short(m.ID), dash(when(m.LastRelease))}
+			if !slices.Contains([]string{"", "yes", "no", "unknown", nextBootFails}, query.NextBoot) {
+				return usagef("--next-boot is yes, no, unknown or fail")
+			}
+			listed := 0
+			machines := counted(everything(c.Context(), p, query, (*api.OperatorClient).Machines), &listed)
+			err := printList(p, machines, "NAME STATUS GROUP TIER ID LAST-RELEASE NEXT-BOOT", func(m api.Machine) []string {
+				return []string{nameOf(m), m.Status, m.Group, m.Tier, short(m.ID), dash(when(m.LastRelease)), nextBootOf(m.NextBoot)}
 			})
+			if err == nil && query.NextBoot == nextBootFails && listed > 0 {
+				return refusedf("%d of these machines would not get their keys at their next boot, or it is not known", listed)
+			}
+			return err
 		},
 	}
 	c.Flags().StringVar(&query.Status, "status", "", "only machines with this status: pending, active or revoked")
 	c.Flags().StringVar(&query.Group, "group", "", "only machines of this group")
+	c.Flags().StringVar(&query.NextBoot, "next-boot", "", "only machines whose next boot gets its keys: yes, no, unknown; fail is no or unknown, and exits 3 where there is one")
 	return c
+}
+
+const nextBootFails = "fail"
+
+// nextBootOf is one word, with the reason where that is not yes.
+func nextBootOf(b *api.NextBoot) string {
+	switch {
+	case b == nil:
+		return "-"
+	case b.Code != "":
+		return b.Verdict + ":" + string(b.Code)
+	default:
+		return b.Verdict
+	}
 }
 
 func (p *Program) machineShow() *cobra.Command {
@@ -88,6 +111,9 @@ func writeMachine(w io.Writer, m api.MachineDetails) {
 		"last release", when(m.LastRelease), "last refusal", when(m.LastRefusal),
 		"attested last", m.Attested, "expected next", m.Expected, "platform expected", m.ExpectedPlatform,
 	)
+	if b := m.NextBoot; b != nil {
+		fields(w, "next boot", b.Verdict, "because", b.Detail, "announced", when(b.Announced))
+	}
 	for _, v := range m.Volumes {
 		fmt.Fprintf(w, "volume/%s  %s  LUKS %s\n", short(v.ID), v.Status, v.UUID)
 	}

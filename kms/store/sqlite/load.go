@@ -55,6 +55,7 @@ func (l *loader) loadMachine(key kms.Key) error {
 	if row.HasPlatform {
 		l.state.Platform = &kms.Platform{
 			Machine: machine.ID, Digest: *key.Platform, Claims: row.PClaims, Approved: row.PApproved, Created: toTime(row.PCreated),
+			Expires: toTime(row.PExpires),
 		}
 	}
 	if row.HasMeasurement {
@@ -65,7 +66,26 @@ func (l *loader) loadMachine(key kms.Key) error {
 			return err
 		}
 	}
+	if key.Announced {
+		if err := l.loadAnnounced(machine.ID); err != nil {
+			return err
+		}
+	}
 	return l.loadVolumes(machine.ID)
+}
+
+// loadAnnounced loads what a machine's announcements left.
+func (l *loader) loadAnnounced(machine string) error {
+	platforms, err := l.rows.PlatformsOfMachine(l.ctx, machine)
+	if err != nil {
+		return err
+	}
+	predicted, err := l.rows.PredictedFor(l.ctx, machine)
+	if err != nil {
+		return err
+	}
+	l.state.Platforms, l.state.Predicted = each(platforms, toPlatform), each(predicted, toMeasurement)
+	return nil
 }
 
 // loadParams joins to the machine's row what a boot names: one of each.

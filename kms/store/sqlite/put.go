@@ -49,6 +49,20 @@ func (p *putter) drop(o kms.Outcome) error {
 			return fmt.Errorf("dropping volume %s: %w", id, translate(err))
 		}
 	}
+	return p.dropAnnounced(o)
+}
+
+func (p *putter) dropAnnounced(o kms.Outcome) error {
+	for _, digest := range o.DropPlatforms {
+		if err := p.rows.DropPlatform(p.ctx, sqlitedb.DropPlatformParams{Machine: o.Machine.ID, Digest: digest[:]}); err != nil {
+			return fmt.Errorf("dropping platform %x: %w", digest, translate(err))
+		}
+	}
+	for _, m := range o.DropMeasurements {
+		if err := p.rows.DropMeasurement(p.ctx, sqlitedb.DropMeasurementParams{Digest: m.Digest[:], InGroup: m.Group}); err != nil {
+			return fmt.Errorf("dropping measurement %x: %w", m.Digest, translate(err))
+		}
+	}
 	return nil
 }
 

@@ -183,6 +183,32 @@ func (s *Store) FindMeasurements(ctx context.Context, ref string, limit int) ([]
 	return each(rows, toMeasurement), nil
 }
 
+// Announcements implements [kms.Reader].
+func (s *Store) Announcements(ctx context.Context, machines []kms.Machine) ([]kms.Announcement, error) {
+	list := make([]kms.Announcement, 0, len(machines))
+	err := s.snapshot(ctx, func(rows *sqlitedb.Queries) error {
+		for _, m := range machines {
+			row, err := rows.AnnouncementOf(ctx, m.ID)
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return err
+			}
+			a := kms.Announcement{Measurement: kms.MeasurementStatus(row.Measurement)}
+			if row.HasPlatform {
+				a.Platform = &kms.Platform{
+					Machine: m.ID, Digest: m.ExpectedPlatform, Approved: row.Approved,
+					Created: toTime(row.Created), Expires: toTime(row.Expires),
+				}
+			}
+			list = append(list, a)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading what machines announced: %w", err)
+	}
+	return list, nil
+}
+
 // Platforms implements [kms.Reader].
 func (s *Store) Platforms(ctx context.Context, machine string) ([]kms.Platform, error) {
 	rows, err := s.rows.PlatformsOfMachine(ctx, machine)

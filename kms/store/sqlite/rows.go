@@ -65,6 +65,7 @@ func toMachine(r sqlitedb.WholeMachine) (kms.Machine, error) {
 		AK: bytes.Clone(r.AK), AKName: bytes.Clone(r.AKName),
 		Trust: r.Trust, Tier: r.Tier,
 		Measurement: digest(r.Measurement), Expected: digest(r.Expected), ExpectedPlatform: digest(r.ExpectedPlatform),
+		Platform: digest(r.Platform), Release: digest(r.ReleaseID), Announced: toTime(r.Announced), Fault: r.Fault,
 		Counters: kms.Counters{
 			ResetCount: uint32(r.ResetCount), RestartCount: uint32(r.RestartCount),
 			Clock: uint64(r.Clock), Safe: r.Safe,
@@ -88,7 +89,8 @@ func fromMachine(m kms.Machine) (sqlitedb.WholeMachine, error) {
 		Trust: m.Trust, Tier: m.Tier,
 		Measurement: digestBlob(m.Measurement), Expected: digestBlob(m.Expected),
 		ExpectedPlatform: digestBlob(m.ExpectedPlatform),
-		ResetCount:       int64(m.Counters.ResetCount), RestartCount: int64(m.Counters.RestartCount),
+		Platform:         digestBlob(m.Platform), ReleaseID: digestBlob(m.Release), Announced: fromTime(m.Announced), Fault: m.Fault,
+		ResetCount: int64(m.Counters.ResetCount), RestartCount: int64(m.Counters.RestartCount),
 		Clock: int64(m.Counters.Clock), Safe: m.Counters.Safe,
 		Created: fromTime(m.Created), Approved: fromTime(m.Approved), ApprovedBy: m.ApprovedBy,
 		LastRelease: fromTime(m.LastRelease), LastRefusal: fromTime(m.LastRefusal),
@@ -115,6 +117,7 @@ func putMachineState(r sqlitedb.WholeMachine) sqlitedb.PutMachineStateParams {
 	return sqlitedb.PutMachineStateParams{
 		Machine: r.Num, Tier: r.Tier,
 		Measurement: r.Measurement, Expected: r.Expected, ExpectedPlatform: r.ExpectedPlatform,
+		Platform: r.Platform, ReleaseID: r.ReleaseID, Announced: r.Announced, Fault: r.Fault,
 		ResetCount: r.ResetCount, RestartCount: r.RestartCount, Clock: r.Clock, Safe: r.Safe,
 		Releases: r.Releases, LastRelease: r.LastRelease, LastRefusal: r.LastRefusal,
 	}
@@ -170,13 +173,13 @@ func fromMeasurement(m kms.Measurement) sqlitedb.PutMeasurementParams {
 func toPlatform(r sqlitedb.Platform) kms.Platform {
 	return kms.Platform{
 		Machine: r.Machine, Digest: digest(r.Digest), Claims: r.Claims,
-		Approved: r.Approved, Created: toTime(r.Created),
+		Approved: r.Approved, Created: toTime(r.Created), Expires: toTime(r.Expires),
 	}
 }
 
 func fromPlatform(p kms.Platform) sqlitedb.PutPlatformParams {
 	return sqlitedb.PutPlatformParams{
 		Machine: p.Machine, Digest: p.Digest[:], Claims: blob(p.Claims),
-		Approved: p.Approved, Created: fromTime(p.Created),
+		Approved: p.Approved, Created: fromTime(p.Created), Expires: fromTime(p.Expires),
 	}
 }

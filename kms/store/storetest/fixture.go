@@ -50,6 +50,7 @@ func NewMachine(n int) *kms.Machine {
 		AK: bytes.Repeat([]byte{3}, 88), AKName: append([]byte{0, 11}, digestOf("ak", n)...),
 		Trust: "root:example", Tier: "exact",
 		Measurement: Digest("measurement", 0), Expected: Digest("measurement", 1), ExpectedPlatform: Digest("platform", n),
+		Platform: Digest("platform", n), Release: Digest("release", n), Announced: Epoch().Add(3 * time.Hour), Fault: "no keyslot",
 		Counters: kms.Counters{ResetCount: 7, RestartCount: 2, Clock: 90_000, Safe: true},
 		Releases: []uint64{88_000, 89_000},
 		Created:  Epoch(), Approved: Epoch().Add(time.Minute), ApprovedBy: "root",
@@ -89,7 +90,7 @@ func NewMeasurement(group string, n int) kms.Measurement {
 func NewPlatform(machine string, n int) kms.Platform {
 	return kms.Platform{
 		Machine: machine, Digest: Digest("platform", n), Claims: bytes.Repeat([]byte("claim\n"), 100),
-		Approved: true, Created: Epoch().Add(time.Duration(n) * time.Second),
+		Approved: true, Created: Epoch().Add(time.Duration(n) * time.Second), Expires: Epoch().Add(time.Hour),
 	}
 }
 

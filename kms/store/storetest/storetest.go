@@ -32,6 +32,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"Replace":               testReplace,
 		"DropVolumes":           testDropVolumes,
 		"DropMachine":           testDropMachine,
+		"Announced":             testAnnounced,
+		"Announcements":         testAnnouncements,
 		"WholeOrNotAtAll":       testWholeOrNotAtAll,
 		"UniqueNames":           testUniqueNames,
 		"RowsOfNobody":          testRowsOfNobody,

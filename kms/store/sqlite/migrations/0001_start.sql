@@ -37,6 +37,10 @@ CREATE TABLE machine_states (
   measurement       BLOB,
   expected          BLOB,
   expected_platform BLOB,
+  platform          BLOB,
+  release_id        BLOB,
+  announced         INTEGER NOT NULL,
+  fault             TEXT    NOT NULL,
   reset_count       INTEGER NOT NULL,
   restart_count     INTEGER NOT NULL,
   clock             INTEGER NOT NULL, -- the 64 bits of an unsigned number
@@ -51,6 +55,7 @@ SELECT machines.num, machines.id, machines.name, machines.proposed, machines.in_
   machines.committed, machines.ek, machines.ek_cert, machines.ak, machines.ak_name, machines.trust,
   machines.created, machines.approved, machines.approved_by,
   machine_states.tier, machine_states.measurement, machine_states.expected, machine_states.expected_platform,
+  machine_states.platform, machine_states.release_id, machine_states.announced, machine_states.fault,
   machine_states.reset_count, machine_states.restart_count, machine_states.clock,
   machine_states.safe, machine_states.releases, machine_states.last_release, machine_states.last_refusal
 FROM machines JOIN machine_states ON machine_states.machine = machines.num;
@@ -111,7 +116,8 @@ CREATE TABLE platforms (
   digest   BLOB    NOT NULL CHECK (length(digest) = 32),
   claims   BLOB,
   approved INTEGER NOT NULL,
-  created  INTEGER NOT NULL
+  created  INTEGER NOT NULL,
+  expires  INTEGER NOT NULL
 ) STRICT;
 
 CREATE UNIQUE INDEX platforms_digest ON platforms (machine, digest);

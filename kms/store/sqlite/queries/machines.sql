@@ -13,7 +13,7 @@ SELECT sqlc.embed(m),
   coalesce(x.status, '') AS x_status, coalesce(x.source, '') AS x_source, coalesce(x.machine, '') AS x_machine,
   coalesce(x.created, 0) AS x_created, coalesce(x.approved, 0) AS x_approved, coalesce(x.approved_by, '') AS x_approved_by,
   p.num IS NOT NULL AS has_platform, p.claims AS p_claims, coalesce(p.approved, 0) AS p_approved,
-  coalesce(p.created, 0) AS p_created
+  coalesce(p.created, 0) AS p_created, coalesce(p.expires, 0) AS p_expires
 FROM whole_machines AS m
 LEFT JOIN measurements AS x ON x.digest = sqlc.narg(measurement) AND x.in_group = coalesce(sqlc.narg(in_group), m.in_group)
 LEFT JOIN platforms AS p ON p.machine = m.id AND p.digest = sqlc.narg(platform)
@@ -42,11 +42,12 @@ DELETE FROM machine_states WHERE machine = (SELECT num FROM machines WHERE id = 
 DELETE FROM machines WHERE id = ?;
 
 -- name: PutMachineState :exec
-INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, reset_count, restart_count, clock,
-  safe, releases, last_release, last_refusal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, announced, fault,
+  reset_count, restart_count, clock, safe, releases, last_release, last_refusal)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine) DO UPDATE SET tier = excluded.tier, measurement = excluded.measurement,
   expected = excluded.expected, expected_platform = excluded.expected_platform,
+  platform = excluded.platform, release_id = excluded.release_id, announced = excluded.announced, fault = excluded.fault,
   reset_count = excluded.reset_count, restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, releases = excluded.releases,
   last_release = excluded.last_release, last_refusal = excluded.last_refusal;
 
@@ -70,6 +71,14 @@ SELECT * FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?;
 
 -- name: ListMachinesByStatusAndGroup :many
 SELECT * FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?;
+
+-- name: AnnouncementOf :one
+SELECT coalesce(x.status, '') AS measurement, p.num IS NOT NULL AS has_platform, coalesce(p.approved, 0) AS approved,
+  coalesce(p.created, 0) AS created, coalesce(p.expires, 0) AS expires
+FROM machines AS m JOIN machine_states AS s ON s.machine = m.num
+LEFT JOIN measurements AS x ON x.digest = s.expected AND x.in_group = m.in_group
+LEFT JOIN platforms AS p ON p.machine = m.id AND p.digest = s.expected_platform
+WHERE m.id = ?;
 
 -- name: Counts :many
 SELECT kind, status, n FROM counts;

@@ -26,14 +26,23 @@ SELECT * FROM measurements WHERE in_group = ? AND status = 'approved' ORDER BY n
 -- name: DropMeasurementsSeenOn :exec
 DELETE FROM measurements WHERE machine = ? AND status = 'seen';
 
+-- name: DropMeasurement :exec
+DELETE FROM measurements WHERE digest = ? AND in_group = ?;
+
+-- name: PredictedFor :many
+SELECT * FROM measurements WHERE machine = ? AND status = 'seen' AND source = 'predicted' ORDER BY num;
+
 -- name: FindMeasurements :many
 SELECT * FROM measurements WHERE digest >= sqlc.arg(low) AND digest <= sqlc.arg(high)
 ORDER BY digest, in_group LIMIT sqlc.arg(most);
 
 -- name: PutPlatform :exec
-INSERT INTO platforms (machine, digest, claims, approved, created) VALUES (?, ?, ?, ?, ?)
+INSERT INTO platforms (machine, digest, claims, approved, created, expires) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine, digest) DO UPDATE SET claims = excluded.claims, approved = excluded.approved,
-  created = excluded.created;
+  created = excluded.created, expires = excluded.expires;
+
+-- name: DropPlatform :exec
+DELETE FROM platforms WHERE machine = ? AND digest = ?;
 
 -- name: DropPlatformsOfMachine :exec
 DELETE FROM platforms WHERE machine = ?;

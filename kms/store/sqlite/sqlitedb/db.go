@@ -39,6 +39,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.addWrapperStmt, err = db.PrepareContext(ctx, addWrapper); err != nil {
 		return nil, fmt.Errorf("error preparing query AddWrapper: %w", err)
 	}
+	if q.announcementOfStmt, err = db.PrepareContext(ctx, announcementOf); err != nil {
+		return nil, fmt.Errorf("error preparing query AnnouncementOf: %w", err)
+	}
 	if q.approvedMeasurementsOfGroupStmt, err = db.PrepareContext(ctx, approvedMeasurementsOfGroup); err != nil {
 		return nil, fmt.Errorf("error preparing query ApprovedMeasurementsOfGroup: %w", err)
 	}
@@ -51,8 +54,14 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.dropMachineStateStmt, err = db.PrepareContext(ctx, dropMachineState); err != nil {
 		return nil, fmt.Errorf("error preparing query DropMachineState: %w", err)
 	}
+	if q.dropMeasurementStmt, err = db.PrepareContext(ctx, dropMeasurement); err != nil {
+		return nil, fmt.Errorf("error preparing query DropMeasurement: %w", err)
+	}
 	if q.dropMeasurementsSeenOnStmt, err = db.PrepareContext(ctx, dropMeasurementsSeenOn); err != nil {
 		return nil, fmt.Errorf("error preparing query DropMeasurementsSeenOn: %w", err)
+	}
+	if q.dropPlatformStmt, err = db.PrepareContext(ctx, dropPlatform); err != nil {
+		return nil, fmt.Errorf("error preparing query DropPlatform: %w", err)
 	}
 	if q.dropPlatformsOfMachineStmt, err = db.PrepareContext(ctx, dropPlatformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query DropPlatformsOfMachine: %w", err)
@@ -150,6 +159,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.platformsOfMachineStmt, err = db.PrepareContext(ctx, platformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query PlatformsOfMachine: %w", err)
 	}
+	if q.predictedForStmt, err = db.PrepareContext(ctx, predictedFor); err != nil {
+		return nil, fmt.Errorf("error preparing query PredictedFor: %w", err)
+	}
 	if q.pruneRedemptionsStmt, err = db.PrepareContext(ctx, pruneRedemptions); err != nil {
 		return nil, fmt.Errorf("error preparing query PruneRedemptions: %w", err)
 	}
@@ -222,6 +234,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing addWrapperStmt: %w", cerr)
 		}
 	}
+	if q.announcementOfStmt != nil {
+		if cerr := q.announcementOfStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing announcementOfStmt: %w", cerr)
+		}
+	}
 	if q.approvedMeasurementsOfGroupStmt != nil {
 		if cerr := q.approvedMeasurementsOfGroupStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing approvedMeasurementsOfGroupStmt: %w", cerr)
@@ -242,9 +259,19 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing dropMachineStateStmt: %w", cerr)
 		}
 	}
+	if q.dropMeasurementStmt != nil {
+		if cerr := q.dropMeasurementStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropMeasurementStmt: %w", cerr)
+		}
+	}
 	if q.dropMeasurementsSeenOnStmt != nil {
 		if cerr := q.dropMeasurementsSeenOnStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing dropMeasurementsSeenOnStmt: %w", cerr)
+		}
+	}
+	if q.dropPlatformStmt != nil {
+		if cerr := q.dropPlatformStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropPlatformStmt: %w", cerr)
 		}
 	}
 	if q.dropPlatformsOfMachineStmt != nil {
@@ -407,6 +434,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing platformsOfMachineStmt: %w", cerr)
 		}
 	}
+	if q.predictedForStmt != nil {
+		if cerr := q.predictedForStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing predictedForStmt: %w", cerr)
+		}
+	}
 	if q.pruneRedemptionsStmt != nil {
 		if cerr := q.pruneRedemptionsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing pruneRedemptionsStmt: %w", cerr)
@@ -521,11 +553,14 @@ type Queries struct {
 	addServiceKeyStmt                   *sql.Stmt
 	addTreeHashStmt                     *sql.Stmt
 	addWrapperStmt                      *sql.Stmt
+	announcementOfStmt                  *sql.Stmt
 	approvedMeasurementsOfGroupStmt     *sql.Stmt
 	countsStmt                          *sql.Stmt
 	dropMachineStmt                     *sql.Stmt
 	dropMachineStateStmt                *sql.Stmt
+	dropMeasurementStmt                 *sql.Stmt
 	dropMeasurementsSeenOnStmt          *sql.Stmt
+	dropPlatformStmt                    *sql.Stmt
 	dropPlatformsOfMachineStmt          *sql.Stmt
 	dropServiceKeyStmt                  *sql.Stmt
 	dropServiceKeysOfKindStmt           *sql.Stmt
@@ -558,6 +593,7 @@ type Queries struct {
 	machinesByProposedNameStmt          *sql.Stmt
 	moveHeadStmt                        *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
+	predictedForStmt                    *sql.Stmt
 	pruneRedemptionsStmt                *sql.Stmt
 	putMachineStmt                      *sql.Stmt
 	putMachineStateStmt                 *sql.Stmt
@@ -583,11 +619,14 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		addServiceKeyStmt:                   q.addServiceKeyStmt,
 		addTreeHashStmt:                     q.addTreeHashStmt,
 		addWrapperStmt:                      q.addWrapperStmt,
+		announcementOfStmt:                  q.announcementOfStmt,
 		approvedMeasurementsOfGroupStmt:     q.approvedMeasurementsOfGroupStmt,
 		countsStmt:                          q.countsStmt,
 		dropMachineStmt:                     q.dropMachineStmt,
 		dropMachineStateStmt:                q.dropMachineStateStmt,
+		dropMeasurementStmt:                 q.dropMeasurementStmt,
 		dropMeasurementsSeenOnStmt:          q.dropMeasurementsSeenOnStmt,
+		dropPlatformStmt:                    q.dropPlatformStmt,
 		dropPlatformsOfMachineStmt:          q.dropPlatformsOfMachineStmt,
 		dropServiceKeyStmt:                  q.dropServiceKeyStmt,
 		dropServiceKeysOfKindStmt:           q.dropServiceKeysOfKindStmt,
@@ -620,6 +659,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		machinesByProposedNameStmt:          q.machinesByProposedNameStmt,
 		moveHeadStmt:                        q.moveHeadStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
+		predictedForStmt:                    q.predictedForStmt,
 		pruneRedemptionsStmt:                q.pruneRedemptionsStmt,
 		putMachineStmt:                      q.putMachineStmt,
 		putMachineStateStmt:                 q.putMachineStateStmt,

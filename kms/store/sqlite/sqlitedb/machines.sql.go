@@ -10,6 +10,36 @@ import (
 	"database/sql"
 )
 
+const announcementOf = `-- name: AnnouncementOf :one
+SELECT coalesce(x.status, '') AS measurement, p.num IS NOT NULL AS has_platform, coalesce(p.approved, 0) AS approved,
+  coalesce(p.created, 0) AS created, coalesce(p.expires, 0) AS expires
+FROM machines AS m JOIN machine_states AS s ON s.machine = m.num
+LEFT JOIN measurements AS x ON x.digest = s.expected AND x.in_group = m.in_group
+LEFT JOIN platforms AS p ON p.machine = m.id AND p.digest = s.expected_platform
+WHERE m.id = ?
+`
+
+type AnnouncementOfRow struct {
+	Measurement string
+	HasPlatform bool
+	Approved    bool
+	Created     int64
+	Expires     int64
+}
+
+func (q *Queries) AnnouncementOf(ctx context.Context, id string) (AnnouncementOfRow, error) {
+	row := q.queryRow(ctx, q.announcementOfStmt, announcementOf, id)
+	var i AnnouncementOfRow
+	err := row.Scan(
+		&i.Measurement,
+		&i.HasPlatform,
+		&i.Approved,
+		&i.Created,
+		&i.Expires,
+	)
+	return i, err
+}
+
 const counts = `-- name: Counts :many
 SELECT kind, status, n FROM counts
 `
@@ -56,7 +86,7 @@ func (q *Queries) DropMachineState(ctx context.Context, id string) error {
 }
 
 const getMachine = `-- name: GetMachine :one
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE id = ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE id = ?
 `
 
 func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, error) {
@@ -82,6 +112,10 @@ func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, erro
 		&i.Measurement,
 		&i.Expected,
 		&i.ExpectedPlatform,
+		&i.Platform,
+		&i.ReleaseID,
+		&i.Announced,
+		&i.Fault,
 		&i.ResetCount,
 		&i.RestartCount,
 		&i.Clock,
@@ -94,7 +128,7 @@ func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, erro
 }
 
 const listMachines = `-- name: ListMachines :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesParams struct {
@@ -131,6 +165,10 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]W
 			&i.Measurement,
 			&i.Expected,
 			&i.ExpectedPlatform,
+			&i.Platform,
+			&i.ReleaseID,
+			&i.Announced,
+			&i.Fault,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -153,7 +191,7 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]W
 }
 
 const listMachinesByGroup = `-- name: ListMachinesByGroup :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByGroupParams struct {
@@ -191,6 +229,10 @@ func (q *Queries) ListMachinesByGroup(ctx context.Context, arg ListMachinesByGro
 			&i.Measurement,
 			&i.Expected,
 			&i.ExpectedPlatform,
+			&i.Platform,
+			&i.ReleaseID,
+			&i.Announced,
+			&i.Fault,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -213,7 +255,7 @@ func (q *Queries) ListMachinesByGroup(ctx context.Context, arg ListMachinesByGro
 }
 
 const listMachinesByStatus = `-- name: ListMachinesByStatus :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE status = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE status = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByStatusParams struct {
@@ -251,6 +293,10 @@ func (q *Queries) ListMachinesByStatus(ctx context.Context, arg ListMachinesBySt
 			&i.Measurement,
 			&i.Expected,
 			&i.ExpectedPlatform,
+			&i.Platform,
+			&i.ReleaseID,
+			&i.Announced,
+			&i.Fault,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -273,7 +319,7 @@ func (q *Queries) ListMachinesByStatus(ctx context.Context, arg ListMachinesBySt
 }
 
 const listMachinesByStatusAndGroup = `-- name: ListMachinesByStatusAndGroup :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByStatusAndGroupParams struct {
@@ -317,6 +363,10 @@ func (q *Queries) ListMachinesByStatusAndGroup(ctx context.Context, arg ListMach
 			&i.Measurement,
 			&i.Expected,
 			&i.ExpectedPlatform,
+			&i.Platform,
+			&i.ReleaseID,
+			&i.Announced,
+			&i.Fault,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -339,7 +389,7 @@ func (q *Queries) ListMachinesByStatusAndGroup(ctx context.Context, arg ListMach
 }
 
 const loadMachine = `-- name: LoadMachine :one
-SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.last_release, m.last_refusal,
+SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.platform, m.release_id, m.announced, m.fault, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.last_release, m.last_refusal,
   (SELECT count(*) FROM platforms WHERE platforms.machine = m.id AND NOT platforms.approved) AS platforms,
   (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
   (SELECT count(*) FROM redemptions WHERE redemptions.challenge = ?1) AS redeemed,
@@ -348,7 +398,7 @@ SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek,
   coalesce(x.status, '') AS x_status, coalesce(x.source, '') AS x_source, coalesce(x.machine, '') AS x_machine,
   coalesce(x.created, 0) AS x_created, coalesce(x.approved, 0) AS x_approved, coalesce(x.approved_by, '') AS x_approved_by,
   p.num IS NOT NULL AS has_platform, p.claims AS p_claims, coalesce(p.approved, 0) AS p_approved,
-  coalesce(p.created, 0) AS p_created
+  coalesce(p.created, 0) AS p_created, coalesce(p.expires, 0) AS p_expires
 FROM whole_machines AS m
 LEFT JOIN measurements AS x ON x.digest = ?2 AND x.in_group = coalesce(?3, m.in_group)
 LEFT JOIN platforms AS p ON p.machine = m.id AND p.digest = ?4
@@ -382,6 +432,7 @@ type LoadMachineRow struct {
 	PClaims        []byte
 	PApproved      bool
 	PCreated       int64
+	PExpires       int64
 }
 
 // All that a boot's decision reads of single rows, in one statement: of the
@@ -415,6 +466,10 @@ func (q *Queries) LoadMachine(ctx context.Context, arg LoadMachineParams) (LoadM
 		&i.WholeMachine.Measurement,
 		&i.WholeMachine.Expected,
 		&i.WholeMachine.ExpectedPlatform,
+		&i.WholeMachine.Platform,
+		&i.WholeMachine.ReleaseID,
+		&i.WholeMachine.Announced,
+		&i.WholeMachine.Fault,
 		&i.WholeMachine.ResetCount,
 		&i.WholeMachine.RestartCount,
 		&i.WholeMachine.Clock,
@@ -439,6 +494,7 @@ func (q *Queries) LoadMachine(ctx context.Context, arg LoadMachineParams) (LoadM
 		&i.PClaims,
 		&i.PApproved,
 		&i.PCreated,
+		&i.PExpires,
 	)
 	return i, err
 }
@@ -466,7 +522,7 @@ func (q *Queries) MachineByName(ctx context.Context, name string) (string, error
 }
 
 const machinesBetween = `-- name: MachinesBetween :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
 `
 
 type MachinesBetweenParams struct {
@@ -504,6 +560,10 @@ func (q *Queries) MachinesBetween(ctx context.Context, arg MachinesBetweenParams
 			&i.Measurement,
 			&i.Expected,
 			&i.ExpectedPlatform,
+			&i.Platform,
+			&i.ReleaseID,
+			&i.Announced,
+			&i.Fault,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -526,7 +586,7 @@ func (q *Queries) MachinesBetween(ctx context.Context, arg MachinesBetweenParams
 }
 
 const machinesByName = `-- name: MachinesByName :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE name = ? AND name <> ''
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE name = ? AND name <> ''
 `
 
 func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachine, error) {
@@ -558,6 +618,10 @@ func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachi
 			&i.Measurement,
 			&i.Expected,
 			&i.ExpectedPlatform,
+			&i.Platform,
+			&i.ReleaseID,
+			&i.Announced,
+			&i.Fault,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -580,7 +644,7 @@ func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachi
 }
 
 const machinesByProposedName = `-- name: MachinesByProposedName :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE proposed = ? AND name = '' ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, last_release, last_refusal FROM whole_machines WHERE proposed = ? AND name = '' ORDER BY id LIMIT ?
 `
 
 type MachinesByProposedNameParams struct {
@@ -617,6 +681,10 @@ func (q *Queries) MachinesByProposedName(ctx context.Context, arg MachinesByProp
 			&i.Measurement,
 			&i.Expected,
 			&i.ExpectedPlatform,
+			&i.Platform,
+			&i.ReleaseID,
+			&i.Announced,
+			&i.Fault,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -689,11 +757,12 @@ func (q *Queries) PutMachine(ctx context.Context, arg PutMachineParams) (int64, 
 }
 
 const putMachineState = `-- name: PutMachineState :exec
-INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, reset_count, restart_count, clock,
-  safe, releases, last_release, last_refusal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, announced, fault,
+  reset_count, restart_count, clock, safe, releases, last_release, last_refusal)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine) DO UPDATE SET tier = excluded.tier, measurement = excluded.measurement,
   expected = excluded.expected, expected_platform = excluded.expected_platform,
+  platform = excluded.platform, release_id = excluded.release_id, announced = excluded.announced, fault = excluded.fault,
   reset_count = excluded.reset_count, restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, releases = excluded.releases,
   last_release = excluded.last_release, last_refusal = excluded.last_refusal
 `
@@ -704,6 +773,10 @@ type PutMachineStateParams struct {
 	Measurement      []byte
 	Expected         []byte
 	ExpectedPlatform []byte
+	Platform         []byte
+	ReleaseID        []byte
+	Announced        int64
+	Fault            string
 	ResetCount       int64
 	RestartCount     int64
 	Clock            int64
@@ -720,6 +793,10 @@ func (q *Queries) PutMachineState(ctx context.Context, arg PutMachineStateParams
 		arg.Measurement,
 		arg.Expected,
 		arg.ExpectedPlatform,
+		arg.Platform,
+		arg.ReleaseID,
+		arg.Announced,
+		arg.Fault,
 		arg.ResetCount,
 		arg.RestartCount,
 		arg.Clock,

@@ -53,12 +53,40 @@ func (q *Queries) ApprovedMeasurementsOfGroup(ctx context.Context, arg ApprovedM
 	return items, nil
 }
 
+const dropMeasurement = `-- name: DropMeasurement :exec
+DELETE FROM measurements WHERE digest = ? AND in_group = ?
+`
+
+type DropMeasurementParams struct {
+	Digest  []byte
+	InGroup string
+}
+
+func (q *Queries) DropMeasurement(ctx context.Context, arg DropMeasurementParams) error {
+	_, err := q.exec(ctx, q.dropMeasurementStmt, dropMeasurement, arg.Digest, arg.InGroup)
+	return err
+}
+
 const dropMeasurementsSeenOn = `-- name: DropMeasurementsSeenOn :exec
 DELETE FROM measurements WHERE machine = ? AND status = 'seen'
 `
 
 func (q *Queries) DropMeasurementsSeenOn(ctx context.Context, machine string) error {
 	_, err := q.exec(ctx, q.dropMeasurementsSeenOnStmt, dropMeasurementsSeenOn, machine)
+	return err
+}
+
+const dropPlatform = `-- name: DropPlatform :exec
+DELETE FROM platforms WHERE machine = ? AND digest = ?
+`
+
+type DropPlatformParams struct {
+	Machine string
+	Digest  []byte
+}
+
+func (q *Queries) DropPlatform(ctx context.Context, arg DropPlatformParams) error {
+	_, err := q.exec(ctx, q.dropPlatformStmt, dropPlatform, arg.Machine, arg.Digest)
 	return err
 }
 
@@ -240,7 +268,7 @@ func (q *Queries) ListMeasurementsOfGroup(ctx context.Context, arg ListMeasureme
 }
 
 const platformsOfMachine = `-- name: PlatformsOfMachine :many
-SELECT num, machine, digest, claims, approved, created FROM platforms WHERE machine = ? ORDER BY created DESC, num DESC
+SELECT num, machine, digest, claims, approved, created, expires FROM platforms WHERE machine = ? ORDER BY created DESC, num DESC
 `
 
 func (q *Queries) PlatformsOfMachine(ctx context.Context, machine string) ([]Platform, error) {
@@ -259,6 +287,46 @@ func (q *Queries) PlatformsOfMachine(ctx context.Context, machine string) ([]Pla
 			&i.Claims,
 			&i.Approved,
 			&i.Created,
+			&i.Expires,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const predictedFor = `-- name: PredictedFor :many
+SELECT num, digest, in_group, claims, cmdline, status, source, machine, created, approved, approved_by FROM measurements WHERE machine = ? AND status = 'seen' AND source = 'predicted' ORDER BY num
+`
+
+func (q *Queries) PredictedFor(ctx context.Context, machine string) ([]Measurement, error) {
+	rows, err := q.query(ctx, q.predictedForStmt, predictedFor, machine)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Measurement
+	for rows.Next() {
+		var i Measurement
+		if err := rows.Scan(
+			&i.Num,
+			&i.Digest,
+			&i.InGroup,
+			&i.Claims,
+			&i.Cmdline,
+			&i.Status,
+			&i.Source,
+			&i.Machine,
+			&i.Created,
+			&i.Approved,
+			&i.ApprovedBy,
 		); err != nil {
 			return nil, err
 		}
@@ -312,9 +380,9 @@ func (q *Queries) PutMeasurement(ctx context.Context, arg PutMeasurementParams) 
 }
 
 const putPlatform = `-- name: PutPlatform :exec
-INSERT INTO platforms (machine, digest, claims, approved, created) VALUES (?, ?, ?, ?, ?)
+INSERT INTO platforms (machine, digest, claims, approved, created, expires) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine, digest) DO UPDATE SET claims = excluded.claims, approved = excluded.approved,
-  created = excluded.created
+  created = excluded.created, expires = excluded.expires
 `
 
 type PutPlatformParams struct {
@@ -323,6 +391,7 @@ type PutPlatformParams struct {
 	Claims   []byte
 	Approved bool
 	Created  int64
+	Expires  int64
 }
 
 func (q *Queries) PutPlatform(ctx context.Context, arg PutPlatformParams) error {
@@ -332,6 +401,7 @@ func (q *Queries) PutPlatform(ctx context.Context, arg PutPlatformParams) error 
 		arg.Claims,
 		arg.Approved,
 		arg.Created,
+		arg.Expires,
 	)
 	return err
 }

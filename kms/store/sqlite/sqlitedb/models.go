@@ -46,6 +46,7 @@ type Platform struct {
 	Claims   []byte
 	Approved bool
 	Created  int64
+	Expires  int64
 }
 
 type Secret struct {
@@ -100,6 +101,10 @@ type WholeMachine struct {
 	Measurement      []byte
 	Expected         []byte
 	ExpectedPlatform []byte
+	Platform         []byte
+	ReleaseID        []byte
+	Announced        int64
+	Fault            string
 	ResetCount       int64
 	RestartCount     int64
 	Clock            int64
