@@ -94,7 +94,7 @@ func (e *enrolling) add(out *Outcome, state *State) error {
 		known := findUUID(state.Volumes, asked.UUID)
 		switch {
 		case known != nil && resumesVolume(known, asked):
-			if err := e.repeat(state, known); err != nil {
+			if err := e.repeat(out, state, known); err != nil {
 				return err
 			}
 			continue

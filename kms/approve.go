@@ -16,6 +16,8 @@ const (
 	ActionRevoke             = "machine.revoke"
 	ActionApproveMeasurement = "measurement.approve"
 	ActionSubmitMeasurement  = "measurement.submit"
+	ActionDiscloseRecovery   = "volume.recovery_key"
+	ActionExportCopies       = "volume.recovery_copies"
 )
 
 // Approval is what an operator says about a machine.

@@ -27,7 +27,7 @@ func (s *Service) CommitEnrollment(ctx context.Context, a Attested) (Committed, 
 	if err != nil {
 		return Committed{}, s.unproven(err, a.Source)
 	}
-	key := Key{Machine: a.Machine, Challenge: &c.redemption.Challenge}
+	key := Key{Machine: a.Machine, Recovery: true, Challenge: &c.redemption.Challenge}
 	if c.refusal == nil {
 		expected, platform := c.expected.Digest(), c.platform.Digest()
 		key.Measurements = uniqueDigests(c.boot.Measurement.Digest(), expected)
@@ -170,13 +170,33 @@ func (c *committing) activate(out *Outcome, state *State) *Refusal {
 		v := *known
 		v.Status, v.Identity, v.VolumeKeyDigest, v.Inventory = VolumeActive, asked.Identity[:], report.VolumeKeyDigest, inventory
 		out.Volumes = append(out.Volumes, v)
-		if row := findSecret(state.Secrets, v.ID, SecretPending); row != nil {
-			current := *row
-			current.Status = SecretCurrent
-			out.Secrets = append(out.Secrets, current)
-		}
+		out.Secrets = append(out.Secrets, settle(state.Secrets, v.ID, report)...)
 	}
 	return nil
+}
+
+// settle makes a volume's secrets current: a recovery key where the header has a
+// keyslot of it, for until the approval an enrolment can be run again without.
+func settle(secrets []Secret, volume string, report exchange.VolumeReport) []Secret {
+	var changed []Secret
+	for _, purpose := range []string{PurposeKeyslot, PurposeRecovery} {
+		status := SecretCurrent
+		if purpose == PurposeRecovery && !hasRecovery(report) {
+			status = SecretPending
+		}
+		if row := findFirst(secrets, volume, purpose); row != nil && row.Status != status {
+			settled := *row
+			settled.Status = status
+			changed = append(changed, settled)
+		}
+	}
+	return changed
+}
+
+func hasRecovery(report exchange.VolumeReport) bool {
+	return slices.ContainsFunc(report.Tokens, func(t exchange.LUKSToken) bool {
+		return t.Volume == report.ID && t.Purpose == PurposeRecovery && len(t.Slots) > 0
+	})
 }
 
 // expect records the boot to approve, and the machine as ready for approval.

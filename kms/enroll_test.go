@@ -22,6 +22,7 @@ func TestInterruptedEnrolmentBeginsAnew(t *testing.T) {
 	require.NoError(t, m.Complete(t.Context(), f.guest()))
 	assert.NotEqual(t, first.ID, m.Volumes[0].ID)
 	assert.False(t, first.Key.Equal(m.Volumes[0].Key))
+	assert.False(t, first.Recovery.Equal(m.Volumes[0].Recovery))
 	volumes, err := f.store.Volumes(t.Context(), m.TPM.Machine(), "", 10)
 	require.NoError(t, err)
 	assert.Len(t, volumes, 2, "the first volumes are gone")

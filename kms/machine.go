@@ -112,19 +112,29 @@ const (
 	SecretCurrent SecretStatus = "current"
 )
 
-// PurposeKeyslot is the purpose of a secret that opens a LUKS keyslot.
-const PurposeKeyslot = "luks-keyslot"
+// The purposes of secrets. Both open a LUKS keyslot of their own.
+const (
+	// PurposeKeyslot is that of the secret that attested boots are released.
+	PurposeKeyslot = "luks-keyslot"
+	// PurposeRecovery is that of a recovery key, for people.
+	PurposeRecovery = "recovery"
+)
 
 // Secret is one version of what opens a volume's keyslot, wrapped.
 type Secret struct {
 	Volume         string // volume id
-	Version        uint32 // from 1
 	Purpose        string
+	Version        uint32 // from 1, of this volume and purpose
 	Status         SecretStatus
 	Keyring        string
 	KeyringVersion uint32
 	Wrapped        string // package envelope
 	Created        time.Time
+	// Disclosed is when an operator last had a recovery key shown; zero until then.
+	Disclosed time.Time
+	// AgeCopy is a recovery key encrypted to people, in age's armor; empty where
+	// none were named when it was made.
+	AgeCopy string
 }
 
 // MeasurementStatus is the state of a measurement in one group.

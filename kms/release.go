@@ -227,11 +227,11 @@ func judgeVolumes(volumes []exchange.Volume, state *State, d *draft) *Refusal {
 func (r *releasing) unwrap(state *State) *Refusal {
 	for _, asked := range r.statement.Volumes {
 		volume := findVolume(state.Volumes, asked.ID)
-		row := findSecret(state.Secrets, asked.ID, SecretCurrent)
+		row := findSecret(state.Secrets, asked.ID, PurposeKeyslot, SecretCurrent)
 		if row == nil {
 			return refuse(ReasonVolume, "volume/%s has no current secret", volume.ID)
 		}
-		key, err := r.service.Keys.Unwrap(secretContext(r.verified, state.Machine.ID, row), row.Wrapped)
+		key, err := r.service.Keys.Unwrap(secretContext(r.binding, state.Machine.ID, row, PurposeKeyslot), row.Wrapped)
 		if err != nil {
 			return refuse(ReasonVolume, "the secret of volume/%s does not open for the keys that signed this quote", volume.ID)
 		}
@@ -244,10 +244,10 @@ func (r *releasing) unwrap(state *State) *Refusal {
 
 // secretContext is what a machine's secret is wrapped under. Its purpose is what
 // the secret is about to be used for, whatever the row says.
-func secretContext(v *verified, machine string, row *Secret) envelope.Context {
+func secretContext(binding [32]byte, machine string, row *Secret, purpose string) envelope.Context {
 	return envelope.Context{
-		Keyring: row.Keyring, Version: row.KeyringVersion, Binding: v.binding[:],
-		Machine: machine, Volume: row.Volume, Purpose: PurposeKeyslot, SecretVersion: row.Version,
+		Keyring: row.Keyring, Version: row.KeyringVersion, Binding: binding[:],
+		Machine: machine, Volume: row.Volume, Purpose: purpose, SecretVersion: row.Version,
 	}
 }
 
@@ -318,11 +318,19 @@ func findAsked(volumes []exchange.Volume, id string) bool {
 	return slices.ContainsFunc(volumes, func(v exchange.Volume) bool { return v.ID == id })
 }
 
-// findSecret returns the newest secret in a state that opens a keyslot of a volume.
-func findSecret(secrets []Secret, volume string, status SecretStatus) *Secret {
+// findFirst returns a volume's secret of an enrolment: pending until the commit.
+func findFirst(secrets []Secret, volume, purpose string) *Secret {
+	if row := findSecret(secrets, volume, purpose, SecretPending); row != nil {
+		return row
+	}
+	return findSecret(secrets, volume, purpose, SecretCurrent)
+}
+
+// findSecret returns the newest secret of a volume for a purpose in a state.
+func findSecret(secrets []Secret, volume, purpose string, status SecretStatus) *Secret {
 	for i := len(secrets) - 1; i >= 0; i-- {
 		s := &secrets[i]
-		if s.Volume == volume && s.Status == status && s.Purpose == PurposeKeyslot {
+		if s.Volume == volume && s.Status == status && s.Purpose == purpose {
 			return s
 		}
 	}

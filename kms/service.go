@@ -14,6 +14,7 @@ import (
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/policy"
+	"keywright.dev/kms/recovery"
 )
 
 // Store is all that the service needs of a store.
@@ -47,6 +48,8 @@ type Config struct {
 	// [TrustByPerson] where an operator must compare its hash. Its error says
 	// what is wrong with the certificate.
 	Trust func(ek exchange.EK, certificate []byte, now time.Time) (string, error)
+	// Recovery is whom copies of new recovery keys are encrypted to; may be nobody.
+	Recovery recovery.Recipients
 	// Policy returns the policy in force.
 	Policy func() Policy
 	Clock  func() time.Time

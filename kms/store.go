@@ -21,8 +21,10 @@ type Transactor interface {
 
 // Key names the rows that a decision depends on. Zero fields name nothing.
 type Key struct {
-	// Machine loads the machine, its volumes and their secrets.
+	// Machine loads the machine, its volumes and the secrets of their keyslots.
 	Machine string
+	// Recovery loads the volumes' recovery keys as well.
+	Recovery bool
 	// AKName loads the id of the machine that holds this AK.
 	AKName []byte
 	// Name loads the id of the machine that holds this name.
@@ -45,7 +47,7 @@ type Key struct {
 type State struct {
 	Machine *Machine // nil where there is none
 	Volumes []Volume // of the machine, ordered by id
-	Secrets []Secret // of the volumes, ordered by volume and version
+	Secrets []Secret // of the volumes, ordered by volume, purpose and version
 
 	AKHolder   string // machine id; empty where nobody holds the AK
 	NameHolder string // machine id; empty where the name is free
@@ -143,7 +145,7 @@ type Reader interface {
 	Machines(ctx context.Context, filter MachineFilter, after string, limit int) ([]Machine, error)
 	// Volumes returns the volumes of a machine, or of all with an empty id.
 	Volumes(ctx context.Context, machine, after string, limit int) ([]Volume, error)
-	// Secrets returns the secrets of a volume, ordered by version.
+	// Secrets returns the secrets of a volume, ordered by purpose and version.
 	Secrets(ctx context.Context, volume string) ([]Secret, error)
 	// Measurements returns those of a group, or of all with an empty name,
 	// ordered by digest and group; after is the hex digest last seen, and a page

@@ -31,6 +31,7 @@ func TestAttack21RowsAreSwapped(t *testing.T) {
 		"another keyring's":           {func(s *kms.Secret) { s.Keyring = kms.SystemKeyring }, "does not open"},
 		"a later version's":           {func(s *kms.Secret) { s.Version++ }, "does not open"},
 		"wrapped for another purpose": {func(s *kms.Secret) { s.Wrapped = f.wrapFor(m, "backup") }, "does not open"},
+		"its recovery key":            {func(s *kms.Secret) { s.Wrapped = f.recoveryOf(m, 0).Wrapped }, "does not open"},
 		"for another purpose":         {func(s *kms.Secret) { s.Purpose = "backup" }, "no current secret"},
 		"another purpose's altogether": {func(s *kms.Secret) {
 			s.Purpose, s.Wrapped = "backup", f.wrapFor(m, "backup")
@@ -39,7 +40,13 @@ func TestAttack21RowsAreSwapped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			row := own
 			c.change(&row)
-			f.write(kms.Outcome{Secrets: []kms.Secret{row}})
+			rows := []kms.Secret{row}
+			if row.Purpose != own.Purpose {
+				moved := own
+				moved.Status = kms.SecretPending
+				rows = append(rows, moved)
+			}
+			f.write(kms.Outcome{Secrets: rows})
 			m.Boot()
 			_, err := m.Unlock(t.Context(), f.guest())
 			refusal := refused(t, kms.ReasonVolume, err)
@@ -63,6 +70,16 @@ func (f *fixture) secretOf(m *sim.Machine, volume int) kms.Secret {
 	require.NoError(f.t, err)
 	require.NotEmpty(f.t, rows)
 	return rows[0]
+}
+
+// recoveryOf returns the row of a volume's recovery key.
+func (f *fixture) recoveryOf(m *sim.Machine, volume int) kms.Secret {
+	f.t.Helper()
+	rows, err := f.store.Secrets(f.t.Context(), m.Volumes[volume].ID)
+	require.NoError(f.t, err)
+	last := rows[len(rows)-1]
+	require.Equal(f.t, kms.PurposeRecovery, last.Purpose)
+	return last
 }
 
 // wrapFor wraps a secret for a machine's first volume, its TPM's keys and a

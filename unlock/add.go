@@ -88,16 +88,22 @@ func AddingSteps() []Step { return namesOf(new(Enrollment).addingSteps()) }
 // bindingSteps give each volume a keyslot whose secret the service has. A volume
 // that a boot received already has it.
 func (e *Enrollment) bindingSteps(clean func(context.Context, *target) error) []step {
-	return []step{
+	steps := append([]step{
 		{name: StepBegin, once: e.begin},
 		{name: StepComplete, once: e.completeAdding},
-		{name: StepClean, each: e.unlessReceived(clean)},
-		{name: StepToken, each: e.unlessReceived(e.writeToken)},
+		{name: StepClean, each: clean},
+		{name: StepToken, each: of(luks.PurposeBoot, e.writeToken)},
 		{name: StepRecord, once: e.recordAdding},
-		{name: StepKeyslot, each: e.unlessReceived(e.addKeyslot)},
-		{name: StepTest, each: e.unlessReceived(e.testKeyslot)},
-		{name: StepAssign, each: e.unlessReceived(e.assignToken)},
+		{name: StepKeyslot, each: of(luks.PurposeBoot, e.addKeyslot)},
+		{name: StepTest, each: of(luks.PurposeBoot, e.testKeyslot)},
+		{name: StepAssign, each: of(luks.PurposeBoot, e.assignToken)},
+	}, e.recoverySteps()...)
+	for i, s := range steps {
+		if s.each != nil {
+			steps[i].each = e.unlessReceived(s.each)
+		}
 	}
+	return steps
 }
 
 // localSteps have the service count the volumes, and then the next boot ask for

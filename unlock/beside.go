@@ -18,15 +18,16 @@ type Beside struct {
 	// Boot tries until its context ends, and opens all volumes or none.
 	Boot    func(ctx context.Context) error
 	Volumes []Volume
-	// Ask asks for a passphrase until ctx ends, which takes the question away.
+	// Ask asks for a passphrase until ctx ends, which takes the question away. It
+	// may come back empty, and is asked again then.
 	Ask func(ctx context.Context, question string) (secret.Bytes, error)
 	// Open opens a volume by a passphrase, as the distribution does.
 	Open  func(ctx context.Context, v Volume, passphrase secret.Bytes) error
 	Clock Clock
 	// After is when to ask.
 	After time.Time
-	// Announce shows one line on the consoles.
-	Announce func(line string)
+	// Screen is also what Boot announces on.
+	Screen *Screen
 
 	booted chan error // what Boot came to; once
 	over   bool       // and it has been received
@@ -86,7 +87,7 @@ func (b *Beside) openByPassphrase(ctx context.Context) error {
 		}
 		for {
 			last.Wipe()
-			passphrase, err := b.ask(ctx, v)
+			passphrase, err := b.askUntilTyped(ctx, v)
 			if errors.Is(err, errBooted) {
 				return nil
 			}
@@ -97,13 +98,30 @@ func (b *Beside) openByPassphrase(ctx context.Context) error {
 			if err = b.Open(ctx, v, last); err == nil {
 				break
 			}
-			b.Announce(printable(fmt.Sprintf("keywright: opening %s by passphrase: %v", v.Config.Device, err)))
+			b.Screen.Announce(printable(fmt.Sprintf("keywright: opening %s by passphrase: %v", v.Config.Device, err)))
 		}
 	}
 	return ErrByPassphrase
 }
 
 var errBooted = errors.New("the boot opened the volumes")
+
+// emptyPause keeps a program that answers nothing from being started in a loop.
+const emptyPause = time.Second
+
+// askUntilTyped asks again where only Enter was pressed, as people do to see
+// whether a console lives.
+func (b *Beside) askUntilTyped(ctx context.Context, v Volume) (secret.Bytes, error) {
+	for {
+		passphrase, err := b.ask(ctx, v)
+		if err != nil || passphrase.Len() > 0 {
+			return passphrase, err
+		}
+		if err := b.Clock.Sleep(ctx, emptyPause); err != nil {
+			return passphrase, err
+		}
+	}
+}
 
 // ask asks for one passphrase. A boot that succeeds meanwhile takes the question
 // away; one that fails for good leaves it.
@@ -115,6 +133,8 @@ func (b *Beside) ask(ctx context.Context, v Volume) (secret.Bytes, error) {
 		err        error
 	}
 	answers := make(chan answer, 1)
+	b.Screen.asking.Store(true)
+	defer b.Screen.asking.Store(false)
 	go func() {
 		passphrase, err := b.Ask(asking, "Please unlock disk "+v.Config.Name+": ")
 		answers <- answer{passphrase, err}

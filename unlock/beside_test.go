@@ -85,7 +85,11 @@ func newBeside() *beside {
 			b.opened = append(b.opened, v.Config.Name)
 			return nil
 		},
-		Clock: gate{b.late}, Announce: func(line string) { b.lines = append(b.lines, line) },
+		Clock: gate{b.late},
+		Screen: &unlock.Screen{
+			Line:     func(line string) { b.lines = append(b.lines, line) },
+			Question: func(question string) { b.lines = append(b.lines, question) },
+		},
 	}
 	return b
 }

@@ -47,6 +47,8 @@ type Enrollment struct {
 	// Name is what the machine proposes to be called.
 	Name    string
 	Devices []Device
+	// NoRecoveryKey leaves out the recovery key of each volume.
+	NoRecoveryKey bool
 	// Passphrase returns a passphrase that a device's volume may open with. It
 	// is asked again only where none it gave before does.
 	Passphrase func(ctx context.Context, device string) (secret.Bytes, error)
@@ -104,6 +106,8 @@ type EnrolledVolume struct {
 	ID, UUID, Device string
 	Slot             int
 	Name             string // of its mapping
+	// RecoverySlots are those of recovery keys: one, or none.
+	RecoverySlots []int
 }
 
 // Step names a step of an enrolment.
@@ -138,6 +142,13 @@ const (
 	StepTest Step = "test-keyslot"
 	// StepAssign has the tokens name their keyslots.
 	StepAssign Step = "assign-token"
+	// StepRecoveryToken, StepRecoveryKeyslot, StepRecoveryTest and
+	// StepRecoveryAssign do for the recovery keys what the four above do for the
+	// secrets of boots.
+	StepRecoveryToken   Step = "write-recovery-token"
+	StepRecoveryKeyslot Step = "add-recovery-keyslot"
+	StepRecoveryTest    Step = "test-recovery-keyslot"
+	StepRecoveryAssign  Step = "assign-recovery-token"
 	// StepConfig writes the configuration.
 	StepConfig Step = "write-config"
 	// StepInitramfs has the initramfs of the next boot ask for the keys, and
@@ -155,21 +166,35 @@ type step struct {
 }
 
 func (e *Enrollment) steps() []step {
-	return []step{
+	steps := []step{
 		{name: StepRead, once: e.readVolumes},
 		{name: StepPassphrase, each: e.findPassphrase},
 		{name: StepPredict, once: e.predictBoot},
 		{name: StepBegin, once: e.begin},
 		{name: StepComplete, once: e.complete},
 		{name: StepClean, each: e.clean},
-		{name: StepToken, each: e.writeToken},
+		{name: StepToken, each: of(luks.PurposeBoot, e.writeToken)},
 		{name: StepRecord, once: e.recordSet},
-		{name: StepKeyslot, each: e.addKeyslot},
-		{name: StepTest, each: e.testKeyslot},
-		{name: StepAssign, each: e.assignToken},
-		{name: StepConfig, once: e.writeConfig},
-		{name: StepInitramfs, once: e.updateInitramfs},
-		{name: StepCommit, once: e.commit},
+		{name: StepKeyslot, each: of(luks.PurposeBoot, e.addKeyslot)},
+		{name: StepTest, each: of(luks.PurposeBoot, e.testKeyslot)},
+		{name: StepAssign, each: of(luks.PurposeBoot, e.assignToken)},
+	}
+	return append(append(steps, e.recoverySteps()...),
+		step{name: StepConfig, once: e.writeConfig},
+		step{name: StepInitramfs, once: e.updateInitramfs},
+		step{name: StepCommit, once: e.commit})
+}
+
+// recoverySteps give each volume a keyslot that its recovery key opens.
+func (e *Enrollment) recoverySteps() []step {
+	if e.NoRecoveryKey {
+		return nil
+	}
+	return []step{
+		{name: StepRecoveryToken, each: of(luks.PurposeRecovery, e.writeToken)},
+		{name: StepRecoveryKeyslot, each: of(luks.PurposeRecovery, e.addKeyslot)},
+		{name: StepRecoveryTest, each: of(luks.PurposeRecovery, e.testKeyslot)},
+		{name: StepRecoveryAssign, each: of(luks.PurposeRecovery, e.assignToken)},
 	}
 }
 
@@ -244,6 +269,7 @@ func (e *Enrollment) wipe() {
 	for _, t := range e.targets {
 		t.passphrase.Wipe()
 		t.secret.Key.Wipe()
+		t.secret.Recovery.Wipe()
 		_ = t.device.Close()
 	}
 }

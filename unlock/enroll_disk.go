@@ -7,20 +7,35 @@ import (
 	"fmt"
 	"slices"
 
+	"keywright.dev/kms/secret"
 	"keywright.dev/unlock/luks"
 )
+
+// of has the keyslots of one purpose worked on.
+func of(p luks.Purpose, do func(context.Context, *target, luks.Purpose) error) func(context.Context, *target) error {
+	return func(ctx context.Context, t *target) error {
+		err := do(ctx, t, p)
+		if err != nil && p == luks.PurposeRecovery {
+			return fmt.Errorf("%w; --no-recovery-key enrols without", err)
+		}
+		return err
+	}
+}
 
 // clean removes tokens of earlier enrolments and the keyslots that they name,
 // so that nothing of ours opens the volume which the service does not count.
 func (e *Enrollment) clean(ctx context.Context, t *target) error {
-	kept := false
+	kept := make(map[luks.Purpose]bool)
 	for _, token := range t.volume.OwnTokens() {
 		current, err := e.isCurrent(ctx, t, token)
 		if err != nil {
 			return err
 		}
-		if current && !kept {
-			kept = true
+		switch {
+		case current && token.Purpose == luks.PurposeRecovery && e.NoRecoveryKey:
+			token = t.assigned(token) // its keyslot opened with the key
+		case current && !kept[token.Purpose]:
+			kept[token.Purpose] = true
 			continue
 		}
 		if err := e.discard(ctx, t, token); err != nil {
@@ -30,10 +45,28 @@ func (e *Enrollment) clean(ctx context.Context, t *target) error {
 	return t.reread()
 }
 
+// assigned names the keyslot that a token is meant for, if there is one.
+func (t *target) assigned(token luks.OwnToken) luks.OwnToken {
+	if len(token.Keyslots) == 0 && t.hasSlot(token.Slot) {
+		token.Keyslots = []int{token.Slot}
+	}
+	return token
+}
+
+// key is what this enrolment puts into a keyslot; empty where it adds none of the
+// purpose.
+func (t *target) key(p luks.Purpose) secret.Bytes {
+	if p == luks.PurposeRecovery {
+		return t.secret.Recovery
+	}
+	return t.secret.Key
+}
+
 // isCurrent tells whether a token is this enrolment's, and its keyslot, where it
 // has one, this enrolment's secret.
 func (e *Enrollment) isCurrent(ctx context.Context, t *target, token luks.OwnToken) (bool, error) {
-	if token.Volume != t.secret.Volume || token.Resume != hex.EncodeToString(t.secret.Resume[:]) {
+	key := t.key(token.Purpose)
+	if key.Len() == 0 || token.Volume != t.secret.Volume || token.Resume != hex.EncodeToString(t.secret.Resume[:]) {
 		return false, nil
 	}
 	slot := token.Slot
@@ -42,7 +75,7 @@ func (e *Enrollment) isCurrent(ctx context.Context, t *target, token luks.OwnTok
 	} else if !t.hasSlot(slot) {
 		return true, nil
 	}
-	err := e.Cryptsetup.TestKey(ctx, t.path, slot, t.secret.Key)
+	err := e.Cryptsetup.TestKey(ctx, t.path, slot, key)
 	if errors.Is(err, luks.ErrWrongKey) {
 		return false, nil
 	}
@@ -56,11 +89,16 @@ func (e *Enrollment) discard(ctx context.Context, t *target, token luks.OwnToken
 	for _, slot := range token.Keyslots {
 		e.say("note: killing keyslot %d of %s, left by an earlier enrolment", slot, t.path)
 	}
+	e.tellOfOrphan(ctx, t, token)
+	return t.drop(ctx, e.Cryptsetup, token)
+}
+
+// tellOfOrphan names a keyslot that a token announced and nobody here can open.
+func (e *Enrollment) tellOfOrphan(ctx context.Context, t *target, token luks.OwnToken) {
 	if len(token.Keyslots) == 0 && t.hasSlot(token.Slot) && e.Cryptsetup.TestKey(ctx, t.path, token.Slot, t.passphrase) != nil {
-		e.say("note: keyslot %d of %s may be left of an enrolment elsewhere that was cut short; if it is not yours, run cryptsetup luksKillSlot %s %d",
+		e.say("note: keyslot %d of %s may be left of an enrolment that was cut short; if it is not yours, run cryptsetup luksKillSlot %s %d",
 			token.Slot, t.path, t.path, token.Slot)
 	}
-	return t.drop(ctx, e.Cryptsetup, token)
 }
 
 // drop kills the keyslots that a token of ours is assigned to, then removes the
@@ -78,10 +116,11 @@ func (t *target) hasSlot(slot int) bool {
 	return slices.ContainsFunc(t.volume.Inventory().Keyslots, func(s luks.InventorySlot) bool { return s.ID == slot })
 }
 
-// token returns this enrolment's token; [target.clean] left no other of ours.
-func (t *target) token() (luks.OwnToken, bool) {
+// token returns this enrolment's token for a purpose; [Enrollment.clean] left no
+// other of ours.
+func (t *target) token(p luks.Purpose) (luks.OwnToken, bool) {
 	for _, token := range t.volume.OwnTokens() {
-		if token.Volume == t.secret.Volume {
+		if token.Volume == t.secret.Volume && token.Purpose == p {
 			return token, true
 		}
 	}
@@ -89,8 +128,8 @@ func (t *target) token() (luks.OwnToken, bool) {
 }
 
 // writeToken announces the keyslot that will be added.
-func (e *Enrollment) writeToken(ctx context.Context, t *target) error {
-	if _, ok := t.token(); ok {
+func (e *Enrollment) writeToken(ctx context.Context, t *target, p luks.Purpose) error {
+	if _, ok := t.token(p); ok {
 		return nil
 	}
 	slot, err := t.volume.FreeSlot()
@@ -101,7 +140,7 @@ func (e *Enrollment) writeToken(ctx context.Context, t *target) error {
 	if err != nil {
 		return fmt.Errorf("looking for a token: %w", err)
 	}
-	token := luks.Token{Volume: t.secret.Volume, Resume: hex.EncodeToString(t.secret.Resume[:]), Slot: slot}
+	token := luks.Token{Volume: t.secret.Volume, Resume: hex.EncodeToString(t.secret.Resume[:]), Purpose: p, Slot: slot}
 	if err := e.Cryptsetup.ImportToken(ctx, t.path, number, token); err != nil {
 		return err
 	}
@@ -109,15 +148,15 @@ func (e *Enrollment) writeToken(ctx context.Context, t *target) error {
 }
 
 // addKeyslot adds the keyslot that the token announces.
-func (e *Enrollment) addKeyslot(ctx context.Context, t *target) error {
-	token, ok := t.token()
+func (e *Enrollment) addKeyslot(ctx context.Context, t *target, p luks.Purpose) error {
+	token, ok := t.token(p)
 	if !ok {
 		return errNoToken
 	}
 	if len(token.Keyslots) > 0 || t.hasSlot(token.Slot) {
 		return nil // an earlier run did, and the clean step opened it
 	}
-	if err := e.Cryptsetup.AddKeyslot(ctx, t.path, t.passphrase, t.secret.Key, token.Slot); err != nil {
+	if err := e.Cryptsetup.AddKeyslot(ctx, t.path, t.passphrase, t.key(p), token.Slot); err != nil {
 		return err
 	}
 	return t.reread()
@@ -125,9 +164,9 @@ func (e *Enrollment) addKeyslot(ctx context.Context, t *target) error {
 
 var errNoToken = errors.New("the token that was written is gone")
 
-// slot is where this enrolment's secret is.
-func (t *target) slot() (luks.OwnToken, int, error) {
-	token, ok := t.token()
+// slot is where this enrolment's secret for a purpose is.
+func (t *target) slot(p luks.Purpose) (luks.OwnToken, int, error) {
+	token, ok := t.token(p)
 	switch {
 	case !ok:
 		return token, 0, errNoToken
@@ -139,22 +178,22 @@ func (t *target) slot() (luks.OwnToken, int, error) {
 }
 
 // testKeyslot opens the keyslot twice: as cryptsetup does, and as a boot will.
-func (e *Enrollment) testKeyslot(ctx context.Context, t *target) error {
-	_, slot, err := t.slot()
+func (e *Enrollment) testKeyslot(ctx context.Context, t *target, p luks.Purpose) error {
+	_, slot, err := t.slot(p)
 	if err != nil {
 		return err
 	}
-	if err := e.Cryptsetup.TestKey(ctx, t.path, slot, t.secret.Key); err != nil {
+	if err := e.Cryptsetup.TestKey(ctx, t.path, slot, t.key(p)); err != nil {
 		return err
 	}
-	volumeKey, err := t.volume.Unseal(slot, t.secret.Key)
+	volumeKey, err := t.volume.Unseal(slot, t.key(p))
 	volumeKey.Wipe()
 	return err
 }
 
 // assignToken says in the header that the keyslot opens.
-func (e *Enrollment) assignToken(ctx context.Context, t *target) error {
-	token, slot, err := t.slot()
+func (e *Enrollment) assignToken(ctx context.Context, t *target, p luks.Purpose) error {
+	token, slot, err := t.slot(p)
 	if err != nil {
 		return err
 	}
@@ -166,7 +205,7 @@ func (e *Enrollment) assignToken(ctx context.Context, t *target) error {
 	if err := t.reread(); err != nil {
 		return err
 	}
-	if got := t.volume.OwnSlots(t.secret.Volume); !slices.Equal(got, []int{slot}) {
+	if got := t.volume.SlotsFor(t.secret.Volume, p); !slices.Equal(got, []int{slot}) {
 		return fmt.Errorf("the token of %s names keyslots %v, want %d", t.path, got, slot)
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/secret"
 	"keywright.dev/unlock/luks"
 )
 
@@ -74,4 +76,15 @@ func TestTheRootIsConfiguredFirst(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, written.Volumes, 2)
 	assert.Equal(t, "root", written.Volumes[0].Name)
+}
+
+func TestEnrolmentWipesItsSecrets(t *testing.T) {
+	v := readTarget(t, "aes256-4096")
+	device, err := os.Open(v.path)
+	require.NoError(t, err)
+	wiped := &target{device: device, passphrase: secret.Copy([]byte("passphrase")), secret: exchange.ReleasedSecret{
+		Key: secret.Copy([]byte("key")), Recovery: secret.Copy([]byte("recovery")),
+	}}
+	(&Enrollment{targets: []*target{wiped}}).wipe()
+	assert.Zero(t, wiped.passphrase.Len()+wiped.secret.Key.Len()+wiped.secret.Recovery.Len())
 }

@@ -79,7 +79,7 @@ func (e *Enrollment) completeRequest(recipient *exchange.Recipient) (api.Complet
 	if err != nil {
 		return api.CompleteRequest{}, err
 	}
-	details, err := exchange.MarshalDetails(exchange.EnrollDetails{Name: e.Name, Add: e.adding})
+	details, err := exchange.MarshalDetails(exchange.EnrollDetails{Name: e.Name, Add: e.adding, NoRecoveryKey: e.NoRecoveryKey})
 	if err != nil {
 		return api.CompleteRequest{}, err
 	}
@@ -124,6 +124,9 @@ func (e *Enrollment) keep(release *exchange.Release) error {
 		t := e.targets[i]
 		if s.UUID != t.uuid() || s.Volume == "" || s.Resume == [16]byte{} {
 			return fail(CodeUntrusted, fmt.Errorf("the service did not answer for %s", t.path))
+		}
+		if s.Recovery.Len() == 0 && !e.NoRecoveryKey {
+			return fail(CodeUntrusted, fmt.Errorf("the service gave no recovery key for %s", t.path))
 		}
 	}
 	for i, s := range release.Secrets {
@@ -178,11 +181,14 @@ func (e *Enrollment) conclude(response api.CommitResponse, from string) error {
 		Measurement: response.Measurement, Platform: response.Platform,
 	}
 	for _, t := range e.targets {
-		_, slot, err := t.slot()
+		_, slot, err := t.slot(luks.PurposeBoot)
 		if err != nil {
 			return err
 		}
-		e.result.Volumes = append(e.result.Volumes, EnrolledVolume{ID: t.secret.Volume, UUID: t.uuid(), Device: t.path, Slot: slot, Name: t.mapping()})
+		e.result.Volumes = append(e.result.Volumes, EnrolledVolume{
+			ID: t.secret.Volume, UUID: t.uuid(), Device: t.path, Slot: slot, Name: t.mapping(),
+			RecoverySlots: t.volume.SlotsFor(t.secret.Volume, luks.PurposeRecovery),
+		})
 	}
 	return nil
 }

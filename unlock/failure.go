@@ -112,13 +112,14 @@ func (f *Failure) Line(machine string, next time.Duration) string {
 	var line string
 	switch {
 	case f.Refused:
-		line = fmt.Sprintf("keywright KW-%04d refused by %s%s: %s%s", f.Number, f.Server, who, f.Code, then)
+		line = fmt.Sprintf("keywright KW-%04d refused by %s%s: %s", f.Number, f.Server, who, f.Code)
 	case f.Server != "":
-		line = fmt.Sprintf("keywright KW-%04d %s at %s%s: %s%s", f.Number, f.Code, f.Server, who, detail, then)
+		line = fmt.Sprintf("keywright KW-%04d %s at %s%s: %s", f.Number, f.Code, f.Server, who, detail)
 	default:
-		line = fmt.Sprintf("keywright KW-%04d %s%s: %s%s", f.Number, f.Code, who, detail, then)
+		line = fmt.Sprintf("keywright KW-%04d %s%s: %s", f.Number, f.Code, who, detail)
 	}
-	return printable(line)
+	line = printable(line)
+	return line[:min(len(line), maxLine-len(then))] + then
 }
 
 // Line returns what consoles show of an error that no try follows.

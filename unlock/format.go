@@ -160,7 +160,7 @@ func hasOwnSlot(h *luks.Header) bool {
 		return false
 	}
 	t := target{volume: v}
-	return slices.ContainsFunc(v.OwnTokens(), t.hasSlotOf)
+	return slices.ContainsFunc(t.bootTokens(), t.hasSlotOf)
 }
 
 // readFormatted reads the header that was made, as a boot will.
@@ -178,7 +178,7 @@ func (e *Enrollment) keepOrBeginAnew(ctx context.Context, t *target) error {
 	if t.passphrase.Len() > 0 {
 		return nil // the header is of this run
 	}
-	tokens := t.volume.OwnTokens()
+	tokens := t.bootTokens()
 	current := len(tokens) == 1 && t.hasSlotOf(tokens[0])
 	if current {
 		var err error
@@ -195,6 +195,11 @@ func (e *Enrollment) keepOrBeginAnew(ctx context.Context, t *target) error {
 	default:
 		return fmt.Errorf("the secret of the service opens no keyslot of %s", t.path)
 	}
+}
+
+// bootTokens are the tokens of keyslots that boots open.
+func (t *target) bootTokens() []luks.OwnToken {
+	return slices.DeleteFunc(t.volume.OwnTokens(), func(token luks.OwnToken) bool { return token.Purpose != luks.PurposeBoot })
 }
 
 func (t *target) hasSlotOf(token luks.OwnToken) bool {

@@ -73,26 +73,42 @@ const (
 
 // Consoles shows a line on standard error and on every active console that
 // standard error is not.
-func Consoles(line string) {
-	sayOn(os.Stderr, line)
-	active, err := os.ReadFile(activeConsoles)
-	if err != nil {
-		return
-	}
-	consoles := strings.Fields(string(active))
-	for i, name := range consoles {
-		if !isStderr(filepath.Join("/dev", name), i == len(consoles)-1) {
-			show(filepath.Join("/dev", name), line)
-		}
+func Consoles(line string) { onConsoles(line + "\n") }
+
+// Question shows a question in a line of its own, which the answer ends, where
+// [Consoles] shows lines.
+func Question(question string) { onConsoles("\n" + question) }
+
+func onConsoles(text string) {
+	sayOn(os.Stderr, text)
+	for _, path := range OtherConsoles() {
+		show(path, text)
 	}
 }
 
-// sayOn writes a line to a file unless nobody reads it: that must hold up no
+// OtherConsoles returns the paths of the active consoles that standard error is
+// not.
+func OtherConsoles() []string {
+	active, err := os.ReadFile(activeConsoles)
+	if err != nil {
+		return nil
+	}
+	var others []string
+	names := strings.Fields(string(active))
+	for i, name := range names {
+		if path := filepath.Join("/dev", name); !isStderr(path, i == len(names)-1) {
+			others = append(others, path)
+		}
+	}
+	return others
+}
+
+// sayOn writes to a file unless nobody reads it: that must hold up no
 // reset.
-func sayOn(f *os.File, line string) {
+func sayOn(f *os.File, text string) {
 	room := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLOUT}}
 	if n, err := unix.Poll(room, stderrPatience); err == nil && n == 1 && room[0].Revents&unix.POLLOUT != 0 {
-		fmt.Fprintln(f, line)
+		fmt.Fprint(f, text)
 	}
 }
 
@@ -111,11 +127,11 @@ func isStderr(path string, last bool) bool {
 
 // show writes to a console that may be gone or stopped: that must hold up
 // nothing.
-func show(path, line string) {
+func show(path, text string) {
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
 	defer func() { _ = unix.Close(fd) }()
-	_, _ = unix.Write(fd, []byte("\r"+line+"\r\n"))
+	_, _ = unix.Write(fd, []byte("\r"+strings.ReplaceAll(text, "\n", "\r\n")))
 }

@@ -26,7 +26,7 @@ func TestLineForAFullPipeIsDropped(t *testing.T) {
 	n, err := reader.Read(held)
 	require.NoError(t, err)
 	assert.Equal(t, size, n)
-	sayOn(writer, "it is read again")
+	sayOn(writer, "it is read again\n")
 	n, err = reader.Read(held)
 	require.NoError(t, err)
 	assert.Equal(t, "it is read again\n", string(held[:n]))

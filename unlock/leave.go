@@ -93,11 +93,24 @@ func (e *Enrollment) readOwnVolumes(ctx context.Context) error {
 // killOwn removes every keyslot and token of ours from a volume.
 func (e *Enrollment) killOwn(ctx context.Context, t *target) error {
 	for _, token := range t.volume.OwnTokens() {
+		e.tellOfKilling(t, token)
+		e.tellOfOrphan(ctx, t, token)
 		if err := t.drop(ctx, e.Cryptsetup, token); err != nil {
 			return err
 		}
 	}
 	return t.reread()
+}
+
+// tellOfKilling says before a keyslot is gone what opens no more.
+func (e *Enrollment) tellOfKilling(t *target, token luks.OwnToken) {
+	what := "which boots opened"
+	if token.Purpose == luks.PurposeRecovery {
+		what = "whose recovery key opens nothing from now on"
+	}
+	for _, slot := range token.Keyslots {
+		e.say("note: killing keyslot %d of %s, %s", slot, t.path, what)
+	}
 }
 
 // removeConfig removes the configuration that an enrolment wrote.

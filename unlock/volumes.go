@@ -19,7 +19,7 @@ import (
 type Volume struct {
 	Config VolumeConfig
 	ID     string // the service's
-	// Slots are the keyslots that our tokens are assigned to.
+	// Slots are the keyslots for boots that our tokens are assigned to.
 	Slots []int
 	// Identity is the identity digest of LUKS.
 	Identity [32]byte
@@ -184,6 +184,7 @@ func bound(device *os.File, header *luks.Header) (Volume, error) {
 	for _, token := range validated.OwnTokens() {
 		switch {
 		case len(token.Keyslots) == 0: // an enrolment that was interrupted
+		case token.Purpose != luks.PurposeBoot: // for people
 		case v.ID == "":
 			v.ID = token.Volume
 		case v.ID != token.Volume:

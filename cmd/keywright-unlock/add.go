@@ -82,8 +82,8 @@ func (h host) addition(ctx context.Context, f *enrollFlags, c *unlock.Config) (*
 	}
 	return &unlock.Enrollment{
 		TPM: identity, EventLog: c.EventLogPath(), Servers: servers, Pins: pins, Devices: devices,
-		NextBoot:  unlock.NextBoot{UKI: f.uki, Folders: h.esp, EventLog: c.EventLogPath(), GRUB: h.grub},
-		Initramfs: h.initramfs, Opener: h.opener, Config: *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
+		NextBoot:      unlock.NextBoot{UKI: f.uki, Folders: h.esp, EventLog: c.EventLogPath(), GRUB: h.grub},
+		NoRecoveryKey: f.noRecovery, Initramfs: h.initramfs, Opener: h.opener, Config: *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
 	}, closeTPM, nil
 }
 
@@ -101,7 +101,7 @@ func (f *enrollFlags) checkService(c *unlock.Config) error {
 func printAdded(w io.Writer, e unlock.Enrolled) {
 	fmt.Fprintln(w)
 	for _, v := range e.Volumes {
-		fmt.Fprintf(w, "  volume       %s on %s, keyslot %d\n", v.ID, v.Device, v.Slot)
+		printEnrolledVolume(w, v)
 	}
 	if e.Measurement != "" {
 		fmt.Fprintf(w, "  measurement  %s (from %s)\n", e.Measurement, e.NextBoot)
@@ -109,8 +109,8 @@ func printAdded(w io.Writer, e unlock.Enrolled) {
 	}
 	fmt.Fprint(w, `
 The initramfs of the next boot names the volume, so that boot measures otherwise
-than this one. Where measurement or platform are not approved yet, have that done
-before the reboot: keywright machine approve NAME --measurement … --platform …
+than this one: keywright-unlock preflight tells whether it gets its keys, and what
+an operator has to approve before the reboot where it does not.
 
 `)
 	for _, v := range e.Volumes {

@@ -73,16 +73,17 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time,
 	if err != nil {
 		return h.show(err)
 	}
+	screen := &unlock.Screen{Line: h.announce, Question: h.question}
 	b := &unlock.Boot{
 		TPM: identity, EventLog: c.EventLogPath(), Servers: list, Pins: pins, Volumes: volumes,
 		Unseal: h.unseal, Opener: h.opener, Clock: h.clock, Deadline: deadline, Random: rand.Float64,
-		Announce: h.announce, Keep: h.run, Reboot: h.reboot,
+		Announce: screen.Announce, Keep: h.run, Reboot: h.reboot,
 	}
 	run := b.Run
 	if prompt != "" {
 		run = (&unlock.Beside{
-			Boot: b.Run, Volumes: askedFor(volumes), Ask: askWith(prompt), Open: h.openByPassphrase,
-			Clock: h.clock, After: promptAt, Announce: h.announce,
+			Boot: b.Run, Volumes: askedFor(volumes), Ask: h.askWith(prompt), Open: h.openByPassphrase,
+			Clock: h.clock, After: promptAt, Screen: screen,
 		}).Run
 	}
 	err = run(ctx)
@@ -93,7 +94,7 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time,
 		return &announced{err}
 	}
 	for _, v := range b.Volumes {
-		fmt.Fprintf(h.stderr, "keywright: opened %s as /dev/mapper/%s\n", v.Device.Name(), v.Config.Name)
+		h.announce(fmt.Sprintf("keywright: opened %s as /dev/mapper/%s", v.Device.Name(), v.Config.Name))
 	}
 	return nil
 }

@@ -39,6 +39,8 @@ func (g *guest) hostOfTest(out *bytes.Buffer, opener *recorder) host {
 		stdout: out, stderr: out, clock: offClock{}, unseal: opener.unseal, opener: opener,
 		openTPM:  g.dialTPM,
 		announce: func(line string) { out.WriteString(line + "\n") },
+		question: func(question string) { out.WriteString(question + "\n") },
+		consoles: func() []string { return nil },
 		harden:   func() error { return nil },
 		reboot:   func() error { opener.events = append(opener.events, "reboot"); return nil },
 		run:      unlock.RunDir(g.path("run")),
@@ -172,6 +174,31 @@ func TestApprovalArrivesWhileTheMachineWaits(t *testing.T) {
 	assert.Equal(t, []string{"open volume0"}, opener.events)
 }
 
+func TestApprovalTakesThePromptAway(t *testing.T) {
+	s, g := startService(t), newGuest(t, 1)
+	g.enroll(s)
+	g.boot("ovmf-uki")
+	machine, config := g.machine(), g.bootConfig([]string{s.url}, s.pin())
+	c, err := unlock.LoadConfig(config)
+	require.NoError(t, err)
+	c.PromptAfter = new(unlock.Duration) // at once
+	require.NoError(t, c.Write(config))
+	program, asking := never(t)
+	out, opener := new(bytes.Buffer), new(recorder)
+	h := g.hostOfTest(out, opener)
+	h.question = func(question string) {
+		if out.Len() == 0 {
+			require.Eventually(t, exists(asking), time.Minute, time.Millisecond)
+			s.approve(t, machine)
+		}
+		out.WriteString(question + "\n")
+	}
+	require.Equal(t, unlock.ExitDone, g.runHere(h, "boot", "--config", config, "--prompt", program), out.String())
+	assert.Regexp(t, `^keywright KW-1207 refused by .*: machine_pending; next try \d+ s; passphrase: \n`, out.String())
+	assert.Regexp(t, `\nkeywright: opened .*volume0\n$`, out.String())
+	assert.Equal(t, []string{"open volume0"}, opener.events)
+}
+
 // TestAttack11HeaderOfAnotherVolume puts a header with an own volume key, the
 // old UUID and our token in the place of the enrolled one.
 func TestAttack11HeaderOfAnotherVolume(t *testing.T) {
@@ -203,7 +230,7 @@ func TestAttack20ExtraKeyslotIsReported(t *testing.T) {
 	g.addSlot(g.volumes[0], "left behind", 7)
 	require.NoError(t, g.bootHere(s).err)
 	slots := s.slots(t, header(t, g.volumes[0]).OwnTokens()[0].Volume)
-	assert.Equal(t, []int{0, 1, 7}, slots)
+	assert.Equal(t, []int{0, 1, 2, 7}, slots)
 }
 
 // TestAttack31PinnedKeyIsWhatCounts has another service, with a store of its own

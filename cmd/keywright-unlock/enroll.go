@@ -22,6 +22,7 @@ type enrollFlags struct {
 	config, server, key, name, uki, template, mapping string
 	devices                                           list
 	fd                                                int
+	noRecovery                                        bool
 }
 
 // list is a flag that may be given several times.
@@ -46,6 +47,7 @@ func parseEnroll(h host, args []string) (*enrollFlags, error) {
 	set.Var(&f.devices, "device", "`DEVICE` of a LUKS2 volume; may be given several times (default: all that are open); one that an active machine has not enrolled is added to those it has")
 	set.StringVar(&f.mapping, "mapping", "", "`NAME` below /dev/mapper that the one --device gets at boot (default: the one it is open under, else luks-UUID)")
 	set.IntVar(&f.fd, "passphrase-fd", noFD, "file `DESCRIPTOR` to read the existing passphrase from, without one line feed at its end (default: ask)")
+	set.BoolVar(&f.noRecovery, "no-recovery-key", false, "add no recovery key to the volumes")
 	set.StringVar(&f.uki, "uki", "", "unified kernel image `FILE` of the next boot (default: the only one on the EFI system partition)")
 	set.StringVar(&f.template, "ek-template", "", fmt.Sprintf("endorsement key `TEMPLATE`, one of %q (default: the one that the TPM prefers)", exchange.EKTemplates()))
 	if err := parse(set, args); err != nil {
@@ -100,7 +102,7 @@ func enroll(ctx context.Context, h host, args []string) error {
 	c.EKTemplate, c.Machine = string(identity.EK().Template), identity.EK().MachineID()
 	e := &unlock.Enrollment{
 		TPM: identity, EventLog: c.EventLogPath(), Servers: servers, Pins: pins,
-		Name: f.machineName(identity.EK().MachineID()), Devices: devices, Passphrase: f.passphrase(h),
+		Name: f.machineName(identity.EK().MachineID()), Devices: devices, Passphrase: f.passphrase(h), NoRecoveryKey: f.noRecovery,
 		NextBoot: unlock.NextBoot{UKI: f.uki, Folders: h.esp, EventLog: c.EventLogPath(), GRUB: h.grub}, Initramfs: h.initramfs,
 		Config: *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
 	}
@@ -221,12 +223,19 @@ func hintEnrolled(err error, volumes []unlock.VolumeConfig) error {
 	return fmt.Errorf("%w If it was approved with the volumes of its configuration, nothing is left to do; a volume that is not among them is added with --device", err)
 }
 
+func printEnrolledVolume(w io.Writer, v unlock.EnrolledVolume) {
+	fmt.Fprintf(w, "  volume       %s on %s, keyslot %d\n", v.ID, v.Device, v.Slot)
+	for _, slot := range v.RecoverySlots {
+		fmt.Fprintf(w, "               recovery key in keyslot %d: keywright volume recovery-key %s\n", slot, v.ID)
+	}
+}
+
 func printEnrolled(w io.Writer, e unlock.Enrolled) {
 	fmt.Fprintf(w, "\nThis machine waits for approval (status %s).\n\n", e.Status)
 	fmt.Fprintf(w, "  machine      %s (EK hash: compare it with the hypervisor's)\n", e.Machine)
 	fmt.Fprintf(w, "  name         %s (proposed)\n", e.Name)
 	for _, v := range e.Volumes {
-		fmt.Fprintf(w, "  volume       %s on %s, keyslot %d\n", v.ID, v.Device, v.Slot)
+		printEnrolledVolume(w, v)
 	}
 	fmt.Fprintf(w, "  measurement  %s (from %s)\n", e.Measurement, e.NextBoot)
 	fmt.Fprintf(w, "  platform     %s\n\n", e.Platform)

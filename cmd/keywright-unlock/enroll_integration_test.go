@@ -52,16 +52,18 @@ func TestEnrollApproveBoot(t *testing.T) {
 	assert.Contains(t, string(text), "KW-1404")
 }
 
-// requireEnrolled holds that every volume has one keyslot and one token of ours
-// and is otherwise as it was, and that the passphrase opens.
+// requireEnrolled holds that every volume has a keyslot for boots and one for its
+// recovery key, each with its token, and is otherwise as it was, and that the
+// passphrase opens.
 func (g *guest) requireEnrolled() {
 	g.t.Helper()
 	for _, path := range g.volumes {
 		v := header(g.t, path)
 		tokens := v.OwnTokens()
-		require.Len(g.t, tokens, 1)
-		require.Len(g.t, tokens[0].Keyslots, 1)
-		require.Len(g.t, v.Inventory().Keyslots, 2, "no orphan keyslot")
+		require.Len(g.t, tokens, 2)
+		require.Len(g.t, v.OwnSlots(tokens[0].Volume), 1)
+		require.Len(g.t, v.SlotsFor(tokens[0].Volume, luks.PurposeRecovery), 1)
+		require.Len(g.t, v.Inventory().Keyslots, 3, "no orphan keyslot")
 		require.NoFileExists(g.t, g.path("enrolling"))
 		cryptsetup(g.t, passphrase, "open", "--test-passphrase", "--key-slot", "0", "--key-file", "-", path)
 	}
@@ -80,7 +82,8 @@ func (c cut) String() string { return fmt.Sprintf("%s-%d-%v", c.step, c.nth, c.d
 // perVolume tells which steps are announced for each volume.
 func perVolume(s unlock.Step) bool {
 	switch s {
-	case unlock.StepPassphrase, unlock.StepClean, unlock.StepToken, unlock.StepKeyslot, unlock.StepTest, unlock.StepAssign:
+	case unlock.StepPassphrase, unlock.StepClean, unlock.StepToken, unlock.StepKeyslot, unlock.StepTest, unlock.StepAssign,
+		unlock.StepRecoveryToken, unlock.StepRecoveryKeyslot, unlock.StepRecoveryTest, unlock.StepRecoveryAssign:
 		return true
 	default:
 		return false
@@ -95,7 +98,10 @@ func cuts() []cut {
 			list = append(list, cut{step, 1, 0})
 		}
 	}
-	for _, step := range []unlock.Step{unlock.StepComplete, unlock.StepToken, unlock.StepKeyslot, unlock.StepAssign, unlock.StepCommit} {
+	for _, step := range []unlock.Step{
+		unlock.StepComplete, unlock.StepToken, unlock.StepKeyslot, unlock.StepAssign,
+		unlock.StepRecoveryToken, unlock.StepRecoveryKeyslot, unlock.StepRecoveryAssign, unlock.StepCommit,
+	} {
 		for _, ms := range []time.Duration{5, 15, 30} {
 			list = append(list, cut{step, 0, ms * time.Millisecond})
 		}
@@ -115,6 +121,7 @@ func TestEnrolmentCutAtEveryStepIsTakenUpAgain(t *testing.T) {
 			g.enroll(s)
 			g.requireEnrolled()
 			s.approve(t, g.machine())
+			g.requireRecovery(s)
 			g.boot("ovmf-uki")
 			require.NoError(t, g.bootHere(s).err)
 		})
@@ -125,7 +132,7 @@ func TestEnrolmentCutAtEveryStepIsTakenUpAgain(t *testing.T) {
 // other volumes: the service would give new secrets, and orphan those keyslots.
 func TestInterruptedEnrolmentKeepsItsVolumes(t *testing.T) {
 	s := startService(t)
-	for _, c := range []cut{{unlock.StepKeyslot, 1, 0}, {unlock.StepTest, 0, 0}, {unlock.StepAssign, 1, 0}, {unlock.StepConfig, 0, 0}} {
+	for _, c := range []cut{{unlock.StepKeyslot, 1, 0}, {unlock.StepTest, 0, 0}, {unlock.StepAssign, 1, 0}, {unlock.StepRecoveryTest, 1, 0}, {unlock.StepConfig, 0, 0}} {
 		t.Run(c.String(), func(t *testing.T) {
 			g := newGuest(t, 2)
 			g.kill(s, c)
@@ -306,10 +313,12 @@ func TestForeignSlotsAndTokensStay(t *testing.T) {
 
 	g.enroll(s)
 	v := header(t, path)
-	require.Len(t, v.OwnTokens(), 1)
-	assert.NotEqual(t, []int{intended}, v.OwnTokens()[0].Keyslots)
-	assert.Len(t, v.Inventory().Keyslots, 3)
-	assert.Len(t, v.Inventory().Tokens, 2)
+	require.Len(t, v.OwnTokens(), 2)
+	for _, token := range v.OwnTokens() {
+		assert.NotEqual(t, []int{intended}, token.Keyslots)
+	}
+	assert.Len(t, v.Inventory().Keyslots, 4)
+	assert.Len(t, v.Inventory().Tokens, 3)
 	cryptsetup(t, "somebody else's", "open", "--test-passphrase", "--key-slot", fmt.Sprint(intended), "--key-file", "-", path)
 }
 
@@ -326,21 +335,28 @@ func TestEnrolmentElsewhereIsReplaced(t *testing.T) {
 	first, second, g := startService(t), startService(t), newGuest(t, 2)
 	g.enroll(first)
 	before := header(t, g.volumes[0]).OwnTokens()[0].Volume
+	key := g.recoveryKey(first, g.volumes[0])
+	require.NoError(t, typed(key, g.volumes[0]))
 	out := g.enroll(second)
 	assert.Contains(t, out, "note: killing keyslot")
 	g.requireEnrolled()
 	assert.NotEqual(t, before, header(t, g.volumes[0]).OwnTokens()[0].Volume)
+	require.Error(t, typed(key, g.volumes[0]), "nor a recovery key of the old one")
+	g.requireRecovery(second)
 }
 
 // What an enrolment elsewhere may have left in a slot is named, not killed.
 func TestSlotThatNobodyCanOpenIsNamed(t *testing.T) {
-	first, second, g := startService(t), startService(t), newGuest(t, 1)
-	g.kill(first, cut{unlock.StepAssign, 0, 0})
-	out := g.enroll(second)
-	assert.Contains(t, out, "luksKillSlot")
-	v := header(t, g.volumes[0])
-	assert.Len(t, v.Inventory().Keyslots, 3)
-	require.Len(t, v.OwnTokens(), 1)
+	first, second := startService(t), startService(t)
+	for step, slot := range map[unlock.Step]int{unlock.StepAssign: 1, unlock.StepRecoveryAssign: 2} {
+		g := newGuest(t, 1)
+		g.kill(first, cut{step, 0, 0})
+		out := g.enroll(second)
+		assert.Contains(t, out, fmt.Sprintf("luksKillSlot %s %d", g.volumes[0], slot))
+		v := header(t, g.volumes[0])
+		assert.Len(t, v.Inventory().Keyslots, 4)
+		require.Len(t, v.OwnTokens(), 2)
+	}
 }
 
 // The configuration of another machine, such as a copied disk's, is no hindrance.

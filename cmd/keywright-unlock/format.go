@@ -15,6 +15,7 @@ func parseFormat(h host, args []string) (*enrollFlags, error) {
 	set := flags(h, "format")
 	set.StringVar(&f.config, "config", unlock.DefaultConfig, "`FILE` of the configuration, which the volume is added to")
 	set.StringVar(&f.mapping, "mapping", "", "`NAME` of the mapping below /dev/mapper (default: luks-UUID)")
+	set.BoolVar(&f.noRecovery, "no-recovery-key", false, "add no recovery key to the volume, so that the service alone opens it")
 	set.StringVar(&f.uki, "uki", "", "unified kernel image `FILE` of the next boot (default: the only one on the EFI system partition)")
 	err := set.Parse(args)
 	if rest := set.Args(); err == nil && len(rest) > 0 {
@@ -59,10 +60,12 @@ func format(ctx context.Context, h host, args []string) error {
 	}
 	for _, v := range formatted.Volumes {
 		fmt.Fprintf(h.stdout, "\n%s is encrypted and open as /dev/mapper/%s: make a file system on that.\n", v.Device, v.Name)
-		fmt.Fprintf(h.stdout, `
+		if len(v.RecoverySlots) == 0 {
+			fmt.Fprint(h.stdout, `
 note: the secret of the service is the only key of this volume: there is no
 passphrase. Without the service what is on it is lost, so keep backups of both.
 `)
+		}
 	}
 	printAdded(h.stdout, formatted)
 	return nil

@@ -26,6 +26,8 @@ type host struct {
 	opener         unlock.Opener
 	clock          unlock.Clock
 	announce       func(line string)
+	question       func(question string)
+	consoles       func() []string // but standard error's
 	harden         func() error
 	reboot         func() error
 	run            unlock.RunDir
@@ -49,7 +51,7 @@ func system() host {
 	return host{
 		stdout: os.Stdout, stderr: os.Stderr,
 		openTPM: tpm.Open, unseal: unlock.Unseal, opener: unlock.Disks{}, clock: unlock.SystemClock{},
-		announce: unlock.Consoles, harden: unlock.Harden, reboot: unlock.Reboot,
+		announce: unlock.Consoles, question: unlock.Question, consoles: unlock.OtherConsoles, harden: unlock.Harden, reboot: unlock.Reboot,
 		run: unlock.DefaultRunDir, esp: unlock.ESPFolders(), grub: unlock.DefaultGRUB,
 		mapped: unlock.CryptDevices, ready: tools.Ready,
 		initramfs: initramfsTools(tools, installScripts(tools, os.Stderr)), noInitramfs: initramfsTools(tools, tools.Remove), openByPassphrase: unlock.OpenByPassphrase, prompt: prompt, tools: tools,

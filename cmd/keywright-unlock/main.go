@@ -41,9 +41,9 @@ func commands() []command {
 	return []command{
 		{"boot", "[--config FILE] [--deadline 90s] [--prompt PROGRAM]", "ask for the keys of this boot and open every volume", boot},
 		{"close", "[--config FILE] [--root DEVICE|DIRECTORY]", "give up this boot's keys and check the root, before control leaves the initramfs", closeBoot},
-		{"enroll", "--server URL --service-key sha256:… [--name NAME] [--device DEVICE]…", "bind this machine and its volumes to a service", enroll},
-		{"enroll", "--device DEVICE [--mapping NAME]", "add a volume to those of this machine, once it is active", enroll},
-		{"format", "DEVICE [--mapping NAME]", "make a blank disk a volume of this machine, which the service alone opens", format},
+		{"enroll", "--server URL --service-key sha256:… [--name NAME] [--device DEVICE]… [--no-recovery-key]", "bind this machine and its volumes to a service", enroll},
+		{"enroll", "--device DEVICE [--mapping NAME] [--no-recovery-key]", "add a volume to those of this machine, once it is active", enroll},
+		{"format", "DEVICE [--mapping NAME] [--no-recovery-key]", "make a blank disk a volume of this machine", format},
 		{"stage", "[--hook]", "announce the boots that can follow, so that they get their keys", stage},
 		{"preflight", "", "tell whether the next boot will get its keys", preflight},
 		{"status", "", "show this machine's enrolment, its volumes and its boots", status},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,17 +46,19 @@ func readFD(fd int) (secret.Bytes, error) {
 	return trimmed(text)
 }
 
-// trimmed takes one line feed off the end.
+// trimmed is line, but refuses an empty one.
 func trimmed(text secret.Bytes) (secret.Bytes, error) {
-	defer text.Wipe()
-	b := text.Expose()
-	if len(b) > 0 && b[len(b)-1] == '\n' {
-		b = b[:len(b)-1]
-	}
-	if len(b) == 0 {
+	passphrase := line(text)
+	if passphrase.Len() == 0 {
 		return secret.Bytes{}, errors.New("the passphrase is empty")
 	}
-	return secret.Copy(b), nil
+	return passphrase, nil
+}
+
+// line takes one line feed off the end.
+func line(text secret.Bytes) secret.Bytes {
+	defer text.Wipe()
+	return secret.Copy(bytes.TrimSuffix(text.Expose(), []byte("\n")))
 }
 
 // prompt asks on the terminal, without showing what is typed.
@@ -73,6 +76,11 @@ func ask(ctx context.Context, question string) (secret.Bytes, error) {
 		return secret.Bytes{}, err
 	}
 	defer tty.Close()
+	return askTerminal(ctx, tty, question)
+}
+
+// askTerminal asks on a terminal that was opened for it.
+func askTerminal(ctx context.Context, tty *os.File, question string) (secret.Bytes, error) {
 	show, err := hideInput(tty)
 	if err != nil {
 		return secret.Bytes{}, err
@@ -85,8 +93,8 @@ func ask(ctx context.Context, question string) (secret.Bytes, error) {
 	return readLine(tty)
 }
 
-// hideInput turns echo off until show is called. It leaves the file to the
-// poller, so that a signal can end the reading.
+// hideInput turns echo off until show is called, which forgets what was half typed.
+// It leaves the file to the poller, so that a signal can end the reading.
 func hideInput(tty *os.File) (show func(), err error) {
 	raw, err := tty.SyscallConn()
 	if err != nil {
@@ -109,7 +117,7 @@ func hideInput(tty *os.File) (show func(), err error) {
 		return nil, err
 	}
 	return func() {
-		_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetTermios(int(fd), unix.TCSETS, old) })
+		_ = raw.Control(func(fd uintptr) { _ = unix.IoctlSetTermios(int(fd), unix.TCSETSF, old) })
 	}, nil
 }
 

@@ -151,14 +151,38 @@ type LUKSToken struct {
 	Slots []int  `json:"slots"`
 	// Volume is the volume id in a token of ours.
 	Volume string `json:"volume,omitempty"`
+	// Purpose is that of a token of ours: recovery, or empty for boots.
+	Purpose string `json:"purpose,omitempty"`
 }
 
 // SecretVersion is a version of a volume's secret, without the secret.
 type SecretVersion struct {
+	// Purpose is luks-keyslot for what boots get, and recovery for a recovery key.
+	Purpose        string    `json:"purpose"`
 	Version        uint32    `json:"version"`
 	Status         string    `json:"status"`
 	KeyringVersion uint32    `json:"keyring_version"`
 	Created        time.Time `json:"created"`
+	// AgeCopy tells that a recovery key was encrypted to people as well.
+	AgeCopy bool `json:"age_copy,omitzero"`
+	// Disclosed is when a recovery key was shown last; absent if never.
+	Disclosed *time.Time `json:"disclosed,omitempty"`
+}
+
+// DiscloseRecoveryKey is the body that asks for a recovery key. The answer is the
+// key alone, as text.
+type DiscloseRecoveryKey struct{}
+
+// RecoveryCopy is a volume's recovery key, encrypted with age to the recipients
+// that were configured when it was made.
+type RecoveryCopy struct {
+	Volume  string    `json:"volume"`
+	Machine string    `json:"machine"`
+	UUID    string    `json:"uuid"` // of the LUKS header
+	Version uint32    `json:"version"`
+	Created time.Time `json:"created"`
+	// Age is the encrypted file in age's armor; its plaintext is the key alone.
+	Age string `json:"age"`
 }
 
 // Measurement is a set of boot claims in one group.

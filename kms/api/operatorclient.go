@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"keywright.dev/kms/secret"
 )
 
 // OperatorClient speaks to the operators' socket of a service. It is safe for
@@ -51,6 +53,7 @@ type ListQuery struct {
 	// NextBoot selects machines by it: yes, no, unknown, or fail for the last two.
 	NextBoot string
 	Machine  string // of volumes and audit entries: a reference
+	Volume   string // of recovery copies: a reference
 	Action   string // of audit entries
 	After    string // Page.Next of the page before
 	Limit    int    // at most MaxPage
@@ -59,7 +62,7 @@ type ListQuery struct {
 func (q ListQuery) values() url.Values {
 	values := url.Values{}
 	for name, value := range map[string]string{
-		"status": q.Status, "group": q.Group, "machine": q.Machine, "action": q.Action, "after": q.After,
+		"status": q.Status, "group": q.Group, "machine": q.Machine, "volume": q.Volume, "action": q.Action, "after": q.After,
 		"next_boot": q.NextBoot,
 	} {
 		if value != "" {
@@ -164,6 +167,32 @@ func (o *OperatorClient) Volumes(ctx context.Context, q ListQuery) (Page[Volume]
 // Volume returns one volume with the versions of its secret.
 func (o *OperatorClient) Volume(ctx context.Context, ref string) (Volume, error) {
 	return get[Volume](ctx, o.c, at(PathVolume, ref), nil)
+}
+
+// maxRecoveryKey bounds an answer that is a recovery key, in bytes.
+const maxRecoveryKey = 1 << 10
+
+// RecoveryKey has a volume's recovery key disclosed. The caller wipes it.
+func (o *OperatorClient) RecoveryKey(ctx context.Context, ref string) (secret.Bytes, error) {
+	body, err := Encode(DiscloseRecoveryKey{})
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	response, err := o.c.do(ctx, http.MethodPost, at(PathVolumeRecoveryKey, ref), body)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	defer response.Body.Close()
+	key, err := secret.Read(response.Body, maxRecoveryKey)
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("reading a recovery key: %w", err)
+	}
+	return key, nil
+}
+
+// RecoveryCopies returns a page of age copies of recovery keys.
+func (o *OperatorClient) RecoveryCopies(ctx context.Context, q ListQuery) (Page[RecoveryCopy], error) {
+	return get[Page[RecoveryCopy]](ctx, o.c, PathRecoveryCopies, q.values())
 }
 
 // AuditEntries returns the newest entries of the audit log, newest first.

@@ -15,6 +15,8 @@ const (
 	PathMeasurementApprove = "/v1/measurements/{ref}/approve"
 	PathVolumes            = "/v1/volumes"
 	PathVolume             = "/v1/volumes/{ref}"
+	PathVolumeRecoveryKey  = "/v1/volumes/{ref}/recovery-key"
+	PathRecoveryCopies     = "/v1/recovery-copies"
 	PathAudit              = "/v1/audit"
 	PathAuditHead          = "/v1/audit/head"
 	PathAuditExport        = "/v1/audit/export"

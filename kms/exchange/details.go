@@ -12,6 +12,8 @@ type EnrollDetails struct {
 	Name string `json:"name"`
 	// Add says that an active machine adds these volumes to those it has.
 	Add bool `json:"add,omitempty"`
+	// NoRecoveryKey has the service make none for the volumes.
+	NoRecoveryKey bool `json:"no_recovery_key,omitzero"`
 }
 
 // CommitDetails is the JSON in a statement with [PurposeCommit].
@@ -89,6 +91,8 @@ type LUKSToken struct {
 	Slots []int  `json:"slots"`
 	// Volume is the volume id in a token of ours.
 	Volume string `json:"volume,omitempty"`
+	// Purpose is that of a token of ours: recovery, or empty for boots.
+	Purpose string `json:"purpose,omitempty"`
 }
 
 // Details are what can stand in a statement.

@@ -42,12 +42,16 @@ type ReleasedSecret struct {
 	Resume [16]byte
 	// Key is the content of the keyslot.
 	Key secret.Bytes
+	// Recovery is the volume's recovery key, which an enrolment adds as a keyslot
+	// of its own; empty for a boot, and where none is wanted.
+	Recovery secret.Bytes
 }
 
 // Wipe wipes every key of the release.
 func (r *Release) Wipe() {
 	for _, s := range r.Secrets {
 		s.Key.Wipe()
+		s.Recovery.Wipe()
 	}
 }
 
@@ -74,10 +78,10 @@ func (r *Release) marshal() (secret.Bytes, error) {
 
 // room is at least the length of the message before it is padded.
 func (r *Release) room() int {
-	const fixed, fixedSecret = 1 + len(releaseV1) + 32 + 2 + 1, 1 + 1 + 4 + 32 + 16 + 2
+	const fixed, fixedSecret = 1 + len(releaseV1) + 32 + 2 + 1, 1 + 1 + 4 + 32 + 16 + 2 + 2
 	room := fixed + len(r.Entry)
 	for _, s := range r.Secrets {
-		room += fixedSecret + len(s.Volume) + len(s.UUID) + s.Key.Len()
+		room += fixedSecret + len(s.Volume) + len(s.UUID) + s.Key.Len() + s.Recovery.Len()
 	}
 	return room
 }
@@ -101,6 +105,8 @@ func (s *ReleasedSecret) add(b *cryptobyte.Builder) {
 	b.AddBytes(s.Resume[:])
 	b.AddUint16(uint16(s.Key.Len()))
 	b.AddBytes(s.Key.Expose())
+	b.AddUint16(uint16(s.Recovery.Len()))
+	b.AddBytes(s.Recovery.Expose())
 }
 
 // check refuses what marshal's length fields cannot hold.
@@ -112,7 +118,7 @@ func (r *Release) check() error {
 		return fmt.Errorf("encoding a release: %d secrets, at most %d are allowed", len(r.Secrets), MaxVolumes)
 	}
 	for _, s := range r.Secrets {
-		if len(s.Volume) > maxText || len(s.UUID) > maxText || s.Key.Len() == 0 || s.Key.Len() > MaxKey {
+		if len(s.Volume) > maxText || len(s.UUID) > maxText || s.Key.Len() == 0 || s.Key.Len() > MaxKey || s.Recovery.Len() > MaxKey {
 			return fmt.Errorf("encoding a release: the secret of volume %.64q is out of bounds", s.Volume)
 		}
 	}
@@ -147,13 +153,16 @@ func (r *Release) read(in *cryptobyte.String) bool {
 }
 
 func (s *ReleasedSecret) read(in *cryptobyte.String) bool {
-	var key cryptobyte.String
+	var key, recovery cryptobyte.String
 	if !readText(in, &s.Volume) || !readText(in, &s.UUID) || !in.ReadUint32(&s.Version) ||
-		!in.CopyBytes(s.Identity[:]) || !in.CopyBytes(s.Resume[:]) || !in.ReadUint16LengthPrefixed(&key) {
+		!in.CopyBytes(s.Identity[:]) || !in.CopyBytes(s.Resume[:]) || !in.ReadUint16LengthPrefixed(&key) || !in.ReadUint16LengthPrefixed(&recovery) {
 		return false
 	}
 	s.Key = secret.Copy(key)
-	return len(key) > 0 && len(key) <= MaxKey
+	if len(recovery) > 0 {
+		s.Recovery = secret.Copy(recovery)
+	}
+	return len(key) > 0 && len(key) <= MaxKey && len(recovery) <= MaxKey
 }
 
 func allZero(data []byte) bool {

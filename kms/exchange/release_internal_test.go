@@ -34,7 +34,7 @@ func FuzzParseRelease(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(marshaled(f, &Release{}))
 	f.Add(marshaled(f, &Release{ID: [32]byte{1}, Entry: []byte("e"), Secrets: []ReleasedSecret{
-		{Volume: "v", UUID: "u", Version: 1, Key: secret.Copy([]byte("k"))},
+		{Volume: "v", UUID: "u", Version: 1, Key: secret.Copy([]byte("k")), Recovery: secret.Copy([]byte("r"))},
 	}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := parseRelease(secret.Copy(data))

@@ -35,7 +35,7 @@ func fullRelease() *exchange.Release {
 		ID: [32]byte{9}, Entry: []byte("entry"),
 		Secrets: []exchange.ReleasedSecret{
 			{Volume: "v1", UUID: "u1", Version: 2, Identity: [32]byte{1}, Key: secret.Copy([]byte("key one"))},
-			{Volume: "v2", UUID: "u2", Version: 1, Resume: [16]byte{2}, Key: secret.Copy([]byte("key two"))},
+			{Volume: "v2", UUID: "u2", Version: 1, Resume: [16]byte{2}, Key: secret.Copy([]byte("key two")), Recovery: secret.Copy([]byte("recovery two"))},
 		},
 	}
 }
@@ -51,6 +51,7 @@ func TestReleaseReachesItsRecipient(t *testing.T) {
 	require.Len(t, got.Secrets, 2)
 	for i := range got.Secrets {
 		assert.True(t, want.Secrets[i].Key.Equal(got.Secrets[i].Key))
+		assert.True(t, want.Secrets[i].Recovery.Equal(got.Secrets[i].Recovery))
 		assert.Equal(t, want.Secrets[i].Volume, got.Secrets[i].Volume)
 		assert.Equal(t, want.Secrets[i].UUID, got.Secrets[i].UUID)
 		assert.Equal(t, want.Secrets[i].Version, got.Secrets[i].Version)
@@ -59,6 +60,7 @@ func TestReleaseReachesItsRecipient(t *testing.T) {
 	}
 	got.Wipe()
 	assert.Zero(t, got.Secrets[0].Key.Len())
+	assert.Zero(t, got.Secrets[1].Recovery.Len())
 }
 
 // TestAttack03ReleaseOpensForNobodyElse diverts a response to another recipient
@@ -109,6 +111,7 @@ func TestSealRefusesOutOfBounds(t *testing.T) {
 	for want, change := range map[string]func(*exchange.Release){
 		"65 secrets":         func(r *exchange.Release) { r.Secrets = make([]exchange.ReleasedSecret, 65) },
 		`volume "empty"`:     func(r *exchange.Release) { r.Secrets = []exchange.ReleasedSecret{{Volume: "empty"}} },
+		`volume "v2"`:        func(r *exchange.Release) { r.Secrets[1].Recovery = secret.Copy(make([]byte, 1025)) },
 		"entry has 65536":    func(r *exchange.Release) { r.Entry = make([]byte, 64<<10) },
 		"encoding a release": func(r *exchange.Release) { r.Entry = make([]byte, 64<<10-1) },
 	} {

@@ -49,7 +49,7 @@ func volumeOf(v *kms.Volume) api.Volume {
 
 func secretOf(s *kms.Secret) api.SecretVersion {
 	return api.SecretVersion{
-		Version: s.Version, Status: string(s.Status), KeyringVersion: s.KeyringVersion, Created: s.Created,
+		Purpose: s.Purpose, AgeCopy: s.AgeCopy != "", Disclosed: stamp(s.Disclosed), Version: s.Version, Status: string(s.Status), KeyringVersion: s.KeyringVersion, Created: s.Created,
 	}
 }
 

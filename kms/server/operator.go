@@ -33,6 +33,7 @@ func newOperators(s *Server) *operators {
 	o.addMachines()
 	o.addMeasurements()
 	o.addVolumes()
+	o.addRecovery()
 	o.addLog()
 	o.addService()
 	return o

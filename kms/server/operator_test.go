@@ -102,7 +102,7 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 	r := openRig(t, data, func(c *config.Config) { c.Policy.Files = []string{deny} })
 	refs := map[string]string{
 		api.PathMeasurement: details.Measurements[0].ID, api.PathMeasurementApprove: details.Measurements[0].ID,
-		api.PathVolume: details.Volumes[0].ID,
+		api.PathVolume: details.Volumes[0].ID, api.PathVolumeRecoveryKey: details.Volumes[0].ID,
 	}
 	bodies := map[string]string{
 		api.PathMachineRename: `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
@@ -160,6 +160,23 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	assert.Contains(t, metrics, `keywright_machines{status="active"} 1`)
 	assert.NotContains(t, metrics, m.TPM.Machine())
 	assert.NotContains(t, metrics, "web-17")
+
+	ref := m.Volumes[0].ID
+	key, err := r.operator().RecoveryKey(t.Context(), "volume/"+ref)
+	require.NoError(t, err)
+	defer key.Wipe()
+	volume, err := r.operator().Volume(t.Context(), ref)
+	require.NoError(t, err)
+	require.Len(t, volume.Secrets, 2)
+	assert.NotNil(t, volume.Secrets[1].Disclosed)
+	entries, err := r.operator().AuditEntries(t.Context(), api.ListQuery{Action: "volume.recovery_key"})
+	require.NoError(t, err)
+	require.Len(t, entries.Items, 1)
+	assert.NotContains(t, fmt.Sprint(entries), string(key.Expose()))
+	r.close()
+	log = r.log.String()
+	assert.Contains(t, log, "volume.recovery_key")
+	assert.NotContains(t, log, string(key.Expose()))
 }
 
 // TestApprovalIsAllowedForTheGroupThatTheMachineGoesTo moves machines into a

@@ -21,7 +21,7 @@ func (o *operators) addVolumes() {
 		find:  nothing[listVolumesInput], act: o.listVolumes,
 	})
 	register(o, operation[RefInput, *kms.Volume, api.Volume]{
-		Route: Route{Method: http.MethodGet, Path: api.PathVolume, Action: "volume.show", Summary: "Show a volume with the versions of its secret."},
+		Route: Route{Method: http.MethodGet, Path: api.PathVolume, Action: "volume.show", Summary: "Show a volume with the versions of its secrets."},
 		find:  o.findVolume, act: o.showVolume,
 	})
 }

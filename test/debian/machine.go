@@ -29,6 +29,9 @@ type Machine struct {
 	Disk string // path
 	// Data are further disks.
 	Data []string
+	// Network and Clock are what it finds when it boots.
+	Network vm.Network
+	Clock   time.Time
 }
 
 // Guest is a machine that runs.
@@ -46,6 +49,7 @@ func (m Machine) Boot(ctx context.Context, reach ...int) (*Guest, error) {
 	run, err := vm.Machine{
 		Name: m.Name, Firmware: vm.OVMFMicrosoft, NVRAM: filepath.Join(m.Dir, m.Name+".nvram"), TPM: m.TPM,
 		Memory: memory, CPUs: cpus, Reach: reach, Patience: longStep, Disks: disks, BootFirst: true,
+		Network: m.Network, Clock: m.Clock,
 	}.Start(ctx)
 	if err != nil {
 		return nil, err
@@ -65,7 +69,7 @@ func (g *Guest) Command(ctx context.Context, command string) (string, error) {
 	g.commands++
 	begin, end := fmt.Sprintf("command %d begins", g.commands), fmt.Sprintf("command %d ended with ", g.commands)
 	// Split, so that no line that is only typed looks like one that is printed.
-	script := fmt.Sprintf("echo command '%d begins'; { %s\n} 2>&1; echo; echo command '%d ended with' $?\n", g.commands, command, g.commands)
+	script := fmt.Sprintf("echo command '%d begins'; { %s\n} 2>&1; ended=$?; echo; echo command '%d ended with' $ended\n", g.commands, command, g.commands)
 	if err := g.Send([]byte(script)); err != nil {
 		return "", err
 	}

@@ -170,7 +170,7 @@ func (t *tale) enroll(ctx context.Context) ([]string, error) {
 		console(refusal),
 		"$ keywright-unlock enroll --name " + name + " --server … --service-key … --uki /boot/efi/EFI/BOOT/BOOTX64.EFI",
 		"  " + strings.TrimSpace(slot),
-		"The disk has a second keyslot now, and the service its key. The passphrase stays. What the next boot",
+		"The disk has a keyslot for boots and one for a recovery key now. The passphrase stays. What the next boot",
 		"will measure was computed from the kernel image. No boot gets the key before an operator approves.",
 	}, run.Wait(ctx)
 }

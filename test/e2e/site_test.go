@@ -107,15 +107,18 @@ func (s *site) refused(machine e2e.Machine, esp, code string) {
 }
 
 // checkDisk holds that the interrupted enrolment left nothing behind: the
-// passphrase's keyslot, ours, and one token for it.
+// passphrase's keyslot, that for boots and that of the recovery key, and a token
+// for each of ours.
 func (s *site) checkDisk() {
 	s.t.Helper()
 	header, err := e2e.ReadHeader(s.machine.Disk)
 	require.NoError(s.t, err)
-	require.Len(s.t, header.OwnTokens(), 1)
-	assert.Len(s.t, header.OwnTokens()[0].Keyslots, 1)
+	tokens := header.OwnTokens()
+	require.Len(s.t, tokens, 2)
+	assert.Len(s.t, header.OwnSlots(tokens[0].Volume), 1)
+	assert.Len(s.t, header.SlotsFor(tokens[0].Volume, luks.PurposeRecovery), 1)
 	inventory := header.Inventory()
-	assert.Len(s.t, inventory.Keyslots, 2)
-	assert.Len(s.t, inventory.Tokens, 1)
+	assert.Len(s.t, inventory.Keyslots, 3)
+	assert.Len(s.t, inventory.Tokens, 2)
 	require.NoError(s.t, luks.Cryptsetup{}.TestKey(s.t.Context(), s.machine.Disk, 0, s.passphrase), "the passphrase opens")
 }

@@ -35,6 +35,8 @@ type Machine struct {
 	Volumes    []Volume
 	// Add has it add its volumes to those that it enrolled with.
 	Add bool
+	// NoRecoveryKey enrols without recovery keys.
+	NoRecoveryKey bool
 	// NextBoot is what it announces for its next boot: claims of kind files.
 	NextBoot []byte
 	// Stages is what it says of the boots that can follow when it stages them.
@@ -46,8 +48,8 @@ type Machine struct {
 // Volume is a LUKS volume of a simulated machine: its header is told, not read.
 type Volume struct {
 	exchange.Volume
-	// Key is what the service released last.
-	Key secret.Bytes
+	// Key is what the service released last, Recovery the last recovery key.
+	Key, Recovery secret.Bytes
 }
 
 // NewMachine makes a machine with volumes, booted once with log.
@@ -121,15 +123,20 @@ func (m *Machine) Prepare(purpose exchange.Purpose, challenge api.Challenge) (*R
 func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 	reports := []exchange.VolumeReport{}
 	for _, v := range m.Volumes {
-		reports = append(reports, exchange.VolumeReport{
+		report := exchange.VolumeReport{
 			ID: v.ID, VolumeKeyDigest: v.Identity[:8],
 			Slots:  []exchange.LUKSSlot{{ID: 0, KDF: "argon2id", Priority: 1}, {ID: 1, KDF: "pbkdf2", Priority: 1}},
 			Tokens: []exchange.LUKSToken{{ID: 0, Type: "keywright", Slots: []int{1}, Volume: v.ID}},
-		})
+		}
+		if v.Recovery.Len() > 0 && !m.NoRecoveryKey {
+			report.Slots = append(report.Slots, exchange.LUKSSlot{ID: 2, KDF: "pbkdf2", Priority: 1})
+			report.Tokens = append(report.Tokens, exchange.LUKSToken{ID: 1, Type: "keywright", Slots: []int{2}, Volume: v.ID, Purpose: "recovery"})
+		}
+		reports = append(reports, report)
 	}
 	switch purpose {
 	case exchange.PurposeEnroll:
-		return exchange.MarshalDetails(exchange.EnrollDetails{Name: m.Name, Add: m.Add})
+		return exchange.MarshalDetails(exchange.EnrollDetails{Name: m.Name, Add: m.Add, NoRecoveryKey: m.NoRecoveryKey})
 	case exchange.PurposeCommit:
 		return exchange.MarshalDetails(exchange.CommitDetails{Volumes: reports, NextBoot: m.NextBoot, Add: m.Add})
 	case exchange.PurposeStage:
@@ -178,6 +185,9 @@ func (m *Machine) keep(release *exchange.Release) error {
 			return fmt.Errorf("secret %d is for another volume", i)
 		}
 		v.ID, v.Resume, v.Key = s.Volume, s.Resume, s.Key
+		if s.Recovery.Len() > 0 {
+			v.Recovery = s.Recovery
+		}
 	}
 	m.Receipt = release.Entry
 	return nil

@@ -135,22 +135,32 @@ func probeKVM(ctx context.Context) (Acceleration, error) {
 	defer clean()
 	limited, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	run, err := machine.Start(limited)
-	if err != nil {
-		return Acceleration{}, err
-	}
-	defer run.Kill()
-	_, err = run.Expect(limited, probeWord)
+	err = bootProbe(limited, machine)
 	switch {
 	case err == nil:
 		return Acceleration{KVM, "a guest boots with " + kvmDevice}, nil
 	case ctx.Err() != nil:
 		return Acceleration{}, fmt.Errorf("probing KVM: %w", ctx.Err())
 	case errors.Is(err, ErrEnded):
-		return Acceleration{TCG, "QEMU fails with " + kvmDevice + ": " + lastLines(run.lastWords(), 1)}, nil
+		return Acceleration{TCG, "QEMU fails with " + kvmDevice + ": " + lastLines(err.Error(), 1)}, nil
+	case limited.Err() == nil:
+		return Acceleration{}, err
 	default:
 		return Acceleration{TCG, fmt.Sprintf("with %s no guest boots in %s", kvmDevice, probeLimit)}, nil
 	}
+}
+
+// bootProbe returns nil once the guest runs.
+func bootProbe(ctx context.Context, m Machine) error {
+	run, err := m.Start(ctx)
+	if err != nil {
+		return err
+	}
+	defer run.Kill()
+	if _, err = run.Expect(ctx, probeWord); errors.Is(err, ErrEnded) {
+		err = fmt.Errorf("%w: %s", err, run.lastWords())
+	}
+	return err
 }
 
 func probeMachine() (m Machine, clean func(), err error) {

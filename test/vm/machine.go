@@ -82,6 +82,10 @@ type Machine struct {
 	// Reach are the TCP ports of this host's loopback that the guest reaches
 	// at 10.0.2.2. Nothing else answers it.
 	Reach []int
+	// Network is what its network card finds at first.
+	Network Network
+	// Clock is what the guest's clock says at first; zero: this host's time.
+	Clock time.Time
 
 	// Patience is how long the console may be silent while something is
 	// awaited; 0: what a boot needs on a busy host.
@@ -177,13 +181,22 @@ func (m Machine) Start(ctx context.Context) (*Run, error) {
 	return run, nil
 }
 
-// tpmFD is QEMU's descriptor of swtpm's control channel.
-const tpmFD = 3
+// QEMU's descriptors of its monitor and of swtpm's control channel.
+const (
+	monitorFD = 3
+	tpmFD     = 4
+)
+
+// netdev is the guest's network, to QEMU.
+const netdev = "net"
 
 // args returns QEMU's arguments.
 func (m Machine) args() []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none",
+		// It starts when the monitor says so.
+		"-S", "-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", monitorFD), "-mon", "chardev=monitor,mode=control",
+		"-chardev", "null,id=" + nowhere,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-m", fmt.Sprint(orDefault(m.Memory, defaultMemory)),
 		"-smp", fmt.Sprint(orDefault(m.CPUs, defaultCPUs)),
@@ -201,6 +214,9 @@ func (m Machine) args() []string {
 		args = append(args, diskArgs(fmt.Sprintf("disk%d", i), disk, options)...)
 	}
 	args = append(args, m.networkArgs()...)
+	if !m.Clock.IsZero() {
+		args = append(args, "-rtc", "base="+m.Clock.UTC().Format("2006-01-02T15:04:05"))
+	}
 	if m.TPM != nil {
 		args = append(args,
 			"-chardev", fmt.Sprintf("socket,id=swtpm,fd=%d", tpmFD),
@@ -262,12 +278,12 @@ func diskArgs(id string, d Disk, options string) []string {
 // reach. QEMU forwards to no address that it holds itself, so it moves away to
 // 10.0.2.1; each connection is carried by one busybox nc.
 func (m Machine) networkArgs() []string {
-	netdev := new(strings.Builder)
-	netdev.WriteString("user,id=net,ipv6=off,restrict=on,host=10.0.2.1")
+	backend := new(strings.Builder)
+	backend.WriteString("user,id=" + netdev + ",ipv6=off,restrict=on,host=10.0.2.1")
 	for _, port := range m.Reach {
-		fmt.Fprintf(netdev, ",guestfwd=tcp:10.0.2.2:%d-cmd:%s nc 127.0.0.1 %d", port, busybox, port)
+		fmt.Fprintf(backend, ",guestfwd=tcp:10.0.2.2:%d-cmd:%s nc 127.0.0.1 %d", port, busybox, port)
 	}
-	return []string{"-netdev", netdev.String(), "-device", "virtio-net-pci,netdev=net,romfile="}
+	return []string{"-netdev", backend.String(), "-device", "virtio-net-pci,romfile=,netdev=" + netdev}
 }
 
 // escape doubles the commas that end an option's value for QEMU.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -29,6 +30,7 @@ func TestMachineArguments(t *testing.T) {
 	m := Machine{
 		ESP: "/a,b/esp", Firmware: OVMFSecureBoot, NVRAM: "/nv", Accel: TCG, TPM: &TPM{},
 		Disks: []Disk{{Path: "/d0"}, {Path: "/d1", Snapshot: true, Serial: "data"}}, Reach: []int{8443},
+		Clock: time.Date(2016, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
 	args := m.args()
 	for _, want := range []string{
@@ -37,7 +39,8 @@ func TestMachineArguments(t *testing.T) {
 		"if=none,id=disk0,format=raw,cache=unsafe,snapshot=off,file=/d0",
 		"virtio-blk-pci,drive=disk1,serial=data",
 		"user,id=net,ipv6=off,restrict=on,host=10.0.2.1,guestfwd=tcp:10.0.2.2:8443-cmd:/bin/busybox nc 127.0.0.1 8443",
-		"socket,id=swtpm,fd=3",
+		"socket,id=swtpm,fd=4",
+		"base=2016-01-01T00:00:00",
 	} {
 		assert.Contains(t, args, want)
 	}

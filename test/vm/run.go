@@ -25,6 +25,7 @@ type Run struct {
 	qemu    *process.Process
 	swtpm   *process.Process // nil without a TPM
 	input   io.WriteCloser
+	monitor *monitor
 	console *console
 	shown   *os.File // where it is written beside
 	killed  atomic.Bool
@@ -49,6 +50,15 @@ func (m Machine) launch(ctx context.Context) (*Run, error) {
 		return nil, fmt.Errorf("making the console's input: %w", err)
 	}
 	r.input = input
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	if r.monitor, err = newMonitor(ours); err != nil {
+		return nil, err
+	}
+	cmd.ExtraFiles = []*os.File{theirs}
 	if m.TPM != nil {
 		swtpm, control, err := m.TPM.startSwtpm(ctx)
 		if err != nil {
@@ -57,13 +67,27 @@ func (m Machine) launch(ctx context.Context) (*Run, error) {
 		// QEMU holds the only end that stays open: swtpm ends with it.
 		defer control.Close()
 		r.swtpm = swtpm
-		cmd.ExtraFiles = []*os.File{control}
+		cmd.ExtraFiles = append(cmd.ExtraFiles, control)
 	}
 	if r.qemu, err = process.Start(cmd); err != nil {
 		return nil, fmt.Errorf("running %s: %w: run test/setup", qemu, err)
 	}
 	go r.finish()
-	return r, nil
+	return r, r.begin(ctx, m.Network)
+}
+
+// begin has the guest start. A QEMU that ended says more than its monitor.
+func (r *Run) begin(ctx context.Context, n Network) error {
+	err := r.monitor.begin(ctx, n)
+	if err == nil {
+		return nil
+	}
+	r.qemu.Kill()
+	<-r.done
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %s: %w", ErrEnded, r.lastWords(), err)
 }
 
 // consoleVariable names a folder in which the consoles of all machines are
@@ -86,7 +110,7 @@ func (r *Run) finish() {
 		r.swtpm.End(swtpmGrace)
 	}
 	// Nobody reads it any more.
-	_ = errors.Join(r.input.Close(), r.shown.Close())
+	_ = errors.Join(r.input.Close(), r.monitor.conn.Close(), r.shown.Close())
 	r.console.end()
 	close(r.done)
 }

@@ -53,6 +53,12 @@ wget -q -O - http://10.0.2.2:%[1]d/two
 nc -w 3 10.0.2.2 %[2]d </dev/null || echo "hidden port refused"
 cryptsetup open /dev/vda data && mount /dev/mapper/data /mnt && cat /mnt/etc/motto
 echo left by the guest >/mnt/note && sync && echo "note written"
+carrier() { until [ "$(cat /sys/class/net/eth0/carrier)" = $1 ]; do sleep 1; done; echo "carrier $1"; }
+carrier 0
+carrier 1
+nc -w 3 10.0.2.2 %[1]d </dev/null || echo "all is silent"
+until wget -q -O - http://10.0.2.2:%[1]d/three; do sleep 1; done
+read -r line </dev/tty0 && echo "typed $line"
 sleep 1000
 `, port(host), port(hidden)),
 	}.Write(initrd))
@@ -68,6 +74,15 @@ sleep 1000
 	require.NoError(t, run.Answer(t.Context(), "Enter passphrase for /dev/vda: ", passphrase))
 	vmtest.Expect(t, run, "keep calm and rotate")
 	vmtest.Expect(t, run, "note written")
+	require.NoError(t, run.SetNetwork(t.Context(), vm.NetworkUnplugged))
+	vmtest.Expect(t, run, "carrier 0")
+	require.NoError(t, run.SetNetwork(t.Context(), vm.NetworkSilent))
+	vmtest.Expect(t, run, "carrier 1")
+	vmtest.Expect(t, run, "all is silent")
+	require.NoError(t, run.SetNetwork(t.Context(), vm.NetworkUp))
+	vmtest.Expect(t, run, "host answers /three")
+	require.NoError(t, run.Press(t.Context(), []byte("open up\n")))
+	vmtest.Expect(t, run, "typed open up")
 	run.Kill()
 	require.NoError(t, run.Wait(t.Context()))
 	_, err := run.Expect(t.Context(), "the script ended")

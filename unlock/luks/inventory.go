@@ -27,12 +27,14 @@ type InventorySlot struct {
 	AreaSize   uint64 `json:"area_size"`
 }
 
-// InventoryToken is one token. Volume is set for tokens of ours alone.
+// InventoryToken is one token. Volume and Purpose are of tokens of ours alone.
 type InventoryToken struct {
 	ID       int    `json:"id"`
 	Type     string `json:"type"`
 	Keyslots []int  `json:"keyslots"`
 	Volume   string `json:"volume,omitzero"`
+	// Purpose is that of a token of ours; empty for boots.
+	Purpose Purpose `json:"purpose,omitzero"`
 	// Unreadable says that the token has our type, but is malformed or of a
 	// version that this program does not know.
 	Unreadable bool `json:"unreadable,omitzero"`
@@ -76,7 +78,7 @@ func (v *Volume) inventoryToken(number id) InventoryToken {
 		return entry
 	}
 	ours, err := ParseToken(v.header.metadata.Tokens[number])
-	entry.Volume, entry.Unreadable = ours.Volume, err != nil
+	entry.Volume, entry.Purpose, entry.Unreadable = ours.Volume, ours.Purpose, err != nil
 	return entry
 }
 

@@ -9,7 +9,7 @@ import (
 	"keywright.dev/kms/secret"
 )
 
-// A random 32-byte secret needs no slow derivation; this is the least that
+// A secret of 256 random bits needs no slow derivation; this is the least that
 // cryptsetup takes.
 const minIterations = "1000"
 

@@ -16,6 +16,18 @@ const TokenType = "keywright"
 // tokenVersion is the one version of [Token] that is read and written.
 const tokenVersion = 1
 
+// Purpose is what a keyslot of ours is for.
+type Purpose string
+
+// The purposes.
+const (
+	// PurposeBoot is that of the secret that attested boots are released.
+	PurposeBoot Purpose = ""
+	// PurposeRecovery is that of a recovery key, which people type. No boot opens
+	// it.
+	PurposeRecovery Purpose = "recovery"
+)
+
 // Token says which volume of the service a keyslot belongs to, and lets an
 // interrupted enrolment be told from a finished one. It holds nothing secret.
 // See docs/formats/luks-token.md.
@@ -24,7 +36,8 @@ type Token struct {
 	Volume string
 	// Resume is the id under which the service gives out the same pending
 	// secret again.
-	Resume string
+	Resume  string
+	Purpose Purpose
 	// Slot is the keyslot that the secret is meant for, 0 to 31.
 	Slot int
 	// Keyslots is empty until the keyslot has been opened once, then it names
@@ -40,6 +53,8 @@ type tokenForm struct {
 	Volume   string `json:"volume"`
 	Resume   string `json:"resume"`
 	Slot     *id    `json:"slot"`
+	// Purpose is absent for that of boots.
+	Purpose *Purpose `json:"purpose,omitempty"`
 }
 
 // idForm is what volume and resume ids look like.
@@ -59,12 +74,20 @@ func ParseToken(text []byte) (Token, error) {
 		return Token{}, fmt.Errorf("parsing a %s token: type %q, version %d, or a member is missing", TokenType, f.Type, f.Version)
 	}
 	t := Token{Volume: f.Volume, Resume: f.Resume, Slot: int(*f.Slot), Keyslots: numbers(f.Keyslots)}
+	if f.Purpose != nil {
+		if t.Purpose = *f.Purpose; t.Purpose == PurposeBoot {
+			return Token{}, fmt.Errorf("parsing a %s token: its purpose is empty", TokenType)
+		}
+	}
 	return t, t.check()
 }
 
 func (t Token) check() error {
 	if !idForm.MatchString(t.Volume) || !idForm.MatchString(t.Resume) {
 		return fmt.Errorf("checking a %s token: volume or resume id is malformed", TokenType)
+	}
+	if t.Purpose != PurposeBoot && t.Purpose != PurposeRecovery {
+		return fmt.Errorf("checking a %s token: its purpose is not known", TokenType)
 	}
 	if len(t.Keyslots) > 1 {
 		return fmt.Errorf("checking a %s token: it names %d keyslots, want at most one", TokenType, len(t.Keyslots))
@@ -84,6 +107,9 @@ func (t Token) Encode() ([]byte, error) {
 	}
 	slot := id(t.Slot)
 	f := tokenForm{Type: TokenType, Version: tokenVersion, Volume: t.Volume, Resume: t.Resume, Slot: &slot, Keyslots: []id{}}
+	if t.Purpose != PurposeBoot {
+		f.Purpose = &t.Purpose
+	}
 	for _, s := range t.Keyslots {
 		f.Keyslots = append(f.Keyslots, id(s))
 	}
@@ -110,12 +136,15 @@ func (v *Volume) OwnTokens() []OwnToken {
 	return own
 }
 
-// OwnSlots returns the keyslots that tokens of ours for a volume id are assigned
-// to, in the order of the tokens' numbers.
-func (v *Volume) OwnSlots(volume string) []int {
+// OwnSlots returns the keyslots for boots that tokens of ours for a volume id are
+// assigned to, in the order of the tokens' numbers.
+func (v *Volume) OwnSlots(volume string) []int { return v.SlotsFor(volume, PurposeBoot) }
+
+// SlotsFor is [Volume.OwnSlots] for another purpose.
+func (v *Volume) SlotsFor(volume string, purpose Purpose) []int {
 	var slots []int
 	for _, t := range v.OwnTokens() {
-		if t.Volume == volume {
+		if t.Volume == volume && t.Purpose == purpose {
 			slots = append(slots, t.Keyslots...)
 		}
 	}

@@ -2,6 +2,7 @@ package luks_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -12,6 +13,8 @@ import (
 
 const goodToken = `{"type":"keywright","keyslots":["1"],"version":1,"volume":"vol-a","resume":"res-a","slot":"1"}`
 
+const recoveryToken = `{"type":"keywright","keyslots":["2"],"version":1,"volume":"vol-a","resume":"res-a","slot":"2","purpose":"recovery"}`
+
 func TestTokenRoundTrip(t *testing.T) {
 	token, err := luks.ParseToken([]byte(goodToken))
 	require.NoError(t, err)
@@ -19,6 +22,13 @@ func TestTokenRoundTrip(t *testing.T) {
 	text, err := token.Encode()
 	require.NoError(t, err)
 	sameText(t, goodToken, text)
+
+	token, err = luks.ParseToken([]byte(recoveryToken))
+	require.NoError(t, err)
+	assert.Equal(t, luks.Token{Volume: "vol-a", Resume: "res-a", Purpose: luks.PurposeRecovery, Slot: 2, Keyslots: []int{2}}, token)
+	text, err = token.Encode()
+	require.NoError(t, err)
+	sameText(t, recoveryToken, text)
 
 	text, err = luks.Token{Volume: "v", Resume: "r", Slot: 31}.Encode()
 	require.NoError(t, err)
@@ -40,6 +50,9 @@ func TestTokenRefusals(t *testing.T) {
 		"no resume":         `{"type":"keywright","keyslots":[],"version":1,"volume":"v","slot":"1"}`,
 		"volume with space": `{"type":"keywright","keyslots":[],"version":1,"volume":"v a","resume":"r","slot":"1"}`,
 		"unknown member":    `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1","key":"x"}`,
+		"empty purpose":     `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1","purpose":""}`,
+		"another purpose":   `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1","purpose":"boot"}`,
+		"purpose is a list": `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1","purpose":["recovery"]}`,
 		"duplicate member":  `{"type":"keywright","keyslots":[],"version":1,"volume":"v","volume":"w","resume":"r","slot":"1"}`,
 		"other letter case": `{"type":"keywright","keyslots":[],"version":1,"Volume":"v","resume":"r","slot":"1"}`,
 		"text behind":       goodToken + "{}",
@@ -55,6 +68,7 @@ func TestTokenRefusals(t *testing.T) {
 		"slot":         {Volume: "v", Resume: "r", Slot: 32},
 		"keyslot":      {Volume: "v", Resume: "r", Keyslots: []int{-1}},
 		"two keyslots": {Volume: "v", Resume: "r", Keyslots: []int{1, 2}},
+		"purpose":      {Volume: "v", Resume: "r", Purpose: "boot"},
 	} {
 		_, err := token.Encode()
 		assert.Error(t, err, name)
@@ -77,6 +91,18 @@ func TestOwnSlots(t *testing.T) {
 	assert.Empty(t, withToken(t, token("", "1")).OwnSlots("vol-a"), "intended is not assigned")
 	// cryptsetup renumbers keyslots when it reencrypts; the assignment counts.
 	assert.Equal(t, []int{1}, withToken(t, token(`"1"`, "5")).OwnSlots("vol-a"))
+}
+
+// What boots open and what people open is told apart.
+func TestSlotsForAPurpose(t *testing.T) {
+	both := goodToken + `,"1":` + recoveryToken
+	v := withToken(t, strings.ReplaceAll(both, `["2"]`, `["0"]`))
+	assert.Equal(t, []int{1}, v.OwnSlots("vol-a"))
+	assert.Equal(t, []int{0}, v.SlotsFor("vol-a", luks.PurposeRecovery))
+	assert.Empty(t, v.SlotsFor("vol-b", luks.PurposeRecovery))
+	tokens := v.Inventory().Tokens
+	assert.Empty(t, tokens[0].Purpose)
+	assert.Equal(t, luks.PurposeRecovery, tokens[1].Purpose)
 }
 
 func TestFreeNumbers(t *testing.T) {

@@ -11,9 +11,12 @@ import (
 	"keywright.dev/kms/api"
 )
 
+// purposeRecovery is the purpose of recovery keys, as the API names it.
+const purposeRecovery = "recovery"
+
 func (p *Program) volumeCommand() *cobra.Command {
 	c := &cobra.Command{Use: "volume", Short: "LUKS volumes of machines"}
-	c.AddCommand(p.volumeList(), p.volumeShow())
+	c.AddCommand(p.volumeList(), p.volumeShow(), p.volumeRecoveryKey(), p.volumeRecoveryCopies())
 	return c
 }
 
@@ -35,7 +38,7 @@ func (p *Program) volumeList() *cobra.Command {
 
 func (p *Program) volumeShow() *cobra.Command {
 	return &cobra.Command{
-		Use: "show VOLUME", Short: "Show a volume and the versions of its secret", Args: exactly("VOLUME"),
+		Use: "show VOLUME", Short: "Show a volume and the versions of its secrets", Args: exactly("VOLUME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ref, err := reference("volume", args[0])
 			if err != nil {
@@ -52,11 +55,27 @@ func (p *Program) volumeShow() *cobra.Command {
 	}
 }
 
+// aboutRecovery says who else may have a recovery key.
+func aboutRecovery(s api.SecretVersion) string {
+	if s.Purpose != purposeRecovery {
+		return ""
+	}
+	text := ", no age copy"
+	if s.AgeCopy {
+		text = ", with an age copy"
+	}
+	if s.Disclosed == nil {
+		return text + ", never disclosed"
+	}
+	return text + ", disclosed last at " + clock(*s.Disclosed)
+}
+
 func writeVolume(w io.Writer, v api.Volume) {
 	fields(w, "id", v.ID, "machine", "machine/"+short(v.Machine), "status", v.Status, "LUKS UUID", v.UUID,
 		"keyring", v.Keyring, "identity", v.Identity, "created", clock(v.Created))
 	for _, s := range v.Secrets {
-		fmt.Fprintf(w, "secret version %d  %s, under keyring/%s@%d, %s\n", s.Version, s.Status, v.Keyring, s.KeyringVersion, clock(s.Created))
+		fmt.Fprintf(w, "%s secret version %d  %s, under keyring/%s@%d, %s%s\n",
+			s.Purpose, s.Version, s.Status, v.Keyring, s.KeyringVersion, clock(s.Created), aboutRecovery(s))
 	}
 	if v.Report == nil {
 		return
@@ -67,6 +86,6 @@ func writeVolume(w io.Writer, v api.Volume) {
 	}
 	for _, token := range v.Report.Tokens {
 		slots := strings.Trim(fmt.Sprint(token.Slots), "[]")
-		fmt.Fprintf(w, "  token %d  %s  keyslots %s\n", token.ID, token.Type, dash(slots))
+		fmt.Fprintf(w, "  token %d  %s  keyslots %s\n", token.ID, strings.TrimSpace(token.Type+" "+token.Purpose), dash(slots))
 	}
 }

@@ -9,11 +9,13 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"keywright.dev/kms/recovery"
 )
 
 // Check reports every value that cannot be meant. Files are not looked at.
 func (c *Config) Check() error {
-	return errors.Join(c.Server.check(), c.Limits.check(), c.Policy.check(), c.Audit.check(), c.Log.check())
+	return errors.Join(c.Server.check(), c.Limits.check(), c.Recovery.check(), c.Policy.check(), c.Audit.check(), c.Log.check())
 }
 
 func (s *Server) check() error {
@@ -111,6 +113,13 @@ func (l *Limits) Prefixes() ([]netip.Prefix, error) {
 		ranges = append(ranges, prefix.Masked())
 	}
 	return ranges, nil
+}
+
+func (r *Recovery) check() error {
+	if _, err := recovery.ParseRecipients(r.AgeRecipients); err != nil {
+		return bad("recovery.age_recipients", "%v", err)
+	}
+	return nil
 }
 
 func (p *Policy) check() error {

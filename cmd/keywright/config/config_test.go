@@ -25,6 +25,7 @@ func TestReferenceMeansTheDefaults(t *testing.T) {
 	require.NoError(t, err)
 	want := config.Default()
 	want.Server.Names, want.Limits.Balancers, want.Attestation.EKRoots, want.Policy.Files = []string{}, []string{}, []string{}, []string{}
+	want.Recovery.AgeRecipients = []string{}
 	assert.Equal(t, want, got)
 	for line := range strings.Lines(text) {
 		assert.LessOrEqual(t, len(line), 90, line)
@@ -80,6 +81,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		"[server]\nguest_url = \"https://x?a=b\"":                               "server.guest_url",
 		"[server]\nguest_url = \"https://x/v1\"":                                "server.guest_url",
 		"[server]\nguest_listen = \"[::]:1\"\nmetrics_listen = \"127.0.0.1:1\"": "line 3: server.metrics_listen: want another port",
+		"[recovery]\nage_recipients = [\"alice\"]":                              "line 2: recovery.age_recipients: entry 1 is no recipient of age",
 		"[log]\nlevel = \"loud\"":                                               "log.level: want debug, info, warn or error",
 		"[log]\nlevel = \"INFO\"":                                               "log.level",
 	} {

@@ -8,6 +8,7 @@ type Config struct {
 	Server      Server      `toml:"server"`
 	Limits      Limits      `toml:"limits"`
 	Attestation Attestation `toml:"attestation"`
+	Recovery    Recovery    `toml:"recovery"`
 	Policy      Policy      `toml:"policy"`
 	Audit       Audit       `toml:"audit"`
 	Log         Log         `toml:"log"`
@@ -74,6 +75,15 @@ type Attestation struct {
 	// A file with EK hashes, one in a line, as the hypervisor's administrator
 	// lists them; # begins a comment.
 	EKInventory string `toml:"ek_inventory"`
+}
+
+// Recovery says what becomes of recovery keys beside their being kept here.
+type Recovery struct {
+	// Recipients of age, such as "age1…" or, post-quantum, "age1pq1…"; all of one
+	// kind, at most 16. Each recovery key that is made is encrypted to them as
+	// well; keywright volume recovery-copies exports these copies, which open
+	// volumes when there is no service. Keep the identities away from it.
+	AgeRecipients []string `toml:"age_recipients"`
 }
 
 // Policy says which Cedar policies decide. No policy, no key.

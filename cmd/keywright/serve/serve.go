@@ -14,6 +14,7 @@ import (
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/pki"
 	"keywright.dev/kms/policy"
+	"keywright.dev/kms/recovery"
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/server"
 	"keywright.dev/kms/store/sqlite"
@@ -120,9 +121,13 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 	if err != nil {
 		return err
 	}
+	recipients, err := recovery.ParseRecipients(o.Config.Recovery.AgeRecipients)
+	if err != nil {
+		return fmt.Errorf("reading recovery.age_recipients: %w", err)
+	}
 	domain, err := kms.New(kms.Config{
 		Store: timedStore{p.store, metrics, o.Clock}, Keys: p.keys, Challenges: p.challenges, Identity: p.identity, Log: p.log,
-		Trust: trustOf(trust), Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
+		Trust: trustOf(trust), Recovery: recipients, Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
 	})
 	if err != nil {
 		return err

@@ -71,7 +71,7 @@ func (l *loader) loadMachine(key kms.Key) error {
 			return err
 		}
 	}
-	return l.loadVolumes(machine.ID)
+	return l.loadVolumes(machine.ID, key.Recovery)
 }
 
 // loadAnnounced loads what a machine's announcements left.
@@ -111,24 +111,49 @@ func joinedMeasurement(digest [32]byte, row sqlitedb.LoadMachineRow) kms.Measure
 	})
 }
 
-// loadVolumes loads the volumes with their secrets.
-func (l *loader) loadVolumes(machine string) error {
+// loadVolumes loads the volumes with what opens their keyslots at boot, and with
+// the recovery keys where they are asked for.
+func (l *loader) loadVolumes(machine string, recovery bool) error {
+	if !recovery {
+		return l.loadForBoot(machine)
+	}
 	rows, err := l.rows.VolumesAndSecrets(l.ctx, machine)
 	if err != nil {
 		return err
 	}
-	for i, r := range rows {
-		if i == 0 || rows[i-1].Volume.ID != r.Volume.ID {
-			l.state.Volumes = append(l.state.Volumes, toVolume(r.Volume))
-		}
-		if r.Version > 0 {
-			l.state.Secrets = append(l.state.Secrets, toSecret(sqlitedb.Secret{
-				Volume: r.Volume.ID, Version: r.Version, Purpose: r.Purpose, Status: r.Status,
-				Keyring: r.Keyring, KeyringVersion: r.KeyringVersion, Wrapped: r.Wrapped, Created: r.Created,
-			}))
-		}
+	for _, r := range rows {
+		l.addVolume(r.Volume, sqlitedb.Secret{
+			Volume: r.Volume.ID, Version: r.Version, Purpose: r.Purpose, Status: r.Status, Keyring: r.Keyring,
+			KeyringVersion: r.KeyringVersion, Wrapped: r.Wrapped, Created: r.Created, Disclosed: r.Disclosed, AgeCopy: r.AgeCopy,
+		})
 	}
 	return nil
+}
+
+func (l *loader) loadForBoot(machine string) error {
+	rows, err := l.rows.VolumesAndSecretsFor(l.ctx, sqlitedb.VolumesAndSecretsForParams{Purpose: kms.PurposeKeyslot, Machine: machine})
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		l.addVolume(r.Volume, sqlitedb.Secret{
+			Volume: r.Volume.ID, Version: r.Version, Purpose: r.Purpose, Status: r.Status, Keyring: r.Keyring,
+			KeyringVersion: r.KeyringVersion, Wrapped: r.Wrapped, Created: r.Created,
+		})
+	}
+	return nil
+}
+
+// addVolume adds what one row holds: rows of one volume stand together, and one
+// without a secret has version 0.
+func (l *loader) addVolume(volume sqlitedb.Volume, secret sqlitedb.Secret) {
+	known := l.state.Volumes
+	if len(known) == 0 || known[len(known)-1].ID != volume.ID {
+		l.state.Volumes = append(known, toVolume(volume))
+	}
+	if secret.Version > 0 {
+		l.state.Secrets = append(l.state.Secrets, toSecret(secret))
+	}
 }
 
 func (l *loader) loadHolders(key kms.Key) (err error) {

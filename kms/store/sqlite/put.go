@@ -122,7 +122,7 @@ func (p *putter) putRows(o kms.Outcome) error {
 	}
 	for _, s := range o.Secrets {
 		if err := p.rows.PutSecret(p.ctx, fromSecret(s)); err != nil {
-			return fmt.Errorf("secret %s@%d: %w", s.Volume, s.Version, translate(err))
+			return fmt.Errorf("%s secret %s@%d: %w", s.Purpose, s.Volume, s.Version, translate(err))
 		}
 	}
 	for _, m := range o.Measurements {

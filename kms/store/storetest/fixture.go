@@ -77,6 +77,14 @@ func NewSecret(volume string, version uint32) kms.Secret {
 	}
 }
 
+// NewRecoveryKey returns a version of a volume's recovery key; every field has a
+// value.
+func NewRecoveryKey(volume string, version uint32) kms.Secret {
+	s := NewSecret(volume, version)
+	s.Purpose, s.Disclosed, s.AgeCopy = kms.PurposeRecovery, Epoch().Add(time.Hour), "-----BEGIN AGE ENCRYPTED FILE-----"
+	return s
+}
+
 // NewMeasurement returns measurement n in a group; every field has a value.
 func NewMeasurement(group string, n int) kms.Measurement {
 	return kms.Measurement{

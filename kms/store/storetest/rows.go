@@ -46,6 +46,9 @@ func sortedSecrets(secrets []kms.Secret) []kms.Secret {
 		if a.Volume != b.Volume {
 			return strings.Compare(a.Volume, b.Volume)
 		}
+		if a.Purpose != b.Purpose {
+			return strings.Compare(a.Purpose, b.Purpose)
+		}
 		return int(a.Version) - int(b.Version)
 	})
 }
@@ -155,6 +158,28 @@ func testReplace(t *testing.T, s Store) {
 	assert.Len(t, got.Volumes, 2)
 	assert.Len(t, got.Secrets, 3)
 	assert.Empty(t, stateOf(t, s, kms.Key{Name: "web-1"}).NameHolder, "the old name is free")
+}
+
+// A recovery key is a secret beside the one of the keyslot, with a version of its
+// own, and is loaded where it is asked for.
+func testRecoveryKeys(t *testing.T, s Store) {
+	o := family(1)
+	boot, recovery := slices.Clone(o.Secrets), NewRecoveryKey(VolumeID(2), 1)
+	o.Secrets = append(o.Secrets, recovery)
+	put(t, s, o)
+	assert.Equal(t, sortedSecrets(boot), stateOf(t, s, kms.Key{Machine: MachineID(1)}).Secrets, "a boot passes by it")
+	got := stateOf(t, s, kms.Key{Machine: MachineID(1), Recovery: true})
+	assert.Equal(t, sortedSecrets(o.Secrets), got.Secrets, "ordered by volume, purpose and version")
+	assert.Len(t, got.Volumes, 2)
+
+	recovery.Status, recovery.Disclosed = kms.SecretPending, time.Time{}
+	put(t, s, kms.Outcome{Secrets: []kms.Secret{recovery}})
+	list, err := s.Secrets(context.Background(), VolumeID(2))
+	require.NoError(t, err)
+	assert.Equal(t, []kms.Secret{NewSecret(VolumeID(2), 1), NewSecret(VolumeID(2), 2), recovery}, list)
+
+	put(t, s, kms.Outcome{DropVolumes: []string{VolumeID(2)}})
+	assert.Len(t, stateOf(t, s, kms.Key{Machine: MachineID(1), Recovery: true}).Secrets, 1)
 }
 
 // Volumes are dropped with their secrets, before others are written.

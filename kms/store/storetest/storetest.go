@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"Counters":              testCounters,
 		"ExtremeValues":         testExtremeValues,
 		"Replace":               testReplace,
+		"RecoveryKeys":          testRecoveryKeys,
 		"DropVolumes":           testDropVolumes,
 		"DropMachine":           testDropMachine,
 		"Announced":             testAnnounced,

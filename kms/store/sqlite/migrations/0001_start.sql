@@ -78,16 +78,19 @@ CREATE TABLE volumes (
 CREATE UNIQUE INDEX volumes_id   ON volumes (id);
 CREATE UNIQUE INDEX volumes_uuid ON volumes (machine, uuid);
 
+-- By purpose, so that a release passes by what it never delivers.
 CREATE TABLE secrets (
   volume          TEXT    NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
-  version         INTEGER NOT NULL,
   purpose         TEXT    NOT NULL,
+  version         INTEGER NOT NULL,
   status          TEXT    NOT NULL,
   keyring         TEXT    NOT NULL,
   keyring_version INTEGER NOT NULL,
   wrapped         TEXT    NOT NULL,
   created         INTEGER NOT NULL,
-  PRIMARY KEY (volume, version)
+  disclosed       INTEGER NOT NULL,
+  age_copy        TEXT    NOT NULL, -- armored; long, and so the last
+  PRIMARY KEY (volume, purpose, version)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE measurements (

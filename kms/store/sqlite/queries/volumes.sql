@@ -2,9 +2,18 @@
 -- name: VolumesAndSecrets :many
 SELECT sqlc.embed(volumes), coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
-  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created
+  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.disclosed, 0) AS disclosed,
+  coalesce(s.age_copy, '') AS age_copy
 FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id
-WHERE volumes.machine = ? ORDER BY volumes.id, s.version;
+WHERE volumes.machine = ? ORDER BY volumes.id, s.purpose, s.version;
+
+-- What a boot asks for: as above, of one purpose, without what only people want.
+-- name: VolumesAndSecretsFor :many
+SELECT sqlc.embed(volumes), coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
+  coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
+  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created
+FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id AND s.purpose = sqlc.arg(purpose)
+WHERE volumes.machine = sqlc.arg(machine) ORDER BY volumes.id, s.version;
 
 -- name: PutVolume :exec
 INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, resume, keyring, created)
@@ -20,11 +29,11 @@ DELETE FROM volumes WHERE id = ?;
 DELETE FROM volumes WHERE machine = ?;
 
 -- name: PutSecret :exec
-INSERT INTO secrets (volume, version, purpose, status, keyring, keyring_version, wrapped, created)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (volume, version) DO UPDATE SET purpose = excluded.purpose, status = excluded.status,
+INSERT INTO secrets (volume, purpose, version, status, keyring, keyring_version, wrapped, created, disclosed, age_copy)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (volume, purpose, version) DO UPDATE SET status = excluded.status,
   keyring = excluded.keyring, keyring_version = excluded.keyring_version, wrapped = excluded.wrapped,
-  created = excluded.created;
+  created = excluded.created, disclosed = excluded.disclosed, age_copy = excluded.age_copy;
 
 -- name: ListVolumes :many
 SELECT * FROM volumes WHERE id > ? ORDER BY id LIMIT ?;
@@ -33,4 +42,4 @@ SELECT * FROM volumes WHERE id > ? ORDER BY id LIMIT ?;
 SELECT * FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?;
 
 -- name: SecretsOfVolume :many
-SELECT * FROM secrets WHERE volume = ? ORDER BY version;
+SELECT * FROM secrets WHERE volume = ? ORDER BY purpose, version;

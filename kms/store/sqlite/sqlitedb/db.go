@@ -201,6 +201,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.volumesAndSecretsStmt, err = db.PrepareContext(ctx, volumesAndSecrets); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesAndSecrets: %w", err)
 	}
+	if q.volumesAndSecretsForStmt, err = db.PrepareContext(ctx, volumesAndSecretsFor); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesAndSecretsFor: %w", err)
+	}
 	if q.wrappersStmt, err = db.PrepareContext(ctx, wrappers); err != nil {
 		return nil, fmt.Errorf("error preparing query Wrappers: %w", err)
 	}
@@ -504,6 +507,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing volumesAndSecretsStmt: %w", cerr)
 		}
 	}
+	if q.volumesAndSecretsForStmt != nil {
+		if cerr := q.volumesAndSecretsForStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesAndSecretsForStmt: %w", cerr)
+		}
+	}
 	if q.wrappersStmt != nil {
 		if cerr := q.wrappersStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing wrappersStmt: %w", cerr)
@@ -607,6 +615,7 @@ type Queries struct {
 	serviceKeysStmt                     *sql.Stmt
 	treeHashStmt                        *sql.Stmt
 	volumesAndSecretsStmt               *sql.Stmt
+	volumesAndSecretsForStmt            *sql.Stmt
 	wrappersStmt                        *sql.Stmt
 }
 
@@ -673,6 +682,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		serviceKeysStmt:                     q.serviceKeysStmt,
 		treeHashStmt:                        q.treeHashStmt,
 		volumesAndSecretsStmt:               q.volumesAndSecretsStmt,
+		volumesAndSecretsForStmt:            q.volumesAndSecretsForStmt,
 		wrappersStmt:                        q.wrappersStmt,
 	}
 }

@@ -51,13 +51,15 @@ type Platform struct {
 
 type Secret struct {
 	Volume         string
-	Version        int64
 	Purpose        string
+	Version        int64
 	Status         string
 	Keyring        string
 	KeyringVersion int64
 	Wrapped        string
 	Created        int64
+	Disclosed      int64
+	AgeCopy        string
 }
 
 type ServiceKey struct {

@@ -115,34 +115,38 @@ func (q *Queries) ListVolumesOfMachine(ctx context.Context, arg ListVolumesOfMac
 }
 
 const putSecret = `-- name: PutSecret :exec
-INSERT INTO secrets (volume, version, purpose, status, keyring, keyring_version, wrapped, created)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (volume, version) DO UPDATE SET purpose = excluded.purpose, status = excluded.status,
+INSERT INTO secrets (volume, purpose, version, status, keyring, keyring_version, wrapped, created, disclosed, age_copy)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (volume, purpose, version) DO UPDATE SET status = excluded.status,
   keyring = excluded.keyring, keyring_version = excluded.keyring_version, wrapped = excluded.wrapped,
-  created = excluded.created
+  created = excluded.created, disclosed = excluded.disclosed, age_copy = excluded.age_copy
 `
 
 type PutSecretParams struct {
 	Volume         string
-	Version        int64
 	Purpose        string
+	Version        int64
 	Status         string
 	Keyring        string
 	KeyringVersion int64
 	Wrapped        string
 	Created        int64
+	Disclosed      int64
+	AgeCopy        string
 }
 
 func (q *Queries) PutSecret(ctx context.Context, arg PutSecretParams) error {
 	_, err := q.exec(ctx, q.putSecretStmt, putSecret,
 		arg.Volume,
-		arg.Version,
 		arg.Purpose,
+		arg.Version,
 		arg.Status,
 		arg.Keyring,
 		arg.KeyringVersion,
 		arg.Wrapped,
 		arg.Created,
+		arg.Disclosed,
+		arg.AgeCopy,
 	)
 	return err
 }
@@ -185,7 +189,7 @@ func (q *Queries) PutVolume(ctx context.Context, arg PutVolumeParams) error {
 }
 
 const secretsOfVolume = `-- name: SecretsOfVolume :many
-SELECT volume, version, purpose, status, keyring, keyring_version, wrapped, created FROM secrets WHERE volume = ? ORDER BY version
+SELECT volume, purpose, version, status, keyring, keyring_version, wrapped, created, disclosed, age_copy FROM secrets WHERE volume = ? ORDER BY purpose, version
 `
 
 func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret, error) {
@@ -199,13 +203,15 @@ func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret,
 		var i Secret
 		if err := rows.Scan(
 			&i.Volume,
-			&i.Version,
 			&i.Purpose,
+			&i.Version,
 			&i.Status,
 			&i.Keyring,
 			&i.KeyringVersion,
 			&i.Wrapped,
 			&i.Created,
+			&i.Disclosed,
+			&i.AgeCopy,
 		); err != nil {
 			return nil, err
 		}
@@ -223,9 +229,10 @@ func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret,
 const volumesAndSecrets = `-- name: VolumesAndSecrets :many
 SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.resume, volumes.keyring, volumes.created, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
-  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created
+  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.disclosed, 0) AS disclosed,
+  coalesce(s.age_copy, '') AS age_copy
 FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id
-WHERE volumes.machine = ? ORDER BY volumes.id, s.version
+WHERE volumes.machine = ? ORDER BY volumes.id, s.purpose, s.version
 `
 
 type VolumesAndSecretsRow struct {
@@ -237,6 +244,8 @@ type VolumesAndSecretsRow struct {
 	KeyringVersion int64
 	Wrapped        string
 	Created        int64
+	Disclosed      int64
+	AgeCopy        string
 }
 
 // A row for each secret, or one with version 0 for a volume without.
@@ -249,6 +258,74 @@ func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]Volu
 	var items []VolumesAndSecretsRow
 	for rows.Next() {
 		var i VolumesAndSecretsRow
+		if err := rows.Scan(
+			&i.Volume.Machine,
+			&i.Volume.ID,
+			&i.Volume.UUID,
+			&i.Volume.Status,
+			&i.Volume.Identity,
+			&i.Volume.VolumeKeyDigest,
+			&i.Volume.Inventory,
+			&i.Volume.Resume,
+			&i.Volume.Keyring,
+			&i.Volume.Created,
+			&i.Version,
+			&i.Purpose,
+			&i.Status,
+			&i.Keyring,
+			&i.KeyringVersion,
+			&i.Wrapped,
+			&i.Created,
+			&i.Disclosed,
+			&i.AgeCopy,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const volumesAndSecretsFor = `-- name: VolumesAndSecretsFor :many
+SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.resume, volumes.keyring, volumes.created, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
+  coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
+  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created
+FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id AND s.purpose = ?1
+WHERE volumes.machine = ?2 ORDER BY volumes.id, s.version
+`
+
+type VolumesAndSecretsForParams struct {
+	Purpose string
+	Machine string
+}
+
+type VolumesAndSecretsForRow struct {
+	Volume         Volume
+	Version        int64
+	Purpose        string
+	Status         string
+	Keyring        string
+	KeyringVersion int64
+	Wrapped        string
+	Created        int64
+}
+
+// What a boot asks for: as above, of one purpose, without what only people want.
+func (q *Queries) VolumesAndSecretsFor(ctx context.Context, arg VolumesAndSecretsForParams) ([]VolumesAndSecretsForRow, error) {
+	rows, err := q.query(ctx, q.volumesAndSecretsForStmt, volumesAndSecretsFor, arg.Purpose, arg.Machine)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []VolumesAndSecretsForRow
+	for rows.Next() {
+		var i VolumesAndSecretsForRow
 		if err := rows.Scan(
 			&i.Volume.Machine,
 			&i.Volume.ID,
