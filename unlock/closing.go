@@ -14,27 +14,37 @@ import (
 )
 
 // Closing is the end of a boot's exchange: what has to be done before control
-// leaves the measured initramfs. All fields are required but Root and
-// Misuse.
+// leaves the measured initramfs. All fields are required but Root, Shell,
+// Resume and Misuse.
 type Closing struct {
 	// TPM gives PCR 15.
 	TPM func() (ReleasePCR, error)
 	// Root is the root file system to hand over to: its device, or the
-	// directory where it is mounted. Empty where control goes to a shell.
+	// directory where it is mounted. Empty where control goes elsewhere.
 	Root string
+	// Shell says that control goes to a shell, in front of which anybody may sit:
+	// what this boot opened is closed.
+	Shell bool
+	// Resume is the device of an image of a suspended system, which is to take
+	// over. One that is not on what this boot opened is an error, and must not.
+	Resume string
 	// Misuse is why it is not known what to check: PCR 15 is extended all the
 	// same, but nothing is handed over to.
 	Misuse error
 	// EndBoot ends a boot that still runs and waits for it; [RunDir.EndBoot]
 	// does.
 	EndBoot func(ctx context.Context, clock Clock) error
-	// Opened returns what this boot opened.
+	// Opened returns what this boot opened; nil where it kept nothing.
 	Opened func() ([]Opened, error)
+	// Keep keeps what is still open.
+	Keep func([]Opened) error
 	// Device returns the number of Root's device; [DeviceNumber] does.
 	Device func(path string) (string, error)
 	Sysfs  Sysfs
 	// Table reads the table of a mapping; luks.ReadTable does.
 	Table func(name string) (luks.Table, error)
+	// Unmap closes a mapping; luks.Close does.
+	Unmap func(ctx context.Context, name string) error
 	Clock Clock
 	// Announce shows one line on the consoles.
 	Announce func(line string)
@@ -46,26 +56,34 @@ type Closing struct {
 const readingTime = 10 * time.Second
 
 // Run extends PCR 15 unless it was extended before, waits for a boot that still
-// opens volumes, and checks the root. It may be called again. If any of it fails
+// opens volumes, and checks the root or closes what is open. It may be called
+// again. If any of it fails
 // it resets the machine: what runs next could ask for the keys, or see data
 // disks from a root that is not ours.
 func (c *Closing) Run(ctx context.Context) error {
 	// Without ctx: being told to stop is no way around any of it.
 	ctx = context.WithoutCancel(ctx)
-	err := c.spend()
+	released, err := c.spend()
 	if err == nil {
 		err = wrap(CodeGuest, c.EndBoot(ctx, c.Clock))
 	}
 	if err == nil {
 		err = c.Misuse
 	}
-	if err == nil && c.Root != "" {
+	switch {
+	case err != nil:
+	case c.Root != "":
 		err = c.checkRoot()
+	case c.Shell && released:
+		err = wrap(CodeOpen, c.closeOpened(ctx))
 	}
-	if err == nil {
-		return nil
+	if err != nil {
+		return c.Reset(ctx, err)
 	}
-	return c.Reset(ctx, err)
+	if c.Resume != "" {
+		return c.checkResume()
+	}
+	return nil
 }
 
 // Reset shows why and resets the machine. It returns what it was given where the
@@ -78,23 +96,24 @@ func (c *Closing) Reset(ctx context.Context, why error) error {
 	return failure
 }
 
-// spend makes sure that PCR 15 is not zero.
-func (c *Closing) spend() error {
+// spend makes sure that PCR 15 is not zero, and tells whether this boot may have
+// been released keys.
+func (c *Closing) spend() (released bool, err error) {
 	pcr, err := c.TPM()
 	if err != nil {
-		return fail(CodeTPM, err)
+		return false, fail(CodeTPM, err)
 	}
 	value, err := pcr.PCR15()
 	if err != nil {
-		return fail(CodeTPM, err)
+		return false, fail(CodeTPM, err)
 	}
 	if value != [32]byte{} {
-		return nil
+		return value != exchange.Extend([32]byte{}, exchange.NoReleaseEvent()), nil
 	}
 	if err := pcr.ExtendPCR15(exchange.NoReleaseEvent()); err != nil {
-		return fail(CodeTPM, err)
+		return false, fail(CodeTPM, err)
 	}
-	return nil
+	return false, nil
 }
 
 // checkRoot demands that the root is on the mapping that this boot opened as
@@ -120,6 +139,37 @@ func (c *Closing) checkRoot() error {
 		}
 	}
 	return nil
+}
+
+// checkResume demands that the image of a suspended system is on mappings of this
+// boot: one of somebody else's would find their keys in memory. It is no reason
+// to reset: the machine boots without the image.
+func (c *Closing) checkResume() error {
+	opened, err := c.stillOpen()
+	if err == nil && len(opened) > 0 {
+		err = c.standsOn(c.Resume, opened)
+	}
+	if err == nil {
+		return nil
+	}
+	failure := fail(CodeRoot, fmt.Errorf("resuming from %s: %w", c.Resume, err))
+	c.Announce(failure.Line("", -1) + "; the machine boots without")
+	return failure
+}
+
+// standsOn demands that a device is on some of the mappings alone.
+func (c *Closing) standsOn(device string, opened []Opened) error {
+	number, err := c.Device(device)
+	if err != nil {
+		return err
+	}
+	reached, err := c.Sysfs.reach(number, opened)
+	for _, o := range reached {
+		if err == nil {
+			err = c.unchanged(o.Table)
+		}
+	}
+	return err
 }
 
 // unchanged demands that a mapping is as it was when it was opened.
@@ -178,7 +228,7 @@ func rootOn(sys Sysfs, opened []Opened, number string) ([]Opened, error) {
 	}
 	isRoot := func(o Opened) bool { return o.Root }
 	if slices.ContainsFunc(opened, isRoot) && !slices.ContainsFunc(reached, isRoot) {
-		return nil, errNotOurs
+		return nil, errors.New("it is not on the mapping that this boot opened as root")
 	}
 	return reached, nil
 }

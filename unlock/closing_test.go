@@ -27,6 +27,9 @@ type handover struct {
 	device  string // number of the root's
 	lines   []string
 	reboots int
+	// unmapped are the mappings that were closed; one that is busy cannot be.
+	unmapped []string
+	busy     string
 }
 
 func newHandover(t *testing.T) *handover {
@@ -36,6 +39,8 @@ func newHandover(t *testing.T) *handover {
 		TPM:     func() (unlock.ReleasePCR, error) { return h.tpm, nil },
 		EndBoot: func(context.Context, unlock.Clock) error { return nil },
 		Opened:  func() ([]unlock.Opened, error) { return h.opened, nil },
+		Keep:    func(opened []unlock.Opened) error { h.opened = opened; return nil },
+		Unmap:   h.unmap,
 		Device:  func(string) (string, error) { return h.device, nil },
 		Sysfs:   unlock.Sysfs(t.TempDir()),
 		Table:   func(string) (luks.Table, error) { return h.table, nil },
@@ -170,6 +175,48 @@ func TestAttack25AnotherRootIsNotHandedOver(t *testing.T) {
 			assert.NotZero(t, value)
 		})
 	}
+}
+
+// TestAttack16ImageOfAnotherSystem has a thief bring the image of a suspended
+// system, which would find keys in memory, or ask for them.
+func TestAttack16ImageOfAnotherSystem(t *testing.T) {
+	for name, c := range map[string]struct {
+		device string
+		ours   bool
+	}{
+		"a logical volume on the root's": {"254:7", true},
+		"a swap volume":                  {"254:1", true},
+		"a plaintext disk":               {"253:0", false},
+		"a logical volume on one":        {"254:8", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHandover(t)
+			h.Resume = "/dev/mapper/swap"
+			h.opens(unlock.Opened{Root: true}, unlock.Opened{})
+			h.device = c.device
+			h.stand(t, "254:7", "254:0")
+			h.stand(t, "254:8", "253:0")
+			err := h.Run(t.Context())
+			value, pcrErr := h.tpm.PCR15()
+			require.NoError(t, pcrErr)
+			assert.NotZero(t, value, "whatever runs next asks for nothing")
+			assert.Zero(t, h.reboots)
+			if c.ours {
+				require.NoError(t, err)
+				return
+			}
+			failed(t, unlock.CodeRoot, err)
+			assert.Contains(t, h.lines[0], "the machine boots without")
+		})
+	}
+}
+
+// What a passphrase opens may resume as ever.
+func TestResumeByPassphrase(t *testing.T) {
+	h := newHandover(t)
+	h.Resume = "/dev/mapper/swap"
+	h.Device = func(string) (string, error) { return "", os.ErrNotExist }
+	require.NoError(t, h.Run(t.Context()))
 }
 
 // A directory has the number of its device; what has none says what to name.

@@ -85,6 +85,8 @@ type Device struct {
 	Path string
 	Name string // of its mapping
 	Root bool   // the root file system stands on it
+	// Options are those that its mapping has, as in [VolumeConfig].
+	Options []string
 }
 
 // Enrolled is what an enrolment came to.

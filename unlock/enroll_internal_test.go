@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -11,6 +12,7 @@ import (
 
 	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/secret"
+	"keywright.dev/unlock/luks"
 )
 
 // readTarget reads a header that cryptsetup made, on a device of 8 MiB.
@@ -46,6 +48,34 @@ func TestConfiguredNamesAreNamesOfMappings(t *testing.T) {
 		v.Name = name
 		assert.Equal(t, want, configFor(v, nil, false).Name)
 	}
+}
+
+// A boot opens a volume as it is open now, whatever crypttab says of it.
+func TestConfiguredOptionsAreThoseOfTheMapping(t *testing.T) {
+	v := readTarget(t, "aes256-4096")
+	v.Options = optionNames(luks.Table{Flags: []string{"allow_discards", "same_cpu_crypt"}, ReadOnly: true}.Options())
+	configured := configFor(v, nil, false)
+	assert.Equal(t, []string{"discard", "read-only"}, configured.Options)
+	require.NoError(t, configured.check())
+	assert.Empty(t, optionNames(luks.Table{}.Options()))
+
+	old := VolumeConfig{Device: "UUID=" + v.uuid(), Name: "by-hand"}
+	assert.Equal(t, old, configFor(v, []VolumeConfig{old}, false), "what somebody configured stays")
+}
+
+// A person is asked for the root's passphrase first.
+func TestTheRootIsConfiguredFirst(t *testing.T) {
+	data, root := readTarget(t, "aes128-512-argon2id"), readTarget(t, "aes256-4096")
+	data.Name, root.Name, root.Root = "data", "root", true
+	path := filepath.Join(t.TempDir(), "unlock.toml")
+	e := &Enrollment{ConfigPath: path, targets: []*target{data, root}, Config: Config{
+		Servers: []string{"https://127.0.0.1:1"}, ServiceKeys: []string{"sha256:" + strings.Repeat("00", 32)},
+	}}
+	require.NoError(t, e.writeConfig(t.Context()))
+	written, err := LoadConfig(path)
+	require.NoError(t, err)
+	require.Len(t, written.Volumes, 2)
+	assert.Equal(t, "root", written.Volumes[0].Name)
 }
 
 func TestEnrolmentWipesItsSecrets(t *testing.T) {

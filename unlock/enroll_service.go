@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/exchange"
@@ -234,8 +235,8 @@ func (e *Enrollment) commitStatement(next forecast) (exchange.Statement, error) 
 	return s, err
 }
 
-// writeConfig writes which volumes a boot opens, and keeps what an earlier
-// configuration says of them.
+// writeConfig writes which volumes a boot opens, the root's first, as passphrases
+// are asked for; and keeps what an earlier configuration says of them.
 func (e *Enrollment) writeConfig(context.Context) error {
 	c := e.Config
 	old := c.Volumes
@@ -243,6 +244,7 @@ func (e *Enrollment) writeConfig(context.Context) error {
 	for _, t := range e.targets {
 		c.Volumes = append(c.Volumes, configFor(t, old, t.Root && e.roots() == 1))
 	}
+	slices.SortStableFunc(c.Volumes, rootFirst)
 	if err := checkVolumes(c.Volumes); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
@@ -254,6 +256,17 @@ func (e *Enrollment) writeConfig(context.Context) error {
 	return err
 }
 
+func rootFirst(a, b VolumeConfig) int {
+	switch {
+	case a.Root == b.Root:
+		return 0
+	case a.Root:
+		return -1
+	default:
+		return 1
+	}
+}
+
 // configFor marks a root only where it is the only one: of several, all have to
 // be mappings of the boot.
 func configFor(t *target, old []VolumeConfig, root bool) VolumeConfig {
@@ -262,7 +275,7 @@ func configFor(t *target, old []VolumeConfig, root bool) VolumeConfig {
 			return v
 		}
 	}
-	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: t.mapping(), Root: root}
+	return VolumeConfig{Device: "UUID=" + t.uuid(), Name: t.mapping(), Root: root, Options: t.Options}
 }
 
 // mapping returns what the volume's mapping is called, unless it was configured

@@ -38,17 +38,18 @@ func openRoot(t *testing.T) *rig {
 		Volume: v.ID, UUID: v.LUKS.Header().UUID, Version: 1, Identity: v.Identity, Key: secret.Copy([]byte("machine")),
 	}}
 	require.NoError(t, r.run(t))
-	t.Cleanup(func() { assert.NoError(t, luks.Close(context.Background(), "root")) })
+	t.Cleanup(func() { assert.NoError(t, luks.Discard(context.Background(), "root")) })
 	return r
 }
 
 // handOver closes after the boot of r, with everything real but the TPM and the
-// reset.
+// reset. Without a root it hands over to a shell.
 func handOver(t *testing.T, r *rig, root string) (resets int, err error) {
 	t.Helper()
 	dir := unlock.RunDir(filepath.Join(r.dir, "run"))
 	err = (&unlock.Closing{
-		TPM: func() (unlock.ReleasePCR, error) { return r.tpm, nil }, Root: root, EndBoot: dir.EndBoot, Opened: dir.ReadOpened,
+		TPM: func() (unlock.ReleasePCR, error) { return r.tpm, nil }, Root: root, Shell: root == "",
+		EndBoot: dir.EndBoot, Opened: dir.ReadOpened, Keep: dir.Opened, Unmap: luks.Close,
 		Device: unlock.DeviceNumber, Sysfs: unlock.DefaultSysfs, Table: luks.ReadTable,
 		Clock: &fakeClock{now: time.Unix(0, 0)}, Announce: func(line string) { t.Log(line) },
 		Reboot: func() error { resets++; return nil },
@@ -126,6 +127,47 @@ func TestGuestAttack25TableChanged(t *testing.T) {
 	dmsetup(t, "resume", "root")
 	resets, err := handOver(t, r, "/dev/mapper/root")
 	failed(t, unlock.CodeRoot, err)
+	assert.Equal(t, 1, resets)
+}
+
+// What is open is listed with the options that it was opened with.
+func TestGuestOpenVolumesAreListed(t *testing.T) {
+	opened := openRoot(t).boot.Volumes[0]
+	devices, err := unlock.CryptDevices()
+	require.NoError(t, err)
+	assert.Equal(t, []unlock.Device{{Path: "/dev/vda", Name: "root"}}, devices)
+
+	require.NoError(t, luks.Close(t.Context(), "root"))
+	volumeKey, err := unlock.Unseal(t.Context(), opened, secret.Copy([]byte("machine")))
+	require.NoError(t, err)
+	_, err = opened.LUKS.Open(t.Context(), volumeKey, "root", luks.Options{Discards: true})
+	require.NoError(t, err)
+	devices, err = unlock.CryptDevices()
+	require.NoError(t, err)
+	assert.Equal(t, []unlock.Device{{Path: "/dev/vda", Name: "root", Options: []string{"discard"}}}, devices)
+}
+
+// Row 16: a shell finds nothing that was opened with released keys, nor what
+// stood on it.
+func TestGuestAttack16ShellAfterARelease(t *testing.T) {
+	r := openRoot(t)
+	dmsetup(t, "create", "below", "--table", "0 4096 linear /dev/mapper/root 0")
+	dmsetup(t, "create", "above", "--table", "0 2048 linear /dev/mapper/below 0")
+	resets, err := handOver(t, r, "")
+	require.NoError(t, err)
+	assert.Zero(t, resets)
+	for _, name := range []string{"root", "below", "above"} {
+		_, err := luks.ReadTable(name)
+		require.ErrorIs(t, err, luks.ErrNoMapping, name)
+	}
+}
+
+// Row 16: what is mounted cannot be closed.
+func TestGuestAttack16ShellBesideAMountedRoot(t *testing.T) {
+	r := openRoot(t)
+	mounted(t, "/dev/mapper/root")
+	resets, err := handOver(t, r, "")
+	failed(t, unlock.CodeOpen, err)
 	assert.Equal(t, 1, resets)
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"keywright.dev/kms/exchange"
+	"keywright.dev/unlock/luks"
 	"keywright.dev/unlock/predict"
 )
 
@@ -279,8 +280,13 @@ func cryptDevice(folder string, root map[string]bool) (Device, error) {
 	if len(slaves) != 1 {
 		return Device{}, fmt.Errorf("mapping %s stands on %d devices, want one", strings.TrimSpace(string(name)), len(slaves))
 	}
-	return Device{
+	d := Device{
 		Path: filepath.Join("/dev", slaves[0].Name()), Name: strings.TrimSpace(string(name)),
 		Root: root[strings.TrimSpace(string(number))],
-	}, nil
+	}
+	// What has another shape is refused for its header, which says why.
+	if table, err := luks.ReadTable(d.Name); err == nil {
+		d.Options = optionNames(table.Options())
+	}
+	return d, nil
 }

@@ -16,8 +16,12 @@ var errStaysOpen = errors.New("what was opened cannot be closed")
 
 // openAll opens every volume or none, but for those that the machine boots
 // without. What fails early, fails before there is a mapping: all keys are
-// unsealed first.
+// unsealed first. From the start there is a record, so that a missing one is a
+// lost one.
 func (b *Boot) openAll(ctx context.Context, release *exchange.Release) error {
+	if err := b.Keep.Opened([]Opened{}); err != nil {
+		return err
+	}
 	keys, err := b.match(release)
 	if err != nil {
 		return err

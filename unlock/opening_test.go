@@ -31,6 +31,7 @@ func TestEveryKeyIsUnsealedBeforeTheFirstMapping(t *testing.T) {
 	r.opener.sealed = "data"
 	failed(t, unlock.CodeOpen, r.run(t))
 	assert.Empty(t, r.events[3:])
+	assert.NotNil(t, r.recorded(t), "that nothing is open is on record")
 }
 
 // TestAttack25MappingIsRecordedBeforeItIsMade has the boot killed while it makes

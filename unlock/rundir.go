@@ -48,7 +48,8 @@ func (d RunDir) Opened(mappings []Opened) error {
 	return d.write(openedFile, text)
 }
 
-// ReadOpened returns which mappings this boot opened; none where it did not.
+// ReadOpened returns which mappings this boot opened: none where it opened none,
+// nil where it was released no keys.
 func (d RunDir) ReadOpened() ([]Opened, error) {
 	text, err := readBounded(filepath.Join(string(d), openedFile), maxOpened)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -41,7 +41,7 @@ func (s Sysfs) below(number string) ([]string, error) {
 	return numbers, nil
 }
 
-var errNotOurs = errors.New("it is not on a mapping that this boot opened as root")
+var errNotOurs = errors.New("it is not on what this boot opened")
 
 // reach returns the mappings that a device is or stands on. Each way down must
 // end at one of them.
@@ -79,6 +79,36 @@ func (s Sysfs) stack(number string, set map[string]bool) error {
 		}
 	}
 	return err
+}
+
+// above returns the names of the mappings that stand on a device, each behind
+// those that stand on it. Anything else that does, such as a RAID, is an error.
+func (s Sysfs) above(number string) ([]string, error) {
+	folder := filepath.Join(string(s), "dev", "block", number, "holders")
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking above device %s: %w", number, err)
+	}
+	var names []string
+	for _, entry := range entries {
+		name, err := os.ReadFile(filepath.Join(folder, entry.Name(), "dm", "name")) //nolint:gosec // the kernel names its own files
+		if err != nil {
+			return nil, fmt.Errorf("looking above device %s: %s is no mapping: %w", number, entry.Name(), err)
+		}
+		holder, err := os.ReadFile(filepath.Join(folder, entry.Name(), "dev")) //nolint:gosec // the same
+		if err != nil {
+			return nil, fmt.Errorf("looking above device %s: %w", number, err)
+		}
+		higher, err := s.above(strings.TrimSpace(string(holder)))
+		if err != nil {
+			return nil, err
+		}
+		names = append(append(names, higher...), strings.TrimSpace(string(name)))
+	}
+	return names, nil
 }
 
 // DeviceNumber returns the number of a block device, or of the device that the

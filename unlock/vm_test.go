@@ -37,8 +37,8 @@ func TestOnDeviceMapper(t *testing.T) {
 		Disks: []vm.Disk{{Path: enrolledDisk(t, dir)}, {Path: plainDisk(t, dir)}},
 	})
 	for _, name := range []string{
-		"TestGuestRootIsHandedOver", "TestGuestAttack25RootOnAnotherDevice", "TestGuestAttack25TableChanged",
-		"TestGuestVolumeInUseIsNotAskedFor", "TestGuestWithoutDeviceMapper", "TestGuestMemoryIsLocked",
+		"TestGuestRootIsHandedOver", "TestGuestAttack25RootOnAnotherDevice", "TestGuestAttack25TableChanged", "TestGuestOpenVolumesAreListed",
+		"TestGuestAttack16ShellAfterARelease", "TestGuestAttack16ShellBesideAMountedRoot", "TestGuestVolumeInUseIsNotAskedFor", "TestGuestWithoutDeviceMapper", "TestGuestMemoryIsLocked",
 	} {
 		vmtest.Expect(t, run, "--- PASS: "+name+" ")
 	}

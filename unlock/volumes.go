@@ -301,6 +301,18 @@ func (v *VolumeConfig) options() luks.Options {
 	}
 }
 
+// optionNames are options as a configuration has them.
+func optionNames(o luks.Options) []string {
+	var names []string
+	if o.Discards {
+		names = append(names, optionDiscard)
+	}
+	if o.ReadOnly {
+		names = append(names, optionReadOnly)
+	}
+	return names
+}
+
 // OpenByPassphrase opens a volume as the distribution does, with a passphrase
 // that somebody typed.
 func OpenByPassphrase(ctx context.Context, v Volume, passphrase secret.Bytes) error {

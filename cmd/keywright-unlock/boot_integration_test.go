@@ -205,12 +205,7 @@ func TestApprovalTakesThePromptAway(t *testing.T) {
 func TestAttack11HeaderOfAnotherVolume(t *testing.T) {
 	s := startService(t)
 	g := enrolled(t, s)
-	v := header(t, g.volumes[0])
-	token, err := v.OwnTokens()[0].Encode()
-	require.NoError(t, err)
-	cryptsetup(t, "attacker", "luksFormat", "-q", "--type", "luks2", "--uuid", v.Header().UUID, "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000",
-		"--key-slot", "1", "--key-file", "-", g.volumes[0])
-	cryptsetup(t, string(token), "token", "import", "--token-id", "0", "--json-file", "-", g.volumes[0])
+	g.swap(g.volumes[0], "attacker")
 	g.refusedWith(g.bootHere(s, "--deadline", "1ms"), "KW-1211")
 }
 

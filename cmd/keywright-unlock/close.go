@@ -25,8 +25,8 @@ type closing struct {
 
 func closeBoot(ctx context.Context, h host, args []string) (err error) {
 	c := &closing{host: h, config: &unlock.Config{}, release: func() {}, Closing: unlock.Closing{
-		EndBoot: h.run.EndBoot, Opened: h.run.ReadOpened, Table: luks.ReadTable, Device: unlock.DeviceNumber, Sysfs: unlock.DefaultSysfs,
-		Clock: h.clock, Announce: h.announce, Reboot: h.reboot,
+		EndBoot: h.run.EndBoot, Opened: h.run.ReadOpened, Keep: h.run.Opened, Table: luks.ReadTable, Unmap: luks.Close,
+		Device: unlock.DeviceNumber, Sysfs: unlock.DefaultSysfs, Clock: h.clock, Announce: h.announce, Reboot: h.reboot,
 	}}
 	defer func() {
 		c.release()
@@ -77,9 +77,17 @@ func (c *closing) parse(args []string) (config string, err error) {
 	set.SetOutput(&c.warnings)
 	path := set.String("config", unlock.DefaultConfig, "`FILE` of the configuration")
 	set.StringVar(&c.Root, "root", "", "`DEVICE` of the root file system, or the directory where it is mounted, to be checked")
+	set.StringVar(&c.Resume, "resume", "", "`DEVICE` to resume a suspended system from, to be checked")
+	set.BoolVar(&c.Shell, "shell", false, "control goes to a shell: close what this boot opened with released keys")
 	err = parse(set, args)
-	if err == nil && isSet(set, "root") && c.Root == "" {
+	switch {
+	case err != nil:
+	case isSet(set, "root") && c.Root == "":
 		err = fmt.Errorf("%w: --root is empty", errUsage)
+	case isSet(set, "resume") && c.Resume == "":
+		err = fmt.Errorf("%w: --resume is empty", errUsage)
+	case set.NFlag() > 1 && !(set.NFlag() == 2 && isSet(set, "config")):
+		err = fmt.Errorf("%w: control goes to one place: give one of --root, --resume and --shell", errUsage)
 	}
 	return *path, err
 }

@@ -83,10 +83,13 @@ func TestCloseWithoutTPM(t *testing.T) {
 // Whoever calls it wrongly does not hand over, and cannot ask for keys either.
 func TestCloseThatIsCalledWronglyResets(t *testing.T) {
 	for name, args := range map[string][]string{
-		"unknown flag": {"--rot", "/"},
-		"an argument":  {"/dev/sda"},
-		"empty root":   {"--root", ""},
-		"no value":     {"--root"},
+		"unknown flag":  {"--rot", "/"},
+		"an argument":   {"/dev/sda"},
+		"empty root":    {"--root", ""},
+		"no value":      {"--root"},
+		"root or shell": {"--root", "/", "--shell"},
+		"root or image": {"--root", "/", "--resume", "/dev/sda"},
+		"empty image":   {"--resume", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGuest(t, 0)

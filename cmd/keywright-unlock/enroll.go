@@ -188,7 +188,7 @@ func named(path string, open []unlock.Device) unlock.Device {
 	given, err := os.Stat(path) //nolint:gosec // the operator names the device
 	for _, d := range open {
 		if info, statErr := os.Stat(d.Path); err == nil && statErr == nil && os.SameFile(given, info) {
-			return unlock.Device{Path: path, Name: d.Name, Root: d.Root}
+			return unlock.Device{Path: path, Name: d.Name, Root: d.Root, Options: d.Options}
 		}
 	}
 	return unlock.Device{Path: path}

@@ -128,6 +128,29 @@ func TestAttack32ForgedLabelsSayNothing(t *testing.T) {
 	}
 }
 
+// Attack 32: a recorded boot with another command line, told in the words of the
+// approved one. No quote covers them, so that the log replays.
+func TestAttack32EditedBootInTheWordsOfTheGoodOne(t *testing.T) {
+	_, good := splitLog(t, readLog(t, "grub-a"))
+	told := 0
+	forged := edited(t, "grub-cmdline", func(events []logEvent) []logEvent {
+		require.Len(t, events, len(good))
+		for i := range events {
+			if (events[i].pcr == 8 || events[i].pcr == 9) && string(events[i].data) != string(good[i].data) {
+				events[i].data = good[i].data
+				told++
+			}
+		}
+		return events
+	})
+	require.Positive(t, told)
+	boot, approved := appraise(t, forged), appraise(t, readLog(t, "grub-a"))
+	assert.Equal(t, replay(t, readLog(t, "grub-cmdline")), pcrsOf(t, boot))
+	assert.False(t, boot.Measurement.Equal(approved.Measurement))
+	assert.NotEmpty(t, boot.Findings())
+	assert.Empty(t, boot.Measurement.Values(claims.LoaderCommandLine), "what was said counts for nothing")
+}
+
 // Attack 32: what somebody at GRUB's console, or with a configuration of their
 // own, could do so that another kernel, command line or initrd passes for the
 // approved ones. Each leaves a finding, which is part of the measurement.

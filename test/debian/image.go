@@ -28,13 +28,34 @@ const (
 	passphrase  = "typed by the installer"
 )
 
+// Layout is what is on the encrypted partition of a disk.
+type Layout string
+
+// The layouts.
+const (
+	Plain Layout = "plain" // the root file system
+	LVM   Layout = "lvm"   // the volume group debian-vg of root and swap_1
+)
+
+// Mapping returns the name of the opened partition, which crypttab gives it.
+func (l Layout) Mapping() string {
+	if l == LVM {
+		return "vda3_crypt"
+	}
+	return "root"
+}
+
 // Passphrase opens the root of every image.
 func Passphrase() secret.Bytes { return secret.Copy([]byte(passphrase)) }
 
+// WriteDisk makes a disk image with a freshly installed system at path, of the
+// layout [Plain].
+func WriteDisk(ctx context.Context, path string) error { return Plain.WriteDisk(ctx, path) }
+
 // WriteDisk makes a disk image with a freshly installed system at path. The
 // first one takes minutes; it is kept in the cache.
-func WriteDisk(ctx context.Context, path string) error {
-	image, err := cached(ctx)
+func (l Layout) WriteDisk(ctx context.Context, path string) error {
+	image, err := l.cached(ctx)
 	if err != nil {
 		return fmt.Errorf("installing Debian: %w", err)
 	}
@@ -43,12 +64,12 @@ func WriteDisk(ctx context.Context, path string) error {
 }
 
 // cached returns the path of the installed image, made where it is not there.
-func cached(ctx context.Context) (string, error) {
+func (l Layout) cached(ctx context.Context) (string, error) {
 	archive, err := Archive()
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(installScript)
+	sum := sha256.Sum256([]byte(l.script()))
 	image := archive[:len(archive)-len(".tar")] + "-" + hex.EncodeToString(sum[:6]) + ".raw"
 	if _, err := os.Stat(image); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return image, err
@@ -59,7 +80,7 @@ func cached(ctx context.Context) (string, error) {
 	}
 	defer os.RemoveAll(scratch)
 	fresh := filepath.Join(scratch, "disk")
-	if err := install(ctx, scratch, fresh, archive); err != nil {
+	if err := l.install(ctx, scratch, fresh, archive); err != nil {
 		return "", err
 	}
 	return image, os.Rename(fresh, image)
@@ -78,8 +99,13 @@ func Archive() (string, error) {
 	return archive, nil
 }
 
+// script is what the installation runs.
+func (l Layout) script() string {
+	return "PASSPHRASE='" + passphrase + "' LAYOUT=" + string(l) + "\n" + string(installScript)
+}
+
 // install runs the installation in a tiny guest.
-func install(ctx context.Context, dir, disk, archive string) error {
+func (l Layout) install(ctx context.Context, dir, disk, archive string) error {
 	kernel, err := vm.FindKernel()
 	if err != nil {
 		return err
@@ -91,9 +117,9 @@ func install(ctx context.Context, dir, disk, archive string) error {
 	initrd := filepath.Join(dir, "initrd")
 	err = vm.Initramfs{
 		Kernel: kernel, Modules: []string{"vfat", "nls_cp437", "nls_ascii"},
-		Programs: append(vm.Cryptsetup(), "/usr/sbin/sfdisk", "/usr/sbin/mkfs.fat", "/usr/sbin/mke2fs"),
+		Programs: append(vm.Cryptsetup(), "/usr/sbin/sfdisk", "/usr/sbin/mkfs.fat", "/usr/sbin/mke2fs", "/usr/sbin/lvm"),
 		Files:    []vm.File{{Path: mke2fsTypes, Mode: 0o644, Content: types}},
-		Script:   "PASSPHRASE='" + passphrase + "'\n" + string(installScript),
+		Script:   l.script(),
 	}.Write(initrd)
 	if err != nil {
 		return err

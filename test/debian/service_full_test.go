@@ -33,7 +33,7 @@ func TestServiceRunsFromItsPackage(t *testing.T) {
 	debs, err := packages.Build(ctx, dir, "v1.0.0", "amd64")
 	require.NoError(t, err)
 	giveFile(t, m, debs.Service, servicePackage)
-	g := bootByPassphrase(t, m)
+	g := bootByPassphrase(t, m, debian.Plain.Mapping())
 
 	command(t, g, "tar -x -f /dev/vdb -C / && dpkg -i "+servicePackage)
 	assert.Equal(t, "disabled inactive", strings.Join(strings.Fields(command(t, g, "systemctl is-enabled keywright; systemctl is-active keywright; true")), " "))

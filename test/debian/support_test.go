@@ -20,9 +20,16 @@ import (
 type site struct {
 	service *e2e.Service
 	machine debian.Machine
+	mapping string // of the encrypted partition
 }
 
 func newSite(t *testing.T) *site {
+	t.Helper()
+	return newSiteOf(t, debian.Plain)
+}
+
+// newSiteOf makes a site with a server of a layout.
+func newSiteOf(t *testing.T, layout debian.Layout) *site {
 	t.Helper()
 	ctx, dir := t.Context(), t.TempDir()
 	programs, err := e2e.Build(ctx, dir)
@@ -34,11 +41,11 @@ func newSite(t *testing.T) *site {
 		Name: "debian", Dir: dir, TPM: vmtest.NewTPM(t, "debian"),
 		Disk: filepath.Join(dir, "disk"), Data: []string{filepath.Join(dir, "archive")},
 	}
-	require.NoError(t, debian.WriteDisk(ctx, m.Disk))
+	require.NoError(t, layout.WriteDisk(ctx, m.Disk))
 	debs, err := packages.Build(ctx, dir, "v1.0.0", "amd64")
 	require.NoError(t, err)
 	giveFile(t, m, debs.Unlock, clientPackage)
-	return &site{service, m}
+	return &site{service, m, layout.Mapping()}
 }
 
 // Where the guest finds packages.
@@ -58,14 +65,14 @@ func giveFile(t *testing.T, m debian.Machine, path, name string) {
 // bootByPassphrase boots the server and types its passphrase.
 func (s *site) bootByPassphrase(t *testing.T) *debian.Guest {
 	t.Helper()
-	return bootByPassphrase(t, s.machine, s.service.Port())
+	return bootByPassphrase(t, s.machine, s.mapping, s.service.Port())
 }
 
-func bootByPassphrase(t *testing.T, m debian.Machine, ports ...int) *debian.Guest {
+func bootByPassphrase(t *testing.T, m debian.Machine, mapping string, ports ...int) *debian.Guest {
 	t.Helper()
 	ctx := t.Context()
 	g := boot(t, m, ports...)
-	require.NoError(t, g.Answer(ctx, "Please unlock disk root: ", debian.Passphrase()))
+	require.NoError(t, g.Answer(ctx, "Please unlock disk "+mapping+": ", debian.Passphrase()))
 	require.NoError(t, g.Login(ctx))
 	return g
 }

@@ -27,10 +27,12 @@ const (
 // Image is what a machine boots: a kernel, and an initramfs that trusts one
 // service.
 type Image struct {
-	Unlock   string // path of keywright-unlock
-	Server   string // URL
-	Key      string // fingerprint of the service's key
-	Volume   string // LUKS UUID of the root
+	Unlock string // path of keywright-unlock
+	Server string // URL
+	Key    string // fingerprint of the service's key
+	Volume string // LUKS UUID of the root
+	// Root is the UUID of the file system to mount; empty: what is in the volume.
+	Root     string
 	Deadline time.Duration
 }
 
@@ -48,14 +50,20 @@ func (i Image) WriteInitrd(path string) error {
 	if err != nil {
 		return fmt.Errorf("building an initramfs: %w", err)
 	}
+	files := []vm.File{
+		{Path: unlockPath, Mode: 0o755, Content: program},
+		{Path: unlock.DefaultConfig, Mode: 0o644, Content: settings},
+	}
+	programs := vm.Cryptsetup()
+	if i.Root != "" {
+		programs = append(programs, "/usr/sbin/blkid")
+		files = append(files, vm.File{Path: "/etc/root", Mode: 0o644, Content: []byte(i.Root + "\n")})
+	}
 	return vm.Initramfs{
-		Kernel: kernel, Init: guestInit, Programs: vm.Cryptsetup(),
+		Kernel: kernel, Init: guestInit, Programs: programs,
 		// The system mounts its ESP.
 		Modules: []string{"vfat", "nls_cp437", "nls_ascii"},
-		Files: []vm.File{
-			{Path: unlockPath, Mode: 0o755, Content: program},
-			{Path: unlock.DefaultConfig, Mode: 0o644, Content: settings},
-		},
+		Files:   files,
 	}.Write(path)
 }
 

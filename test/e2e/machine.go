@@ -35,6 +35,8 @@ type Machine struct {
 	Keep bool
 	// Reboots has the guest's reboot be one, not the end of its run.
 	Reboots bool
+	// More are further disks; what is written to them is forgotten.
+	More []string
 }
 
 // Boot powers the machine on with the unified kernel image of an ESP. It
@@ -52,10 +54,14 @@ func (m Machine) Load(ctx context.Context, saved, esp string, reach ...int) (*vm
 }
 
 func (m Machine) hardware(esp string, reach []int) vm.Machine {
+	disks := []vm.Disk{{Path: m.Disk, Snapshot: !m.Keep}}
+	for _, path := range m.More {
+		disks = append(disks, vm.Disk{Path: path, Snapshot: true})
+	}
 	return vm.Machine{
 		Name: m.Name, Firmware: vm.OVMF, NVRAM: m.nvram(), TPM: m.TPM, ESP: esp,
 		Memory: memory, CPUs: cpus, Reach: reach, Reboots: m.Reboots,
-		Disks: []vm.Disk{{Path: m.Disk, Snapshot: !m.Keep}},
+		Disks: disks,
 	}
 }
 

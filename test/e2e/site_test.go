@@ -24,6 +24,8 @@ type site struct {
 	dir        string
 	service    *e2e.Service
 	machine    e2e.Machine
+	image      e2e.Image
+	programs   e2e.Programs
 	passphrase secret.Bytes
 }
 
@@ -34,7 +36,7 @@ func newSite(t *testing.T, deadline time.Duration, changes ...func(*e2e.System))
 	ctx, dir := t.Context(), t.TempDir()
 	programs, err := e2e.Build(ctx, dir)
 	require.NoError(t, err)
-	s := &site{t: t, dir: dir, passphrase: secret.Copy([]byte("typed by the installer"))}
+	s := &site{t: t, dir: dir, programs: programs, passphrase: secret.Copy([]byte("typed by the installer"))}
 	s.service, err = e2e.ServiceConfig{Program: programs.Service, Dir: dir}.Start(ctx)
 	require.NoError(t, err)
 	t.Cleanup(s.service.Stop)
@@ -47,10 +49,10 @@ func newSite(t *testing.T, deadline time.Duration, changes ...func(*e2e.System))
 	}
 	volume, err := system.WriteDisk(ctx, s.machine.Disk, s.passphrase)
 	require.NoError(t, err)
-	image := e2e.Image{
+	s.image = e2e.Image{
 		Unlock: programs.Unlock, Server: s.service.URL, Key: s.service.Key, Volume: volume, Deadline: deadline,
 	}
-	require.NoError(t, image.WriteInitrd(s.path("initrd")))
+	require.NoError(t, s.image.WriteInitrd(s.path("initrd")))
 	s.writeESP("esp", "")
 	s.writeESP("esp-altered", " init=/bin/sh")
 	return s

@@ -23,9 +23,9 @@ const (
 	// ivSector is what the plain64 tweak counts, whatever the sector size.
 	ivSector      = 512
 	volumeKeySize = 64 // AES-256-XTS
-	// ext4UUID is fixed so that equal files give an equal file system.
-	ext4UUID = "6b657977-7269-4768-8000-000000000001"
-	mib      = 1 << 20
+	// FileSystemUUID is fixed so that equal files give an equal file system.
+	FileSystemUUID = "6b657977-7269-4768-8000-000000000001"
+	mib            = 1 << 20
 )
 
 // LUKSDisk is a disk image to be made: LUKS2 over the whole of it, and in it
@@ -135,7 +135,7 @@ func (d LUKSDisk) makeExt4(ctx context.Context, dir string) (path string, clean 
 		return "", nil, err
 	}
 	err = process.Run(ctx, exec.CommandContext(ctx, "/usr/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", d.Root,
-		"-U", ext4UUID, "-E", "hash_seed="+ext4UUID+",root_owner=0:0,nodiscard", "-m", "0", f.Name()))
+		"-U", FileSystemUUID, "-E", "hash_seed="+FileSystemUUID+",root_owner=0:0,nodiscard", "-m", "0", f.Name()))
 	if err != nil {
 		clean()
 		return "", nil, err

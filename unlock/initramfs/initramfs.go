@@ -5,8 +5,8 @@
 // Invariants:
 //   - Without /etc/keywright/unlock.toml every one of them does nothing, so that
 //     a package can ship them.
-//   - Control leaves the initramfs, to the root or to a shell, behind
-//     `keywright-unlock close` alone.
+//   - Control leaves the initramfs, to the root, a shell or the image of a
+//     suspended system, behind `keywright-unlock close` alone.
 //   - A file that somebody changed is neither replaced nor removed. One that we
 //     wrote says so, with a digest of itself, whichever version wrote it.
 //   - Where the package has its own files, what we wrote goes: it would stand

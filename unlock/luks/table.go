@@ -37,6 +37,11 @@ type Table struct {
 	ReadOnly       bool
 }
 
+// Options returns the options that make a mapping like this one.
+func (t Table) Options() Options {
+	return Options{Discards: slices.Contains(t.Flags, devmapper.CryptFlagAllowDiscards), ReadOnly: t.ReadOnly}
+}
+
 // ErrNoMapping is returned when there is no mapping of a name or number.
 var ErrNoMapping = errors.New("no such mapping")
 
