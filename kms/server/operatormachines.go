@@ -155,7 +155,8 @@ func (o *operators) listByNextBoot(ctx context.Context, filter kms.MachineFilter
 }
 
 func addNextBoots(items []api.Machine, machines []kms.Machine, boots []kms.NextBoot) {
-	for i, b := range boots {
+	for i := range min(len(items), len(machines), len(boots)) {
+		b := boots[i]
 		items[i].NextBoot = &api.NextBoot{
 			Verdict: string(b.Verdict), Code: api.Code(b.Reason), Detail: b.Detail, Announced: stamp(machines[i].Announced),
 		}

@@ -74,10 +74,14 @@ func (m Machine) launch(ctx context.Context) (*Run, error) {
 		return nil, fmt.Errorf("running %s: %w: run test/setup", qemu, err)
 	}
 	go r.finish()
-	if err := r.begin(ctx, m.Network); err != nil {
-		return nil, err
+	err = r.begin(ctx, m.Network)
+	if err == nil {
+		err = m.arrive(ctx, r)
 	}
-	return r, m.arrive(ctx, r)
+	if err != nil && m.Incoming != "" {
+		err = fmt.Errorf("loading %s: %w", m.Incoming, err)
+	}
+	return r, err
 }
 
 // begin has the guest start. A QEMU that ended says more than its control channel.

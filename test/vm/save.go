@@ -51,7 +51,7 @@ func (m Machine) arrive(ctx context.Context, r *Run) error {
 	}
 	if _, err := r.control.await(ctx, "RESUME"); err != nil {
 		r.Kill()
-		return fmt.Errorf("loading %s: %w: %s", m.Incoming, err, r.lastWords())
+		return fmt.Errorf("%w: %s", err, r.lastWords())
 	}
 	return nil
 }
