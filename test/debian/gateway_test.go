@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -24,10 +25,10 @@ type gateway struct {
 	lose atomic.Int32
 }
 
-func newGateway(t *testing.T, service string) *gateway {
+// newGateway passes on to a service that listens on this host's loopback.
+func newGateway(t *testing.T, port int) *gateway {
 	t.Helper()
-	target, err := url.Parse(service)
-	require.NoError(t, err)
+	target := &url.URL{Scheme: "https", Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	g := new(gateway)
 	proxy := &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },

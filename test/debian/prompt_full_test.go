@@ -43,7 +43,7 @@ type promptSite struct {
 // while it boots, one boot after the other.
 func TestPromptBesideTheClient(t *testing.T) {
 	s := &promptSite{site: newSite(t), silent: newSilent(t)}
-	s.gateway = newGateway(t, s.service.URL)
+	s.gateway = newGateway(t, s.service.Port())
 	t.Cleanup(func() { s.service.Stop() })
 	s.install(t)
 	t.Run("approval while the prompt stands", s.approvedAtThePrompt)
