@@ -155,11 +155,13 @@ func (o *operators) listByNextBoot(ctx context.Context, filter kms.MachineFilter
 }
 
 func addNextBoots(items []api.Machine, machines []kms.Machine, boots []kms.NextBoot) {
-	for i := range min(len(items), len(machines), len(boots)) {
-		b := boots[i]
-		items[i].NextBoot = &api.NextBoot{
-			Verdict: string(b.Verdict), Code: api.Code(b.Reason), Detail: b.Detail, Announced: stamp(machines[i].Announced),
-		}
+	found := make(map[string]*api.NextBoot, len(boots))
+	for i, b := range boots {
+		m := &machines[i]
+		found[m.ID] = &api.NextBoot{Verdict: string(b.Verdict), Code: api.Code(b.Reason), Detail: b.Detail, Announced: stamp(m.Announced)}
+	}
+	for i := range items {
+		items[i].NextBoot = found[items[i].ID]
 	}
 }
 
