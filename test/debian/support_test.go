@@ -85,8 +85,14 @@ func (s *site) enroll(t *testing.T, g *debian.Guest) string {
 
 func (s *site) enrollAs(t *testing.T, g *debian.Guest, name string) string {
 	t.Helper()
-	command(t, g, "tar -x -f /dev/vdb -C / && dpkg -i "+clientPackage)
+	installClient(t, g)
 	return command(t, g, typed+"keywright-unlock enroll --name "+name+" --server "+s.service.URL+" --service-key "+s.service.Key+" --passphrase-fd 0")
+}
+
+// installClient installs the client's package.
+func installClient(t *testing.T, g *debian.Guest) {
+	t.Helper()
+	command(t, g, "tar -x -f /dev/vdb -C / && dpkg -i "+clientPackage)
 }
 
 // typed gives the passphrase to a command.
