@@ -173,7 +173,10 @@ func (e *enrolling) readDetails() {
 }
 
 func (e *enrolling) key() Key {
-	key := Key{Machine: e.attested.Machine, Recovery: true, AKName: e.ak.Name, Challenge: &e.redemption.Challenge}
+	key := Key{
+		Machine: e.attested.Machine, Recovery: true, Announced: !e.details.Add,
+		AKName: e.ak.Name, Challenge: &e.redemption.Challenge,
+	}
 	if e.refusal == nil && e.details.Add {
 		platform := e.boot.Platform.Digest()
 		key.Measurements, key.Platform = [][32]byte{e.boot.Measurement.Digest()}, &platform
@@ -288,7 +291,8 @@ func (e *enrolling) resumes(state *State) bool {
 }
 
 // admit writes the machine and its volumes, or reads them again. Volumes that were
-// committed are kept where the machine enrols again: it has their secrets.
+// committed are kept where the machine enrols again: it has their secrets. What it
+// staged is not: that was the word of the system before.
 func (e *enrolling) admit(out *Outcome, state *State, d *draft) error {
 	if state.Machine != nil && e.resumes(state) {
 		return e.again(out, state)
@@ -305,6 +309,7 @@ func (e *enrolling) admit(out *Outcome, state *State, d *draft) error {
 		v.Status, v.Resume, v.Foreign, v.Copied = VolumeFormer, nil, false, false
 		out.Volumes = append(out.Volumes, v)
 	}
+	out.DropPlatforms = stagedPlatforms(state.Platforms)
 	out.Machine = e.newMachine(state.Machine)
 	for _, asked := range e.statement.Volumes {
 		if err := e.addVolume(out, asked); err != nil {
