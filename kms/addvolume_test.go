@@ -191,6 +191,9 @@ func TestAdditionIsRefused(t *testing.T) {
 				assert.Equal(t, audit.Refused, entry.Outcome)
 				assert.Equal(t, kms.ActionAddVolume, entry.Action)
 				assert.Equal(t, string(c.reason), entry.Code)
+				x, err := f.Explain(t.Context(), adding.TPM.Machine())
+				require.NoError(t, err)
+				assert.NotRegexp(t, "approve +--group|--platform *$", x.Advice, "it names what to approve")
 			}
 		})
 	}
@@ -360,4 +363,17 @@ func TestAnnouncementEndsNoAlarm(t *testing.T) {
 	_, err = adding.Commit(t.Context(), f.guest())
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, f.alarms(kms.AlarmCounters))
+}
+
+// A boot that cannot be predicted is none to approve.
+func TestUnpredictableBootIsNotAdvised(t *testing.T) {
+	f := newFixture(t)
+	m := f.machine("web-17")
+	require.NoError(t, m.Complete(t.Context(), f.guest()))
+	m.NextBoot = filesOfBoot(t, recordedBoot(t, "grub-a"))
+	_, err := m.Commit(t.Context(), f.guest())
+	refused(t, kms.ReasonMeasurement, err)
+	x, err := f.Explain(t.Context(), m.TPM.Machine())
+	require.NoError(t, err)
+	assert.Empty(t, x.Advice)
 }

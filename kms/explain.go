@@ -102,6 +102,9 @@ func (x *Explanation) advice(name string) string {
 	case ReasonPending:
 		return x.pendingAdvice(name)
 	case ReasonMeasurement:
+		if x.is("measurement") == "" {
+			return "" // a boot that could not be predicted is none to approve
+		}
 		return fmt.Sprintf("if you made this change: keywright measurement approve %s --group %s", x.is("measurement"), x.Machine.Group)
 	case ReasonPlatform:
 		return fmt.Sprintf("if you made this change: keywright machine approve %s --platform %s", name, x.is("platform"))

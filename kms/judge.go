@@ -70,8 +70,10 @@ func judgeRunning(state *State, boot policy.Boot, ask func(Policy, policy.Machin
 	case decision.Allowed:
 		return nil
 	case !boot.Approved:
+		d.fact("measurement", "", hexDigest(boot.Measurement.Digest()))
 		return refuse(ReasonMeasurement, "the measurement of the running boot is not approved for group %s", state.Machine.Group)
 	case !boot.PlatformApproved:
+		d.fact("platform", "", hexDigest(boot.Platform.Digest()))
 		return refuse(ReasonPlatform, "the platform claims of the running boot are not approved for the machine")
 	default:
 		return refuse(ReasonPolicy, "%s", decision)

@@ -279,6 +279,9 @@ func TestStageFromABootThatIsNoLongerApproved(t *testing.T) {
 	announce(t, m, "grub-newinitrd")
 	_, err = m.Stage(t.Context(), f.guest())
 	refused(t, kms.ReasonMeasurement, err)
+	x, err := f.Explain(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Contains(t, x.Advice, "keywright measurement approve "+hexOf(row.Measurement))
 }
 
 // What a machine says of itself stands in its next boot's verdict, and a boot that
