@@ -12,7 +12,8 @@ import (
 // Explanation says how a machine's last request ended, why, and what to do.
 type Explanation struct {
 	Machine *Machine
-	// Last is the newest entry that the machine caused; nil before the first.
+	// Last is the newest entry that the machine caused, beyond those that only say
+	// that it runs; nil before the first.
 	Last *audit.Entry
 	// Index is its leaf index in the audit log, or -1.
 	Index   int64
@@ -41,8 +42,14 @@ func (s *Service) Explain(ctx context.Context, ref string) (*Explanation, error)
 		if err != nil {
 			return nil, fmt.Errorf("explaining machine/%s: %w", m.ID, err)
 		}
-		if entry.Actor.Kind == audit.ActorMachine {
+		if entry.Actor.Kind != audit.ActorMachine {
+			continue
+		}
+		hides := incidental(&entry)
+		if x.Last == nil || !hides {
 			x.Last, x.Index = &entry, f.Index
+		}
+		if !hides {
 			break
 		}
 	}
@@ -55,6 +62,13 @@ func (s *Service) Explain(ctx context.Context, ref string) (*Explanation, error)
 		x.Summary += "; " + revoked.String()
 	}
 	return x, nil
+}
+
+// incidental tells whether an entry hides the one that is wanted: a machine that
+// runs announces its boots each day, and is refused to where its last boot had no
+// keys. Why it had none is in the entry of that boot.
+func incidental(e *audit.Entry) bool {
+	return e.Action == ActionStage && (e.Outcome == audit.Allowed || e.Code == string(ReasonUnreleased))
 }
 
 // openEntry verifies an entry before anything of it is believed.

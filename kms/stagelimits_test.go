@@ -69,3 +69,25 @@ func TestStagedMeasurementsAreBounded(t *testing.T) {
 	staged := f.stage(m, "grub-newinitrd", "grub-a")
 	assert.Empty(t, staged.Boots[0].Code)
 }
+
+// What a machine announces each day does not hide how its last boot ended, nor
+// does that it may announce nothing once a passphrase opened its volumes.
+func TestExplainLooksPastAnnouncements(t *testing.T) {
+	f := newFixture(t)
+	m := f.booted("web-17")
+	f.stage(m, "grub-a")
+	x, err := f.Explain(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Contains(t, x.Summary, "received its keys")
+
+	m.Log = recordedBoot(t, "grub-oldkernel")
+	m.Boot()
+	_, err = m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonMeasurement, err)
+	m.TPM.Extend(15, exchange.NoReleaseEvent())
+	_, err = m.Stage(t.Context(), f.guest())
+	refused(t, kms.ReasonUnreleased, err)
+	x, err = f.Explain(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Equal(t, string(kms.ReasonMeasurement), x.Last.Code)
+}
