@@ -26,10 +26,10 @@ func TestForesightOfAForgedAnswer(t *testing.T) {
 	assert.Equal(t, api.Code("later?[2J"), seen.Boots[0].Code)
 
 	for name, boots := range map[string][]api.StagedBoot{
-		"no boots":        nil,
-		"no digest":       {{Measurement: digest + "; reboot", Platform: digest}},
-		"upper case":      {{Measurement: strings.ToUpper(digest), Platform: digest}},
-		"no platform":     {{Measurement: digest, Platform: "\x1b]0;"}},
+		"no boots":    nil,
+		"no digest":   {{Measurement: digest + "; reboot", Platform: digest}},
+		"upper case":  {{Measurement: strings.ToUpper(digest), Platform: digest}},
+		"no platform": {{Measurement: digest, Platform: "\x1b]0;"}},
 	} {
 		_, err := foresight(forecasts, api.StageResponse{Until: &until, Boots: boots}, false)
 		var failure *Failure
