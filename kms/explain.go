@@ -25,7 +25,8 @@ type Explanation struct {
 // explained bounds the entries that are searched for the one to explain.
 const explained = 32
 
-// Explain explains the last release or refusal of a machine.
+// Explain explains the last release or refusal of a machine. A system that runs
+// without keys announces in vain each day: why its boot got none is told.
 func (s *Service) Explain(ctx context.Context, ref string) (*Explanation, error) {
 	m, err := s.FindMachine(ctx, ref)
 	if err != nil {
@@ -41,8 +42,14 @@ func (s *Service) Explain(ctx context.Context, ref string) (*Explanation, error)
 		if err != nil {
 			return nil, fmt.Errorf("explaining machine/%s: %w", m.ID, err)
 		}
-		if entry.Actor.Kind == audit.ActorMachine {
+		if entry.Actor.Kind != audit.ActorMachine {
+			continue
+		}
+		telling := entry.Action != ActionStage || entry.Code != string(ReasonUnreleased)
+		if x.Last == nil || telling {
 			x.Last, x.Index = &entry, f.Index
+		}
+		if telling {
 			break
 		}
 	}
