@@ -89,7 +89,7 @@ func verbs(t *testing.T) map[string]string {
 func TestGuidesTypeWhatExists(t *testing.T) {
 	known := verbs(t)
 	code := regexp.MustCompile("(?s)```.*?```|`[^`\n]+`")
-	typed := regexp.MustCompile(`(?m)(?:^|[\s`+"`"+`])(keywright(?:-unlock)?)((?: [a-z][a-z-]*)+)([^\n`+"`"+`]*(?:\\\n[^\n`+"`"+`]*)*)`)
+	typed := regexp.MustCompile(`(?m)(?:^|[\s` + "`" + `])(keywright(?:-unlock)?)((?: [a-z][a-z-]*)+)([^\n` + "`" + `]*(?:\\\n[^\n` + "`" + `]*)*)`)
 	flag := regexp.MustCompile(`--[a-z-]+`)
 	pages := []string{"troubleshooting.md", "operations.md"}
 	for _, name := range guides() {
