@@ -19,14 +19,18 @@ const (
 // NextBoot is what is to be expected of a machine's next boot: of the one that
 // its boot loader starts where nobody chooses, as it was announced last.
 type NextBoot struct {
-	Verdict Verdict
-	Reason  Reason // of a no
-	Detail  string // for people; empty with yes
+	Machine   string    // id
+	Announced time.Time // zero before the machine announced any while it ran
+	Verdict   Verdict
+	Reason    Reason // of a no
+	Detail    string // for people; empty with yes
 }
 
 // foretell holds what a machine announced against what is approved now.
 func foretell(m *Machine, a Announcement, now time.Time) NextBoot {
-	refused := func(reason Reason, detail string) NextBoot { return NextBoot{VerdictNo, reason, detail} }
+	refused := func(reason Reason, detail string) NextBoot {
+		return NextBoot{Verdict: VerdictNo, Reason: reason, Detail: detail}
+	}
 	if refusal := judgeStatus(m.Status); refusal != nil {
 		return refused(refusal.Reason, refusal.Detail)
 	}
@@ -55,7 +59,9 @@ func (s *Service) NextBoots(ctx context.Context, machines []Machine) ([]NextBoot
 	now := s.Clock()
 	list := make([]NextBoot, 0, len(machines))
 	for i := range machines {
-		list = append(list, foretell(&machines[i], rows[i], now))
+		next := foretell(&machines[i], rows[i], now)
+		next.Machine, next.Announced = machines[i].ID, machines[i].Announced
+		list = append(list, next)
 	}
 	return list, nil
 }

@@ -139,7 +139,7 @@ func (o *operators) listMachines(ctx context.Context, _ struct{}, in *listMachin
 	}
 	boots, err := o.server.Service.NextBoots(ctx, list)
 	page := pageOf(list, in.Limit, machineOf, func(m *kms.Machine) string { return m.ID })
-	addNextBoots(page.Items, list, boots)
+	addNextBoots(page.Items, boots)
 	return page, err
 }
 
@@ -150,16 +150,19 @@ func (o *operators) listByNextBoot(ctx context.Context, filter kms.MachineFilter
 	list, boots, next, err := o.server.Service.MachinesByNextBoot(ctx, filter, wanted, in.After, in.Limit)
 	page := pageOf(list, math.MaxInt, machineOf, nil)
 	page.Next = next
-	addNextBoots(page.Items, list, boots)
+	addNextBoots(page.Items, boots)
 	return page, err
 }
 
-func addNextBoots(items []api.Machine, machines []kms.Machine, boots []kms.NextBoot) {
-	for i := range min(len(items), len(machines), len(boots)) {
-		b := boots[i]
-		items[i].NextBoot = &api.NextBoot{
-			Verdict: string(b.Verdict), Code: api.Code(b.Reason), Detail: b.Detail, Announced: stamp(machines[i].Announced),
+func addNextBoots(items []api.Machine, boots []kms.NextBoot) {
+	found := make(map[string]*api.NextBoot, len(boots))
+	for _, b := range boots {
+		found[b.Machine] = &api.NextBoot{
+			Verdict: string(b.Verdict), Code: api.Code(b.Reason), Detail: b.Detail, Announced: stamp(b.Announced),
 		}
+	}
+	for i := range items {
+		items[i].NextBoot = found[items[i].ID]
 	}
 }
 
@@ -181,7 +184,7 @@ func (o *operators) showMachine(ctx context.Context, m *kms.Machine, _ *RefInput
 		return api.MachineDetails{}, err
 	}
 	one := []api.Machine{details.Machine}
-	addNextBoots(one, []kms.Machine{*m}, boots)
+	addNextBoots(one, boots)
 	details.Machine = one[0]
 	findings, err := o.server.Service.Findings(ctx, m)
 	if err != nil {

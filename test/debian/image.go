@@ -45,6 +45,13 @@ func (l Layout) Mapping() string {
 	return "root"
 }
 
+// Upgrade returns the path of the package with the kernel that the system is
+// upgraded to.
+func Upgrade() (string, error) {
+	archive, err := Archive()
+	return strings.TrimSuffix(archive, ".tar") + ".deb", err
+}
+
 // Passphrase opens the root of every image.
 func Passphrase() secret.Bytes { return secret.Copy([]byte(passphrase)) }
 

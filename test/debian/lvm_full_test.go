@@ -70,9 +70,14 @@ func (s *site) enrollBoth(t *testing.T, prepare string) (printed string, shutdow
 // approve approves the server's enrolment.
 func (s *site) approve(t *testing.T) {
 	t.Helper()
+	s.approveAs(t, "web-17")
+}
+
+func (s *site) approveAs(t *testing.T, name string) {
+	t.Helper()
 	ek, err := s.machine.TPM.EK()
 	require.NoError(t, err)
-	_, err = s.service.Operate(t.Context(), "machine", "approve", "web-17", "--ek-hash", ek.MachineID())
+	_, err = s.service.Operate(t.Context(), "machine", "approve", name, "--ek-hash", ek.MachineID())
 	require.NoError(t, err)
 }
 

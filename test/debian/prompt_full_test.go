@@ -59,7 +59,7 @@ func (s *promptSite) install(t *testing.T) {
 	g := s.boot(t, s.machine)
 	require.NoError(t, g.Answer(t.Context(), question, debian.Passphrase()))
 	require.NoError(t, g.Login(t.Context()))
-	command(t, g, "tar -x -f /dev/vdb -C /")
+	installClient(t, g)
 	// What the screen shows stays there.
 	command(t, g, "systemctl mask getty@tty1 && sed -i 's/console=ttyS0/console=tty0 console=ttyS0/' /etc/default/grub && update-grub")
 	config := fmt.Sprintf("# Written by keywright-unlock enroll, which replaces it. Remove this line to keep your changes.\nservers = [%q, %q]\nservice_keys = [%q]\n",

@@ -80,8 +80,19 @@ func bootByPassphrase(t *testing.T, m debian.Machine, mapping string, ports ...i
 // enroll installs the client's package and enrols the server.
 func (s *site) enroll(t *testing.T, g *debian.Guest) string {
 	t.Helper()
+	return s.enrollAs(t, g, "web-17")
+}
+
+func (s *site) enrollAs(t *testing.T, g *debian.Guest, name string) string {
+	t.Helper()
+	installClient(t, g)
+	return command(t, g, typed+"keywright-unlock enroll --name "+name+" --server "+s.service.URL+" --service-key "+s.service.Key+" --passphrase-fd 0")
+}
+
+// installClient installs the client's package.
+func installClient(t *testing.T, g *debian.Guest) {
+	t.Helper()
 	command(t, g, "tar -x -f /dev/vdb -C / && dpkg -i "+clientPackage)
-	return command(t, g, typed+"keywright-unlock enroll --name web-17 --server "+s.service.URL+" --service-key "+s.service.Key+" --passphrase-fd 0")
 }
 
 // typed gives the passphrase to a command.
