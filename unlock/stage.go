@@ -109,12 +109,13 @@ func foresight(forecasts []forecast, answer api.StageResponse, check bool) (Fore
 		return Foresight{}, fail(CodeUntrusted, errors.New("the service does not say until when the boots are staged"))
 	}
 	result := Foresight{Until: answer.Until, Unknown: forecasts[0].unknown}
-	for i, b := range answer.Boots {
+	for i, f := range forecasts {
+		b := answer.Boots[i]
 		if !wellFormed(b) {
 			return Foresight{}, fail(CodeUntrusted, fmt.Errorf("the answer for boot %d is not of the form that a service gives", i+1))
 		}
 		result.Boots = append(result.Boots, ForeseenBoot{
-			From: forecasts[i].from, Measurement: b.Measurement, Platform: b.Platform,
+			From: f.from, Measurement: b.Measurement, Platform: b.Platform,
 			Code: api.Code(bounded(string(b.Code), maxCode)), Detail: bounded(b.Detail, maxLine),
 		})
 	}
