@@ -26,7 +26,8 @@ type Explanation struct {
 // explained bounds the entries that are searched for the one to explain.
 const explained = 32
 
-// Explain explains the last release or refusal of a machine.
+// Explain explains the last release or refusal of a machine. A system that runs
+// without keys announces in vain each day: why its boot got none is told.
 func (s *Service) Explain(ctx context.Context, ref string) (*Explanation, error) {
 	m, err := s.FindMachine(ctx, ref)
 	if err != nil {

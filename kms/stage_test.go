@@ -340,3 +340,35 @@ func TestMachinesByNextBoot(t *testing.T) {
 	assert.NotEqual(t, first[0].ID, second[0].ID)
 	assert.Empty(t, next)
 }
+
+// A system that somebody opened by passphrase announces in vain; what is to be
+// explained is still why its boot got no keys.
+func TestExplainSeesPastAnnouncementsInVain(t *testing.T) {
+	f := newFixture(t)
+	m := f.booted("web-17")
+	m.Log = recordedBoot(t, "grub-oldkernel")
+	m.Boot()
+	_, err := m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonMeasurement, err)
+	m.TPM.Extend(15, exchange.NoReleaseEvent())
+	announce(t, m, "grub-a")
+	for range 2 {
+		_, err = m.Stage(t.Context(), f.guest())
+		refused(t, kms.ReasonUnreleased, err)
+	}
+	x, err := f.Explain(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Equal(t, string(kms.ReasonMeasurement), x.Last.Code)
+	assert.Contains(t, x.Advice, "keywright measurement approve")
+
+	m.Log = recordedBoot(t, "grub-a")
+	m.Boot()
+	for range 40 {
+		f.clock.Advance(24 * time.Hour)
+		_, err = m.Stage(t.Context(), f.guest())
+		refused(t, kms.ReasonUnreleased, err)
+	}
+	x, err = f.Explain(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Equal(t, string(kms.ReasonUnreleased), x.Last.Code, "where nothing else is in reach")
+}

@@ -158,6 +158,9 @@ func fail(code api.Code, err error) *Failure {
 	return &Failure{Code: code, Number: number(code), err: err}
 }
 
+// TPMFailure makes a failure of a TPM that cannot be used, or is not this machine's.
+func TPMFailure(err error) error { return fail(CodeTPM, err) }
+
 // answered makes a failure of what a server said, or of its silence.
 func answered(server string, err error) *Failure {
 	var said *api.Error

@@ -2,6 +2,8 @@ package unlock
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -92,21 +94,40 @@ func (s *Staging) Run(ctx context.Context) (Foresight, error) {
 	if err != nil {
 		return Foresight{}, err
 	}
-	return foresight(forecasts, answer)
+	return foresight(forecasts, answer, s.Check)
 }
 
-func foresight(forecasts []forecast, answer api.StageResponse) (Foresight, error) {
+// maxCode bounds a code, which may be of a later service than this program.
+const maxCode = 32
+
+// foresight believes of an answer, which nobody signs, its form alone.
+func foresight(forecasts []forecast, answer api.StageResponse, check bool) (Foresight, error) {
 	if len(answer.Boots) != len(forecasts) {
 		return Foresight{}, fail(CodeUntrusted, fmt.Errorf("the service answered for %d boots, %d were announced", len(answer.Boots), len(forecasts)))
 	}
+	if answer.Until == nil && !check {
+		return Foresight{}, fail(CodeUntrusted, errors.New("the service does not say until when the boots are staged"))
+	}
 	result := Foresight{Until: answer.Until, Unknown: forecasts[0].unknown}
-	for i, b := range answer.Boots {
+	for i, f := range forecasts {
+		b := answer.Boots[i]
+		if !wellFormed(b) {
+			return Foresight{}, fail(CodeUntrusted, fmt.Errorf("the answer for boot %d is not of the form that a service gives", i+1))
+		}
 		result.Boots = append(result.Boots, ForeseenBoot{
-			From: forecasts[i].from, Measurement: b.Measurement, Platform: b.Platform,
-			Code: b.Code, Detail: bounded(b.Detail, maxLine),
+			From: f.from, Measurement: b.Measurement, Platform: b.Platform,
+			Code: api.Code(bounded(string(b.Code), maxCode)), Detail: bounded(b.Detail, maxLine),
 		})
 	}
 	return result, nil
+}
+
+func wellFormed(b api.StagedBoot) bool {
+	digest := func(text string) bool {
+		raw, err := hex.DecodeString(text)
+		return text == "" || err == nil && len(raw) == sha256.Size && hex.EncodeToString(raw) == text
+	}
+	return digest(b.Measurement) && digest(b.Platform)
 }
 
 // volumes reads the headers as the next boot will. What is wrong with one of them

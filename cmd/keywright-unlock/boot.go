@@ -62,7 +62,7 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time,
 	defer func() { _ = volumes.Close() }()
 	identity, closeTPM, err := h.identity(ctx, c, tpmPatience)
 	if err != nil {
-		return h.show(err)
+		return h.show(unlock.TPMFailure(err))
 	}
 	defer closeTPM()
 	list, err := servers(c.Servers)

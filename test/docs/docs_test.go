@@ -1,5 +1,6 @@
 // Package docs_test holds the documentation against the tree: links lead
-// somewhere, and SECURITY.md names exactly the attack tests that exist.
+// somewhere, SECURITY.md names exactly the attack tests that exist, each code that
+// a console can show has its entry, and the guides type commands that exist.
 package docs_test
 
 import (
