@@ -15,7 +15,7 @@ func parseFormat(h host, args []string) (*enrollFlags, error) {
 	set := flags(h, "format")
 	set.StringVar(&f.config, "config", unlock.DefaultConfig, "`FILE` of the configuration, which the volume is added to")
 	set.StringVar(&f.mapping, "mapping", "", "`NAME` of the mapping below /dev/mapper (default: luks-UUID)")
-	set.BoolVar(&f.noRecovery, "no-recovery-key", false, "add no recovery key to the volume, so that the service alone opens it")
+	set.BoolVar(&f.noRecovery, "no-recovery-key", false, "add no recovery key to the volume: the secret that boots get is its only key then")
 	set.StringVar(&f.uki, "uki", "", "unified kernel image `FILE` of the next boot (default: the only one on the EFI system partition)")
 	err := set.Parse(args)
 	if rest := set.Args(); err == nil && len(rest) > 0 {
