@@ -92,6 +92,9 @@ func (s *Staging) Run(ctx context.Context) (Foresight, error) {
 	if err != nil {
 		return Foresight{}, err
 	}
+	if answer.Until == nil && !s.Check {
+		return Foresight{}, fail(CodeUntrusted, errors.New("the service does not say until when the boots are staged"))
+	}
 	return foresight(forecasts, answer)
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 
 	"keywright.dev/unlock"
 )
@@ -40,13 +39,11 @@ func format(ctx context.Context, h host, args []string) error {
 	if err != nil {
 		return err
 	}
-	c, err := unlock.LoadConfig(f.config)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("this machine is not enrolled, there is no %s: run keywright-unlock enroll first", f.config)
-	case err != nil:
+	c, err := enrolledConfig(f.config)
+	if err != nil {
 		return err
-	case len(c.Volumes) == 0:
+	}
+	if len(c.Volumes) == 0 {
 		return fmt.Errorf("this machine is not enrolled, %s names no volume: run keywright-unlock enroll first", f.config)
 	}
 	e, done, err := h.addition(ctx, f, c)

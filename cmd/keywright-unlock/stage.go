@@ -23,7 +23,7 @@ func stage(ctx context.Context, h host, args []string) error {
 	if err := parse(set, args); err != nil {
 		return err
 	}
-	c, err := unlock.LoadConfig(*config)
+	c, err := enrolledConfig(*config)
 	if *hook && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -141,7 +141,7 @@ func preflight(ctx context.Context, h host, args []string) error {
 	if err := parse(set, args); err != nil {
 		return err
 	}
-	c, err := unlock.LoadConfig(*config)
+	c, err := enrolledConfig(*config)
 	if err != nil {
 		return err
 	}
