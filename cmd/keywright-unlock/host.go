@@ -72,6 +72,11 @@ func enrolledConfig(path string) (*unlock.Config, error) {
 	}
 }
 
+// nextBoot returns where the files of the next boot are; uki may name its image.
+func (h host) nextBoot(c *unlock.Config, uki string) unlock.NextBoot {
+	return unlock.NextBoot{UKI: uki, Folders: h.esp, EventLog: c.EventLogPath(), GRUB: h.grub}
+}
+
 // protect hardens the process, or says why it is not hardened.
 func (h host) protect() {
 	if err := h.harden(); err != nil {
