@@ -325,3 +325,39 @@ func TestNextBootAfterAnAdditionIsAnnounced(t *testing.T) {
 	_, err = m.Unlock(t.Context(), f.guest())
 	require.NoError(t, err, "the boot that was approved stays approved")
 }
+
+// What waits for a release is not used up by an announcement, which any boot of the
+// machine can make.
+func TestAnnouncementUsesNothingUp(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-17")
+	adding := m.Adding(sim.NewVolume())
+	require.NoError(t, adding.Enroll(t.Context(), f.guest()))
+	f.readmit(m, kms.Readmission{})
+	f.readmit(m, kms.Readmission{Reenroll: true})
+	before := f.row(m)
+	adding.NextBoot = filesOf(t, "next kernel")
+	_, err := adding.Commit(t.Context(), f.guest())
+	require.NoError(t, err)
+	after := f.row(m)
+	assert.Equal(t, before.ReadmitUntil, after.ReadmitUntil)
+	assert.Equal(t, before.ReenrollUntil, after.ReenrollUntil)
+}
+
+// Nor does it end the alarm about counters that went back.
+func TestAnnouncementEndsNoAlarm(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-17")
+	earlier := *m
+	earlier.TPM = m.TPM.Snapshot()
+	f.unlock(m)
+	adding := m.Adding(sim.NewVolume())
+	require.NoError(t, adding.Enroll(t.Context(), f.guest()))
+	_, err := earlier.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonCounters, err)
+	assert.EqualValues(t, 1, f.alarms(kms.AlarmCounters))
+	adding.NextBoot = filesOf(t, "next kernel")
+	_, err = adding.Commit(t.Context(), f.guest())
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, f.alarms(kms.AlarmCounters))
+}

@@ -160,6 +160,10 @@ func (c *committing) commit(out *Outcome, state *State) *Refusal {
 	if refusal := c.activate(out, state); refusal != nil {
 		return refusal
 	}
+	m := *state.Machine
+	m.rebase(c.boot.Counters)
+	m.Committed, m.ReenrollUntil = true, time.Time{}
+	out.Machine = &m
 	return c.expect(out, state)
 }
 
@@ -209,13 +213,11 @@ func hasRecovery(report exchange.VolumeReport) bool {
 	})
 }
 
-// expect records the boot to approve, and the machine as ready for approval.
+// expect records the boot to approve.
 func (c *committing) expect(out *Outcome, state *State) *Refusal {
-	m := *state.Machine
-	m.rebase(c.boot.Counters)
-	m.Committed, m.ReenrollUntil, m.Tier = true, time.Time{}, string(claims.TierOf(c.expected))
+	m := out.Machine
+	m.Tier = string(claims.TierOf(c.expected))
 	m.Measurement, m.Expected, m.ExpectedPlatform = c.boot.Measurement.Digest(), c.expected.Digest(), c.platform.Digest()
-	out.Machine = &m
 	c.see(out, state, c.expected, c.source, c.commandLine)
 	c.see(out, state, c.boot.Measurement, SourceAttested, commandLineOf(c.boot.Measurement, c.details.CommandLine))
 	if state.Platform == nil {

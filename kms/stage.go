@@ -140,6 +140,10 @@ func (g *staging) foreseen() []announced {
 	return slices.DeleteFunc(slices.Clone(g.boots), func(b announced) bool { return b.refusal != nil })
 }
 
+// unforeseen tells whether the first boot cannot be predicted. The one that was
+// announced before stays the one expected then, with what is known of it.
+func (g *staging) unforeseen() bool { return g.boots[0].refusal != nil }
+
 // measurements returns the digests of the running boot and of those announced,
 // each once.
 func (g *staging) measurements() [][32]byte {
@@ -222,7 +226,7 @@ func (g *staging) stage(out *Outcome, state *State) *Refusal {
 		return refuse(ReasonRate, "%d boots of the machine wait for an operator already: approve one of them, or revoke it", maxSeen)
 	}
 	m.Counters, m.Announced = g.boot.Counters, now
-	if first := g.boots[0]; first.refusal == nil {
+	if first := g.boots[0]; !g.unforeseen() {
 		m.Expected, m.ExpectedPlatform = first.measurement.Digest(), first.platform.Digest()
 	}
 	out.Machine = &m
@@ -232,9 +236,13 @@ func (g *staging) stage(out *Outcome, state *State) *Refusal {
 
 func (g *staging) stagePlatforms(out *Outcome, state *State, until time.Time) {
 	keep := [][32]byte{g.boot.Platform.Digest(), state.Machine.Platform}
+	if g.unforeseen() {
+		keep = append(keep, state.Machine.ExpectedPlatform)
+	}
+	others := len(keep)
 	for _, b := range g.foreseen() {
 		digest := b.platform.Digest()
-		if slices.Contains(keep[2:], digest) {
+		if slices.Contains(keep[others:], digest) {
 			continue
 		}
 		keep = append(keep, digest)
@@ -269,6 +277,9 @@ func (g *staging) stageMeasurements(out *Outcome, state *State) bool {
 		}
 	}
 	for _, row := range state.Predicted {
+		if g.unforeseen() && row.Digest == m.Expected && row.Group == m.Group {
+			continue
+		}
 		if row.Group != m.Group || findMeasurement(state.Measurements, row.Digest) == nil {
 			out.DropMeasurements = append(out.DropMeasurements, row)
 		}
@@ -327,6 +338,17 @@ func (g *staging) foresee(b announced, state *State) *Refusal {
 	default:
 		return refuse(ReasonPolicy, "%s", decision)
 	}
+}
+
+// stagedPlatforms returns the digests of those that no operator approved.
+func stagedPlatforms(rows []Platform) [][32]byte {
+	var staged [][32]byte
+	for _, p := range rows {
+		if !p.Expires.IsZero() {
+			staged = append(staged, p.Digest)
+		}
+	}
+	return staged
 }
 
 func findPlatform(rows []Platform, digest [32]byte) *Platform {

@@ -159,6 +159,39 @@ func TestStagedAnewReplaces(t *testing.T) {
 	}
 }
 
+// What a machine staged was its word in a life that is over once it enrols again:
+// an operator lets it do so since its disk is another, or nobody trusts it any more.
+func TestReenrolmentDropsWhatWasStaged(t *testing.T) {
+	f := newFixture(t)
+	m := f.booted("web-17")
+	f.stage(m, "grub-newinitrd", "grub-a")
+	f.readmit(m, kms.Readmission{Reenroll: true})
+	forget(m)
+	require.NoError(t, m.Enroll(t.Context(), f.guest()))
+	f.approve(m)
+	m.Log = recordedBoot(t, "grub-newinitrd")
+	m.Boot()
+	_, err := m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonPlatform, err)
+	m.Log = recordedBoot(t, "grub-a")
+	f.unlock(m)
+}
+
+// Where the first boot cannot be predicted, what is known of the one that was
+// announced before it stays: an operator can still look at it and approve it.
+func TestUnpredictableBootKeepsTheExpectedOne(t *testing.T) {
+	f := newFixture(t)
+	m := f.booted("web-17")
+	f.stage(m, "grub-oldkernel", "grub-a")
+	announce(t, m, "grub-a")
+	m.Stages.Boots = append([]exchange.NextBoot{{Files: []byte("no claims")}}, m.Stages.Boots...)
+	_, err := m.Stage(t.Context(), f.guest())
+	require.NoError(t, err)
+	f.approveAgain(m)
+	m.Log = recordedBoot(t, "grub-oldkernel")
+	f.unlock(m)
+}
+
 // Only asking stages nothing.
 func TestStageCheckChangesNothing(t *testing.T) {
 	f := newFixture(t)
