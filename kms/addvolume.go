@@ -129,15 +129,11 @@ func (c *committing) judgeAdded(state *State, d *draft) *Refusal {
 	if len(c.details.Volumes) != len(c.statement.Volumes) {
 		return refuse(ReasonVolume, "the statement does not report on every volume that it names")
 	}
-	if c.announces() {
-		return nil // it gives nothing: it is what an operator may approve
+	if len(c.details.NextBoot) > 0 {
+		return refuse(ReasonMalformed, "an addition says nothing of the next boot: that is staged")
 	}
 	return c.service.judgeAddition(c.verified, &c.attested, state, d)
 }
-
-// announces tells whether the commit says what the next boot will be, which it
-// does once the volumes are counted, and nothing else then.
-func (c *committing) announces() bool { return c.source == SourcePredicted }
 
 // commitAdded makes the volumes of the statement active. They were added by this
 // machine and have not been released to a boot yet; no other volume changes.
@@ -154,12 +150,7 @@ func (c *committing) commitAdded(out *Outcome, state *State) *Refusal {
 			return refuse(ReasonEnrolled, "volume/%s is enrolled already", known.ID)
 		case known.Status == VolumeActive && !slices.Equal(known.Identity, asked.Identity[:]):
 			return refuse(ReasonVolume, "the LUKS header of volume/%s is not the one that was committed", known.ID)
-		case known.Status != VolumeActive && c.announces():
-			return refuse(ReasonVolume, "volume/%s was not committed", known.ID)
 		}
-	}
-	if c.announces() {
-		return c.expect(out, state)
 	}
 	c.result = Committed{Status: m.Status, Measurement: m.Expected, Platform: m.ExpectedPlatform}
 	return c.activate(out, state)

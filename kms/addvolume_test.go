@@ -233,13 +233,13 @@ func TestCommitOfAnAdditionIsRefused(t *testing.T) {
 			adding.Log = recordedBoot(f.t, "ovmf-secureboot-uki")
 			adding.Boot()
 		}},
-		"counters went back":  {kms.ReasonCounters, func(_ *fixture, m, _ *sim.Machine) { m.TPM.Clock.ResetCount-- }},
-		"forbidden":           {kms.ReasonPolicy, func(f *fixture, _, _ *sim.Machine) { f.forbidAdding() }},
-		"volume of the boot":  {kms.ReasonEnrolled, func(_ *fixture, m, adding *sim.Machine) { adding.Volumes[0] = m.Volumes[0] }},
-		"volume unknown":      {kms.ReasonVolume, func(_ *fixture, _, adding *sim.Machine) { adding.Volumes[0].ID = "0123" }},
-		"another UUID":        {kms.ReasonVolume, func(_ *fixture, m, adding *sim.Machine) { adding.Volumes[0].UUID = m.Volumes[0].UUID }},
-		"one volume twice":    {kms.ReasonVolume, func(_ *fixture, _, adding *sim.Machine) { adding.Volumes = append(adding.Volumes, adding.Volumes[0]) }},
-		"announced too early": {kms.ReasonVolume, func(f *fixture, _, adding *sim.Machine) { adding.NextBoot = filesOf(f.t, "next kernel") }},
+		"counters went back": {kms.ReasonCounters, func(_ *fixture, m, _ *sim.Machine) { m.TPM.Clock.ResetCount-- }},
+		"forbidden":          {kms.ReasonPolicy, func(f *fixture, _, _ *sim.Machine) { f.forbidAdding() }},
+		"volume of the boot": {kms.ReasonEnrolled, func(_ *fixture, m, adding *sim.Machine) { adding.Volumes[0] = m.Volumes[0] }},
+		"volume unknown":     {kms.ReasonVolume, func(_ *fixture, _, adding *sim.Machine) { adding.Volumes[0].ID = "0123" }},
+		"another UUID":       {kms.ReasonVolume, func(_ *fixture, m, adding *sim.Machine) { adding.Volumes[0].UUID = m.Volumes[0].UUID }},
+		"one volume twice":   {kms.ReasonVolume, func(_ *fixture, _, adding *sim.Machine) { adding.Volumes = append(adding.Volumes, adding.Volumes[0]) }},
+		"a boot announced":   {kms.ReasonMalformed, func(f *fixture, _, adding *sim.Machine) { adding.NextBoot = filesOf(f.t, "next kernel") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -304,65 +304,6 @@ func TestAdditionThatWasGivenUpMakesRoom(t *testing.T) {
 	refused(t, kms.ReasonVolume, err)
 	_, err = kept.Commit(t.Context(), f.guest())
 	require.NoError(t, err)
-}
-
-// Once its volumes are counted, a machine says what its next boot will be; that
-// waits for an operator.
-func TestNextBootAfterAnAdditionIsAnnounced(t *testing.T) {
-	f := newFixture(t)
-	m := f.running("web-17")
-	adding := m.Adding(sim.NewVolume())
-	require.NoError(t, adding.Enroll(t.Context(), f.guest()))
-	before := f.row(m)
-	adding.NextBoot = filesOf(t, "next kernel")
-	_, err := adding.Commit(t.Context(), f.guest())
-	require.NoError(t, err)
-	assert.NotEqual(t, before.Expected, f.row(m).Expected)
-	assert.Equal(t, kms.MachineActive, f.row(m).Status)
-	found, err := f.FindMeasurement(t.Context(), hexOf(f.row(m).Expected), "")
-	require.NoError(t, err)
-	assert.Equal(t, kms.MeasurementSeen, found.Status)
-	assert.Equal(t, kms.SourcePredicted, found.Source)
-
-	m.Boot()
-	_, err = m.Unlock(t.Context(), f.guest())
-	require.NoError(t, err, "the boot that was approved stays approved")
-}
-
-// What waits for a release is not used up by an announcement, which any boot of the
-// machine can make.
-func TestAnnouncementUsesNothingUp(t *testing.T) {
-	f := newFixture(t)
-	m := f.running("web-17")
-	adding := m.Adding(sim.NewVolume())
-	require.NoError(t, adding.Enroll(t.Context(), f.guest()))
-	f.readmit(m, kms.Readmission{})
-	f.readmit(m, kms.Readmission{Reenroll: true})
-	before := f.row(m)
-	adding.NextBoot = filesOf(t, "next kernel")
-	_, err := adding.Commit(t.Context(), f.guest())
-	require.NoError(t, err)
-	after := f.row(m)
-	assert.Equal(t, before.ReadmitUntil, after.ReadmitUntil)
-	assert.Equal(t, before.ReenrollUntil, after.ReenrollUntil)
-}
-
-// Nor does it end the alarm about counters that went back.
-func TestAnnouncementEndsNoAlarm(t *testing.T) {
-	f := newFixture(t)
-	m := f.running("web-17")
-	earlier := *m
-	earlier.TPM = m.TPM.Snapshot()
-	f.unlock(m)
-	adding := m.Adding(sim.NewVolume())
-	require.NoError(t, adding.Enroll(t.Context(), f.guest()))
-	_, err := earlier.Unlock(t.Context(), f.guest())
-	refused(t, kms.ReasonCounters, err)
-	assert.EqualValues(t, 1, f.alarms(kms.AlarmCounters))
-	adding.NextBoot = filesOf(t, "next kernel")
-	_, err = adding.Commit(t.Context(), f.guest())
-	require.NoError(t, err)
-	assert.EqualValues(t, 1, f.alarms(kms.AlarmCounters))
 }
 
 // A boot that cannot be predicted is none to approve.

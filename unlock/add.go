@@ -15,9 +15,9 @@ import (
 	"keywright.dev/unlock/luks"
 )
 
-// StepAnnounce tells the service what the next boot will measure, once the new
-// volume is in its files.
-const StepAnnounce Step = "announce-boot"
+// StepStage stages the boots that can follow, once the new volume is in the files
+// of the next one.
+const StepStage Step = "stage-boots"
 
 // Add adds volumes to those of an active machine while it runs, or takes up an
 // addition that was interrupted. Config must be the machine's.
@@ -112,8 +112,8 @@ func (e *Enrollment) localSteps() []step {
 	return []step{
 		{name: StepCommit, once: e.commitAdding},
 		{name: StepConfig, once: e.configureAdded},
-		{name: StepInitramfs, once: e.updateInitramfs},
-		{name: StepAnnounce, once: e.announce},
+		{name: StepInitramfs, once: e.makeInitramfs},
+		{name: StepStage, once: e.stage},
 	}
 }
 
@@ -231,28 +231,18 @@ func (e *Enrollment) configureAdded(context.Context) error {
 	return err
 }
 
-// announce tells what the files of the next boot lead to. Where nothing made
-// them, whoever does tells by himself.
-func (e *Enrollment) announce(ctx context.Context) error {
-	switch {
-	case e.received || e.Initramfs == nil && e.NextBoot.UKI == "":
-		return nil
-	case e.Initramfs == nil:
-		if err := e.predictBoot(ctx); err != nil {
-			return err
-		}
-	}
-	if len(e.forecast.claims) == 0 {
+// stage has the service told of the boots that can follow, of which the next knows
+// the volumes. These are added without it: what keeps it from that is told alone.
+// Where nothing made the files of the next boot, whoever does stages them.
+func (e *Enrollment) stage(ctx context.Context) error {
+	if e.Initramfs == nil && e.NextBoot.UKI == "" {
 		return nil
 	}
-	response, err := e.sendCommit(ctx, e.forecast)
-	var refused *Failure
-	if errors.As(err, &refused) && refused.Code == api.CodeMeasurement && e.forecast.found {
-		e.say("note: the service cannot lay %s over this boot: nothing is announced", e.forecast.from)
-		return nil
-	}
+	foresight, err := e.Stage(ctx)
 	if err != nil {
-		return err
+		e.say("note: the boots that can follow are not staged: %v: run keywright-unlock stage", err)
+		return ctx.Err()
 	}
-	return e.conclude(response, e.forecast.from)
+	e.result.Boots = foresight.Boots
+	return nil
 }

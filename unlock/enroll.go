@@ -63,6 +63,9 @@ type Enrollment struct {
 	RunDir     RunDir
 	// Opener opens a volume that was formatted; nothing else needs it.
 	Opener Opener
+	// Stage announces the boots that can follow, with the configuration as it is
+	// then; only volumes that are added need it.
+	Stage func(ctx context.Context) (Foresight, error)
 	// Out receives a line "step: NAME" before each step.
 	Out io.Writer
 
@@ -99,6 +102,8 @@ type Enrolled struct {
 	NextBoot string
 	// Measurement and Platform are digests in hex.
 	Measurement, Platform string
+	// Boots are what was staged after volumes were added.
+	Boots []ForeseenBoot
 }
 
 // EnrolledVolume is one volume of an [Enrolled].

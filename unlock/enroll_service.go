@@ -149,10 +149,17 @@ func (e *Enrollment) updateInitramfs(ctx context.Context) error {
 	if e.Initramfs == nil {
 		return nil
 	}
-	if err := e.Initramfs(ctx); err != nil {
+	if err := e.makeInitramfs(ctx); err != nil {
 		return err
 	}
 	return e.predictBoot(ctx)
+}
+
+func (e *Enrollment) makeInitramfs(ctx context.Context) error {
+	if e.Initramfs == nil {
+		return nil
+	}
+	return e.Initramfs(ctx)
 }
 
 // commit reports the headers as they are now and what the next boot will be.

@@ -39,7 +39,8 @@ const (
 
 // Format makes a blank disk a volume of the machine, or takes up a format that
 // was interrupted. Devices names the one disk. Passphrase is not asked for: the
-// service's secret is the only key in the end.
+// service's secret and the recovery key, unless it is left out, are the only keys
+// in the end.
 //
 // The header carries a mark until the service counts the volume, and no
 // configuration names it before: a disk with the mark holds nothing, so that a
@@ -172,8 +173,9 @@ func (e *Enrollment) readFormatted(ctx context.Context) error {
 	return nil
 }
 
-// keepOrBeginAnew goes on with a keyslot that the service's secret opens. Where
-// it opens none and the first key is lost, no key is left.
+// keepOrBeginAnew goes on with a keyslot that the service's secret opens, and
+// removes what else an interrupted format left. Where the secret opens none and
+// the first key is lost, no key is left.
 func (e *Enrollment) keepOrBeginAnew(ctx context.Context, t *target) error {
 	if t.passphrase.Len() > 0 {
 		return nil // the header is of this run
@@ -189,7 +191,7 @@ func (e *Enrollment) keepOrBeginAnew(ctx context.Context, t *target) error {
 	switch {
 	case current:
 		t.passphrase = t.secret.Key.Clone()
-		return nil
+		return e.clean(ctx, t)
 	case t.volume.Header().Subsystem == formatMark:
 		return errAnew
 	default:
@@ -206,8 +208,8 @@ func (t *target) hasSlotOf(token luks.OwnToken) bool {
 	return len(token.Keyslots) > 0 || t.hasSlot(token.Slot)
 }
 
-// killFirst leaves the service's secret as the only key, which it has cryptsetup
-// try first.
+// killFirst leaves the keys that the service has as the only ones; cryptsetup
+// tries that of boots first.
 func (e *Enrollment) killFirst(ctx context.Context, t *target) error {
 	named := func(token luks.InventoryToken) bool { return slices.Contains(token.Keyslots, firstSlot) }
 	if t.volume.Header().Subsystem != formatMark || !t.hasSlot(firstSlot) || slices.ContainsFunc(t.volume.Inventory().Tokens, named) {

@@ -82,9 +82,20 @@ func (h host) addition(ctx context.Context, f *enrollFlags, c *unlock.Config) (*
 	}
 	return &unlock.Enrollment{
 		TPM: identity, EventLog: c.EventLogPath(), Servers: servers, Pins: pins, Devices: devices,
-		NextBoot:      unlock.NextBoot{UKI: f.uki, Folders: h.esp, EventLog: c.EventLogPath(), GRUB: h.grub},
+		NextBoot: h.nextBoot(c, f.uki), Stage: h.staging(f, identity),
 		NoRecoveryKey: f.noRecovery, Initramfs: h.initramfs, Opener: h.opener, Config: *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
 	}, closeTPM, nil
+}
+
+// staging stages the boots that can follow with the configuration as it is by then.
+func (h host) staging(f *enrollFlags, identity *tpm.Identity) func(context.Context) (unlock.Foresight, error) {
+	return func(ctx context.Context) (unlock.Foresight, error) {
+		c, err := unlock.LoadConfig(f.config)
+		if err != nil {
+			return unlock.Foresight{}, err
+		}
+		return h.foresee(ctx, c, identity, f.uki, false)
+	}
 }
 
 // checkService refuses another service than the machine's: to go there, it
@@ -103,9 +114,8 @@ func printAdded(w io.Writer, e unlock.Enrolled) {
 	for _, v := range e.Volumes {
 		printEnrolledVolume(w, v)
 	}
-	if e.Measurement != "" {
-		fmt.Fprintf(w, "  measurement  %s (from %s)\n", e.Measurement, e.NextBoot)
-		fmt.Fprintf(w, "  platform     %s\n", e.Platform)
+	for _, b := range e.Boots {
+		printBoot(w, b)
 	}
 	fmt.Fprint(w, `
 The initramfs of the next boot names the volume, so that boot measures otherwise

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"keywright.dev/kms"
 	"keywright.dev/unlock"
 )
 
@@ -145,6 +147,60 @@ func TestAdditionCutAtEveryStepIsTakenUpAgain(t *testing.T) {
 			g.requireEnrolled()
 		})
 	}
+}
+
+// byPath has the configuration name its volumes by path, and their mappings as
+// mappedHere does: no udev finds
+// files by their UUIDs.
+func (g *guest) byPath() {
+	g.t.Helper()
+	c, err := unlock.LoadConfig(g.config())
+	require.NoError(g.t, err)
+	for i, path := range g.configured(g.volumes...) {
+		c.Volumes[i].Device, c.Volumes[i].Name = path, filepath.Base(path)
+	}
+	require.NoError(g.t, c.Write(g.config()))
+}
+
+// An addition stages the boots that can follow, whose files know the volume.
+func TestAdditionStagesTheNextBoot(t *testing.T) {
+	s := startService(t)
+	g := withKeys(t, s)
+	g.byPath()
+	g.root = g.volumes[0]
+	data, next := g.format("data"), g.path("esp/EFI/Linux/next.efi")
+	g.image(next)
+	out := g.does(append(g.addArgs(data), "--uki", next)...)
+	assert.NotContains(t, out, "note:")
+	assert.Contains(t, out, next+": gets NO keys: ")
+	digest := regexp.MustCompile(`keywright measurement approve ([0-9a-f]{64})`).FindStringSubmatch(out)
+	require.Len(t, digest, 2, out)
+	_, err := s.ApproveMeasurement(t.Context(), operator(), digest[1], kms.DefaultGroup)
+	require.NoError(t, err)
+	m, err := s.FindMachine(t.Context(), g.machine())
+	require.NoError(t, err)
+	boots, err := s.NextBoots(t.Context(), []kms.Machine{*m})
+	require.NoError(t, err)
+	assert.Equal(t, kms.VerdictYes, boots[0].Verdict, boots[0].Detail)
+
+	more := g.disk("more")
+	out = g.does(append(g.formatArgs(more), "--uki", next)...)
+	assert.Contains(t, out, next+": gets its keys\n")
+	require.NoFileExists(t, g.path("adding"))
+}
+
+// A system that did not get its keys stages nothing; the volume is added.
+func TestAdditionThatCannotStageEndsWell(t *testing.T) {
+	s := startService(t)
+	g := enrolled(t, s) // this boot asked for no keys
+	g.byPath()
+	data, next := g.format("data"), g.path("esp/EFI/Linux/next.efi")
+	g.image(next)
+	out := g.does(append(g.addArgs(data), "--uki", next)...)
+	assert.Contains(t, out, "note: the boots that can follow are not staged: ")
+	assert.Contains(t, out, "KW-1217")
+	require.NoFileExists(t, g.path("adding"))
+	assert.Len(t, g.volumesInConfig(), 3)
 }
 
 // Another disk does not disturb an addition that was interrupted.

@@ -103,7 +103,7 @@ func enroll(ctx context.Context, h host, args []string) error {
 	e := &unlock.Enrollment{
 		TPM: identity, EventLog: c.EventLogPath(), Servers: servers, Pins: pins,
 		Name: f.machineName(identity.EK().MachineID()), Devices: devices, Passphrase: f.passphrase(h), NoRecoveryKey: f.noRecovery,
-		NextBoot: unlock.NextBoot{UKI: f.uki, Folders: h.esp, EventLog: c.EventLogPath(), GRUB: h.grub}, Initramfs: h.initramfs,
+		NextBoot: h.nextBoot(c, f.uki), Initramfs: h.initramfs,
 		Config: *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
 	}
 	volumes := c.Volumes

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 
 	"keywright.dev/unlock"
 )
@@ -15,7 +14,7 @@ func parseFormat(h host, args []string) (*enrollFlags, error) {
 	set := flags(h, "format")
 	set.StringVar(&f.config, "config", unlock.DefaultConfig, "`FILE` of the configuration, which the volume is added to")
 	set.StringVar(&f.mapping, "mapping", "", "`NAME` of the mapping below /dev/mapper (default: luks-UUID)")
-	set.BoolVar(&f.noRecovery, "no-recovery-key", false, "add no recovery key to the volume, so that the service alone opens it")
+	set.BoolVar(&f.noRecovery, "no-recovery-key", false, "add no recovery key to the volume: the secret that boots get is its only key then")
 	set.StringVar(&f.uki, "uki", "", "unified kernel image `FILE` of the next boot (default: the only one on the EFI system partition)")
 	err := set.Parse(args)
 	if rest := set.Args(); err == nil && len(rest) > 0 {
@@ -40,13 +39,11 @@ func format(ctx context.Context, h host, args []string) error {
 	if err != nil {
 		return err
 	}
-	c, err := unlock.LoadConfig(f.config)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("this machine is not enrolled, there is no %s: run keywright-unlock enroll first", f.config)
-	case err != nil:
+	c, err := enrolledConfig(f.config)
+	if err != nil {
 		return err
-	case len(c.Volumes) == 0:
+	}
+	if len(c.Volumes) == 0 {
 		return fmt.Errorf("this machine is not enrolled, %s names no volume: run keywright-unlock enroll first", f.config)
 	}
 	e, done, err := h.addition(ctx, f, c)

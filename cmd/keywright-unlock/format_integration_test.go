@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,18 +31,32 @@ func (g *guest) formatArgs(path string) []string {
 	return []string{"format", path, "--config", g.config(), "--mapping", filepath.Base(path)}
 }
 
-// requireFormatted holds that the service's secret is the only key of a volume.
-func (g *guest) requireFormatted(path string) {
+// requireFormatted holds that the service alone has the keys of a volume: that of
+// boots and, unless it was left out, the recovery key.
+func (g *guest) requireFormatted(s *service, path string, purposes ...luks.Purpose) {
 	g.t.Helper()
 	v := header(g.t, path)
 	assert.Empty(g.t, v.Header().Subsystem)
 	tokens := v.OwnTokens()
-	require.Len(g.t, tokens, 1)
-	require.Len(g.t, v.Inventory().Keyslots, 1)
-	assert.Equal(g.t, []int{v.Inventory().Keyslots[0].ID}, tokens[0].Keyslots)
-	assert.Len(g.t, v.Inventory().Tokens, 1)
+	require.Len(g.t, tokens, len(purposes))
+	require.Len(g.t, v.Inventory().Keyslots, len(purposes))
+	assert.Len(g.t, v.Inventory().Tokens, len(purposes))
+	for _, p := range purposes {
+		require.Len(g.t, v.SlotsFor(tokens[0].Volume, p), 1, p)
+	}
+	if slices.Contains(purposes, luks.PurposeRecovery) {
+		slot := v.SlotsFor(tokens[0].Volume, luks.PurposeRecovery)[0]
+		require.NoError(g.t, typed(g.recoveryKey(s, path), path, "--key-slot", fmt.Sprint(slot)))
+	} else {
+		_, err := s.DiscloseRecoveryKey(g.t.Context(), operator(), g.volumeOf(s, path))
+		require.Error(g.t, err)
+	}
 	require.NoFileExists(g.t, g.path("adding"))
 }
+
+// withRecovery and withoutRecovery are the purposes of the keyslots of a volume.
+func withRecovery() []luks.Purpose    { return []luks.Purpose{luks.PurposeBoot, luks.PurposeRecovery} }
+func withoutRecovery() []luks.Purpose { return []luks.Purpose{luks.PurposeBoot} }
 
 func TestBlankDiskBecomesAVolume(t *testing.T) {
 	s := startService(t)
@@ -51,9 +66,10 @@ func TestBlankDiskBecomesAVolume(t *testing.T) {
 	data := g.disk("data")
 	out := g.does(g.formatArgs(data)...)
 	assert.Contains(t, out, "open as /dev/mapper/data")
-	assert.Contains(t, out, "the only key of this volume")
+	assert.NotContains(t, out, "the only key of this volume")
+	assert.Contains(t, out, "keywright volume recovery-key "+g.volumeOf(s, data).ID)
 	assert.Contains(t, out, "/etc/crypttab  data UUID="+header(t, data).Header().UUID+" none luks,nofail\n")
-	g.requireFormatted(data)
+	g.requireFormatted(s, data, withRecovery()...)
 	assert.True(t, bytes.Equal(before, g.headers()))
 
 	r := g.reboots(s, g.configured(append(old, data)...)...)
@@ -61,13 +77,14 @@ func TestBlankDiskBecomesAVolume(t *testing.T) {
 	assert.Len(t, r.events, 3)
 	require.NoError(t, g.reboots(s, old...).err)
 	assert.Contains(t, g.fails(unlock.ExitFailed, "", g.formatArgs(data)...), "is enrolled already: a boot opens it as data")
-	g.requireFormatted(data)
+	g.requireFormatted(s, data, withRecovery()...)
 }
 
 func TestFormatCutAtEveryStepIsTakenUpAgain(t *testing.T) {
 	s := startService(t)
 	into := []unlock.Step{
 		unlock.StepFormat, unlock.StepComplete, unlock.StepToken, unlock.StepKeyslot, unlock.StepAssign,
+		unlock.StepRecoveryToken, unlock.StepRecoveryKeyslot, unlock.StepRecoveryAssign,
 		unlock.StepKillFirst, unlock.StepCommit, unlock.StepFinish,
 	}
 	for _, c := range cutsOf(unlock.FormattingSteps(), into...) {
@@ -86,7 +103,7 @@ func TestFormatCutAtEveryStepIsTakenUpAgain(t *testing.T) {
 			if _, err := os.Stat(g.path("adding")); err == nil || len(known) == len(old) {
 				g.does(g.formatArgs(data)...)
 			}
-			g.requireFormatted(data)
+			g.requireFormatted(s, data, withRecovery()...)
 			r := g.reboots(s, g.configured(append(old, data)...)...)
 			require.NoError(t, r.err)
 			assert.Len(t, r.events, 3)
@@ -109,15 +126,47 @@ func TestFormatThatCannotBeFinishedBeginsAnew(t *testing.T) {
 	data := g.disk("data")
 	g.killIn(cut{unlock.StepCommit, 0, 0}, g.formatArgs(data)...)
 	before := header(t, data)
-	require.Len(t, before.OwnTokens(), 1)
-	token := before.OwnTokens()[0]
-	token.Resume = "00000000000000000000000000000000"
-	require.NoError(t, luks.Cryptsetup{}.RemoveToken(t.Context(), data, token.ID))
-	require.NoError(t, luks.Cryptsetup{}.ImportToken(t.Context(), data, token.ID, token.Token))
+	require.Len(t, before.OwnTokens(), 2)
+	for _, token := range before.OwnTokens() {
+		token.Resume = "00000000000000000000000000000000"
+		require.NoError(t, luks.Cryptsetup{}.RemoveToken(t.Context(), data, token.ID))
+		require.NoError(t, luks.Cryptsetup{}.ImportToken(t.Context(), data, token.ID, token.Token))
+	}
 	out := g.does(g.formatArgs(data)...)
 	assert.Contains(t, out, "it begins anew")
 	assert.NotEqual(t, before.Header().UUID, header(t, data).Header().UUID)
-	g.requireFormatted(data)
+	g.requireFormatted(s, data, withRecovery()...)
+}
+
+// A format that was cut with recovery keys half done is finished without, and one
+// that left them out is finished with them.
+func TestInterruptedFormatChangesItsMindAboutRecovery(t *testing.T) {
+	s := startService(t)
+	without := "--no-recovery-key"
+	for _, step := range []unlock.Step{
+		unlock.StepRecoveryToken, unlock.StepRecoveryKeyslot, unlock.StepRecoveryTest, unlock.StepRecoveryAssign,
+		unlock.StepKillFirst, unlock.StepCommit,
+	} {
+		t.Run("left out after "+string(step), func(t *testing.T) {
+			g := withKeys(t, s)
+			data := g.disk("data")
+			g.killIn(cut{step, 0, 0}, g.formatArgs(data)...)
+			out := g.does(append(g.formatArgs(data), without)...)
+			assert.Contains(t, out, "the only key of this volume")
+			g.requireFormatted(s, data, withoutRecovery()...)
+			require.NoError(t, g.reboots(s, append(g.volumes, data)...).err)
+		})
+	}
+	for _, step := range []unlock.Step{unlock.StepComplete, unlock.StepAssign, unlock.StepKillFirst, unlock.StepCommit} {
+		t.Run("wanted after "+string(step), func(t *testing.T) {
+			g := withKeys(t, s)
+			data := g.disk("data")
+			g.killIn(cut{step, 0, 0}, append(g.formatArgs(data), without)...)
+			g.does(g.formatArgs(data)...)
+			g.requireFormatted(s, data, withRecovery()...)
+			require.NoError(t, g.reboots(s, append(g.volumes, data)...).err)
+		})
+	}
 }
 
 // Whatever a disk holds, it is not formatted.

@@ -58,6 +58,25 @@ func system() host {
 	}
 }
 
+// enrolledConfig reads the configuration that enroll wrote, and tells what to do
+// where there is none.
+func enrolledConfig(path string) (*unlock.Config, error) {
+	c, err := unlock.LoadConfig(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("this machine is not enrolled: %w: run keywright-unlock enroll first", err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w: run this as root", err)
+	default:
+		return c, err
+	}
+}
+
+// nextBoot returns where the files of the next boot are; uki may name its image.
+func (h host) nextBoot(c *unlock.Config, uki string) unlock.NextBoot {
+	return unlock.NextBoot{UKI: uki, Folders: h.esp, EventLog: c.EventLogPath(), GRUB: h.grub}
+}
+
 // protect hardens the process, or says why it is not hardened.
 func (h host) protect() {
 	if err := h.harden(); err != nil {

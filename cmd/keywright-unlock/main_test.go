@@ -24,6 +24,10 @@ func TestUsage(t *testing.T) {
 		"help of close":    {[]string{"close", "--help"}, unlock.ExitDone, "-root"},
 		"no server":        {[]string{"enroll", "--config", "/nonexistent"}, unlock.ExitUsage, "--server and --service-key are needed"},
 		"no configuration": {[]string{"boot", "--config", "/nonexistent"}, unlock.ExitFailed, "KW-1400 guest: reading the configuration: open /nonexistent"},
+		"status of nobody": {[]string{"status", "--config", "/nonexistent"}, unlock.ExitFailed, "this machine is not enrolled: reading the configuration: open /nonexistent: no such file or directory: run keywright-unlock enroll first"},
+		"stage of nobody":  {[]string{"stage", "--config", "/nonexistent"}, unlock.ExitFailed, "run keywright-unlock enroll first"},
+		"hook of nobody":   {[]string{"stage", "--hook", "--config", "/nonexistent"}, unlock.ExitDone, ""},
+		"next of nobody":   {[]string{"preflight", "--config", "/nonexistent"}, unlock.ExitFailed, "run keywright-unlock enroll first"},
 		"version":          {[]string{"version"}, unlock.ExitDone, "keywright-unlock unknown"},
 		"version of what":  {[]string{"version", "x"}, unlock.ExitUsage, "no arguments"},
 	} {

@@ -23,7 +23,7 @@ func stage(ctx context.Context, h host, args []string) error {
 	if err := parse(set, args); err != nil {
 		return err
 	}
-	c, err := unlock.LoadConfig(*config)
+	c, err := enrolledConfig(*config)
 	if *hook && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -51,11 +51,12 @@ func stageBoots(ctx context.Context, h host, c *unlock.Config) (unlock.Foresight
 		return unlock.Foresight{}, err
 	}
 	defer closeTPM()
-	return foresee(ctx, h, c, identity, false)
+	return h.foresee(ctx, c, identity, "", false)
 }
 
-// foresee asks the service about the boots that can follow.
-func foresee(ctx context.Context, h host, c *unlock.Config, identity *tpm.Identity, check bool) (unlock.Foresight, error) {
+// foresee asks the service about the boots that can follow, first that of an image
+// where one is named.
+func (h host) foresee(ctx context.Context, c *unlock.Config, identity *tpm.Identity, uki string, check bool) (unlock.Foresight, error) {
 	ctx, cancel := context.WithTimeout(ctx, stageTimeout)
 	defer cancel()
 	end, err := h.run.BeginStaging(ctx, h.clock)
@@ -73,7 +74,7 @@ func foresee(ctx context.Context, h host, c *unlock.Config, identity *tpm.Identi
 	}
 	return (&unlock.Staging{
 		TPM: identity, EventLog: c.EventLogPath(), Servers: servers, Pins: pins, Volumes: c.Volumes,
-		NextBoot: unlock.NextBoot{Folders: h.esp, EventLog: c.EventLogPath(), GRUB: h.grub},
+		NextBoot: h.nextBoot(c, uki),
 		Mapped:   h.mapped, Ready: h.ready, Check: check,
 		Note: func(format string, args ...any) { fmt.Fprintf(h.stderr, format+"\n", args...) },
 	}).Run(ctx)
@@ -141,7 +142,7 @@ func preflight(ctx context.Context, h host, args []string) error {
 	if err := parse(set, args); err != nil {
 		return err
 	}
-	c, err := unlock.LoadConfig(*config)
+	c, err := enrolledConfig(*config)
 	if err != nil {
 		return err
 	}
@@ -156,7 +157,7 @@ func preflight(ctx context.Context, h host, args []string) error {
 // tellNextBoot says whether the next boot gets its keys, in one line, and of
 // other boots that don't.
 func tellNextBoot(ctx context.Context, h host, c *unlock.Config, identity *tpm.Identity) error {
-	f, err := foresee(ctx, h, c, identity, true)
+	f, err := h.foresee(ctx, c, identity, "", true)
 	if err != nil {
 		fmt.Fprintf(h.stdout, "next boot: no: %v\n", err)
 		return verdict(max(unlock.ExitCode(err), unlock.ExitRefused))

@@ -16,7 +16,7 @@ func status(ctx context.Context, h host, args []string) error {
 	if err := parse(set, args); err != nil {
 		return err
 	}
-	c, err := unlock.LoadConfig(*config)
+	c, err := enrolledConfig(*config)
 	if err != nil {
 		return err
 	}

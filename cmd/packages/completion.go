@@ -42,7 +42,7 @@ complete -o default -F _keywright_unlock keywright-unlock
 func zsh(h *help) string {
 	var verbs, cases strings.Builder
 	for _, v := range h.verbs {
-		fmt.Fprintf(&verbs, "    %s\n", quote(v.name+":"+v.summary))
+		fmt.Fprintf(&verbs, "    %s\n", quote(v.name+":"+v.uses[0].summary))
 		fmt.Fprintf(&cases, "    %s) _arguments", v.name)
 		for _, f := range v.flags {
 			fmt.Fprintf(&cases, " \\\n      %s", quote("--"+f.name+"["+bracketless(f.usage)+"]"+zshValue(f)))
@@ -78,7 +78,7 @@ func fish(h *help) string {
 	var out strings.Builder
 	out.WriteString("# fish completion of keywright-unlock\n")
 	for _, v := range h.verbs {
-		fmt.Fprintf(&out, "complete -c keywright-unlock -n __fish_use_subcommand -f -a %s -d %s\n", v.name, quote(v.summary))
+		fmt.Fprintf(&out, "complete -c keywright-unlock -n __fish_use_subcommand -f -a %s -d %s\n", v.name, quote(v.uses[0].summary))
 		for _, f := range v.flags {
 			takes := ""
 			if f.value != "" {

@@ -15,10 +15,14 @@ type help struct {
 	codes string // its exit codes
 }
 
+// verb is a command; all of its uses have the same flags.
 type verb struct {
-	name, arguments, summary string
-	flags                    []flagHelp
+	name  string
+	uses  []use
+	flags []flagHelp
 }
+
+type use struct{ arguments, summary string }
 
 type flagHelp struct{ name, value, usage string }
 
@@ -38,7 +42,7 @@ func askHelp(ctx context.Context, program string) (*help, error) {
 		return nil, err
 	}
 	for i, v := range h.verbs {
-		if v.arguments == "" {
+		if v.uses[0].arguments == "" {
 			continue
 		}
 		if text, err = said(ctx, program, v.name, "--help"); err != nil {
@@ -68,7 +72,11 @@ func parseHelp(text string) (*help, error) {
 	}
 	h := &help{about: about, codes: strings.Join(strings.Fields(codes), " ")}
 	for _, m := range verbs {
-		h.verbs = append(h.verbs, verb{name: m[1], arguments: strings.TrimSpace(m[2]), summary: m[3]})
+		if last := len(h.verbs) - 1; last < 0 || h.verbs[last].name != m[1] {
+			h.verbs = append(h.verbs, verb{name: m[1]})
+		}
+		v := &h.verbs[len(h.verbs)-1]
+		v.uses = append(v.uses, use{strings.TrimSpace(m[2]), m[3]})
 	}
 	return h, nil
 }

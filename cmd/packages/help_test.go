@@ -16,6 +16,8 @@ const (
 
   keywright-unlock boot [--config FILE]
         ask for "the" keys
+  keywright-unlock boot --prompt PROGRAM
+        ask beside it
   keywright-unlock version 
         print the version
 
@@ -43,10 +45,10 @@ func TestHelpIsUnderstood(t *testing.T) {
 	assert.Equal(t, &help{
 		about: "keywright-unlock opens this machine's volumes.", codes: "0 done, 1 failed (by itself).",
 		verbs: []verb{
-			{"boot", "[--config FILE]", `ask for "the" keys`, []flagHelp{
+			{"boot", []use{{"[--config FILE]", `ask for "the" keys`}, {"--prompt PROGRAM", "ask beside it"}}, []flagHelp{
 				{"config", "FILE", "FILE [of it], the machine's own"}, {"q", "", "say nothing"}, {"quick", "", "skip -q"},
 			}},
-			{"version", "", "print the version", nil},
+			{"version", []use{{"", "print the version"}}, nil},
 		},
 	}, understood(t))
 }
@@ -66,12 +68,13 @@ func TestManualPage(t *testing.T) {
 	page := manual(understood(t), release{version: "v1.0.0-rc.1", date: time.Unix(1_800_000_000, 0).UTC()})
 	for _, text := range []string{
 		`.TH KEYWRIGHT\-UNLOCK 8 "2027-01-15" "Keywright v1.0.0\-rc.1" "Keywright"`,
-		".SS boot [\\-\\-config FILE]\nAsk for \\(dqthe\\(dq keys.\n",
 		".TP\n\\fB\\-\\-config\\fR \\fIFILE\\fR\nFILE [of it], the machine\\(aqs own\n",
 		".SH EXIT STATUS\n0 done, 1 failed (by itself).\n",
 	} {
 		assert.Contains(t, page, text)
 	}
+	assert.Equal(t, 1, strings.Count(page, ".SS boot [\\-\\-config FILE]\nAsk for \\(dqthe\\(dq keys.\n.SS boot \\-\\-prompt PROGRAM\nAsk beside it.\n.TP\n\\fB\\-\\-config"))
+	assert.Equal(t, 1, strings.Count(page, "\\fB\\-\\-quick"))
 	assert.Equal(t, `\&.so \en`, roff(`.so \n`))
 }
 
@@ -81,6 +84,10 @@ func TestCompletions(t *testing.T) {
 	assert.Contains(t, files[fishFile], "-l quick -d ")
 	assert.Contains(t, files[zshFile], "'--config[FILE (of it), the machine’s own]:FILE:_files'")
 	assert.Contains(t, files[zshFile], "'--quick[skip -q]'")
+
+	for name, entry := range map[string]string{bashFile: "*:boot)", zshFile: "'boot:", fishFile: "-a boot "} {
+		assert.Equal(t, 1, strings.Count(files[name], entry), name)
+	}
 
 	path := filepath.Join(t.TempDir(), bashFile)
 	require.NoError(t, write(path, files[bashFile]))

@@ -16,8 +16,10 @@ func manual(h *help, r release) string {
 	put("In the initramfs it attests what the machine booted, gets the keys of this boot and opens the volumes.")
 	put("In the running system it enrols the machine, and takes that back.\n.SH COMMANDS")
 	for _, v := range h.verbs {
-		put(".SS %s", roff(strings.TrimSpace(v.name+" "+v.arguments)))
-		put("%s.", roff(sentence(v.summary)))
+		for _, u := range v.uses {
+			put(".SS %s", roff(strings.TrimSpace(v.name+" "+u.arguments)))
+			put("%s.", roff(sentence(u.summary)))
+		}
 		for _, f := range v.flags {
 			put(".TP\n\\fB\\-\\-%s\\fR \\fI%s\\fR\n%s", roff(f.name), roff(f.value), roff(f.usage))
 		}

@@ -25,8 +25,8 @@ type CommitDetails struct {
 	// NextBoot is what the files of the next boot lead to: the canonical form of
 	// a set of claims of kind files; empty where nothing could be predicted.
 	NextBoot []byte `json:"next_boot"`
-	// Add says that the volumes are added to those of an active machine, and
-	// where NextBoot is given, that they were committed before.
+	// Add says that the volumes are added to those of an active machine. NextBoot
+	// is empty then.
 	Add bool `json:"add,omitempty"`
 }
 

@@ -100,7 +100,7 @@ func closed() string {
 
 func pcr15(t *testing.T, g *debian.Guest) string {
 	t.Helper()
-	return strings.ToLower(command(t, g, "cat /sys/class/tpm/tpm0/pcr-sha256/15"))
+	return strings.ToLower(strings.TrimSpace(command(t, g, "cat /sys/class/tpm/tpm0/pcr-sha256/15")))
 }
 
 // prompted waits until the question stands, and behind it a line that has why.

@@ -100,9 +100,10 @@ func (s *site) another(t *testing.T, name string) debian.Machine {
 	dir := t.TempDir()
 	m := debian.Machine{
 		Name: name, Dir: dir, TPM: vmtest.NewTPM(t, name),
-		Disk: filepath.Join(dir, "disk"), Data: s.machine.Data[:1:1], // what is read only
+		Disk: filepath.Join(dir, "disk"), Data: []string{filepath.Join(dir, "archive")},
 	}
 	require.NoError(t, debian.Plain.WriteDisk(t.Context(), m.Disk))
+	require.NoError(t, os.Link(s.machine.Data[0], m.Data[0]))
 	return m
 }
 
