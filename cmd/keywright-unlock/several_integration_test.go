@@ -42,9 +42,14 @@ func damages() map[string]struct {
 			require.NoError(t, os.Rename(g.format("another"), path))
 		}},
 		"its keyslot is damaged": {"KW-1406", true, func(t *testing.T, _ *guest, path string) {
-			slots := header(t, path).Inventory().Keyslots
-			last := slots[len(slots)-1]
-			overwrite(t, path, int64(last.AreaOffset), int64(last.AreaSize))
+			v := header(t, path)
+			ours := v.OwnSlots(v.OwnTokens()[0].Volume)
+			require.Len(t, ours, 1)
+			for _, slot := range v.Inventory().Keyslots {
+				if slot.ID == ours[0] {
+					overwrite(t, path, int64(slot.AreaOffset), int64(slot.AreaSize))
+				}
+			}
 		}},
 	}
 }
