@@ -77,8 +77,17 @@ func TestPackagesHoldWhatTheyPromise(t *testing.T) {
 			"/usr/share/initramfs-tools/scripts/local-top/keywright":   "-rwxr-xr-x",
 			"/usr/share/initramfs-tools/scripts/init-bottom/keywright": "-rwxr-xr-x",
 			"/usr/share/initramfs-tools/scripts/panic/keywright":       "-rwxr-xr-x",
-			"/usr/share/lintian/overrides/keywright-unlock":            "-rw-r--r--",
-			"/usr/share/man/man8/keywright-unlock.8.gz":                "-rw-r--r--",
+			// What announces the next boots.
+			"/etc/kernel/postinst.d/zzz-keywright-unlock":                              "-rwxr-xr-x",
+			"/etc/kernel/postrm.d/zzz-keywright-unlock":                                "-rwxr-xr-x",
+			"/etc/initramfs/post-update.d/keywright-unlock":                            "-rwxr-xr-x",
+			"/usr/lib/systemd/system/keywright-unlock-stage.service":                   "-rw-r--r--",
+			"/usr/lib/systemd/system/keywright-unlock-stage.timer":                     "-rw-r--r--",
+			"/usr/lib/systemd/system/keywright-unlock-stage.path":                      "-rw-r--r--",
+			"/usr/lib/systemd/system/timers.target.wants/keywright-unlock-stage.timer": "l---------",
+			"/usr/lib/systemd/system/paths.target.wants/keywright-unlock-stage.path":   "l---------",
+			"/usr/share/lintian/overrides/keywright-unlock":                            "-rw-r--r--",
+			"/usr/share/man/man8/keywright-unlock.8.gz":                                "-rw-r--r--",
 		}, others(contents(t, debs.Unlock), documents("keywright-unlock"), ""))
 	})
 }
@@ -87,12 +96,12 @@ func TestPackagesHoldWhatTheyPromise(t *testing.T) {
 // All belong to root.
 func contents(t *testing.T, deb string) map[string]string {
 	t.Helper()
-	line := regexp.MustCompile(`^(\S+) root/root +\d+ \S+ \S+ \.(/\S*)$`)
+	line := regexp.MustCompile(`^(\S+) root/root +\d+ \S+ \S+ \.(/\S*)(?: -> \S+)?$`)
 	files := make(map[string]string)
 	for _, text := range strings.Split(strings.TrimSpace(output(t, "dpkg-deb", "-c", deb)), "\n") {
 		m := line.FindStringSubmatch(text)
 		require.NotNil(t, m, text)
-		if !strings.HasPrefix(m[1], "d") || strings.HasPrefix(m[2], "/etc/k") {
+		if !strings.HasPrefix(m[1], "d") || strings.HasPrefix(m[2], "/etc/keywright") {
 			files[m[2]] = m[1]
 		}
 	}
