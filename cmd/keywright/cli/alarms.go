@@ -42,6 +42,10 @@ func writeVolumeAlarms(w io.Writer, v api.Volume) {
 		}
 		fmt.Fprintln(w, "  who has the key of one reads the other: give one its own with cryptsetup reencrypt, and enroll it again")
 	}
+	if len(v.SameKey) == 0 && slices.Contains(v.Alarms, alarmCopied) {
+		fmt.Fprintf(w, "ALARM: volume/%s was a copied disk: no other machine has its volume key any more\n", short(v.ID))
+		fmt.Fprintf(w, "  if you know what became of the copy: keywright volume accept %s --copied\n", short(v.ID))
+	}
 	if len(v.Foreign) > 0 {
 		fmt.Fprintf(w, "ALARM: volume/%s has what nobody accepted:\n", short(v.ID))
 		for _, item := range v.Foreign {
