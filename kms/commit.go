@@ -67,11 +67,7 @@ type committing struct {
 }
 
 func (s *Service) beginCommit(ctx context.Context, a Attested) (*committing, error) {
-	redemption, err := s.Challenges.Check(exchange.PurposeCommit, a.Challenge, a.Token)
-	if err != nil {
-		return nil, err
-	}
-	v, err := s.verifyKnown(ctx, exchange.PurposeCommit, &a)
+	v, redemption, err := s.verifyKnown(ctx, exchange.PurposeCommit, &a)
 	if err != nil {
 		return nil, err
 	}

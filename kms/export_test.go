@@ -1,6 +1,15 @@
 package kms
 
-import "keywright.dev/kms/secret"
+import (
+	"context"
+
+	"keywright.dev/kms/secret"
+)
+
+// ScanNextBoots is [Service.MachinesByNextBoot] over so many machines at once.
+func (s *Service) ScanNextBoots(ctx context.Context, wanted func(Verdict) bool, after string, limit, scan int) ([]Machine, []NextBoot, string, error) {
+	return s.scanNextBoots(ctx, MachineFilter{}, wanted, after, limit, scan)
+}
 
 // LimitPending has fewer machines wait than a service lets wait.
 func (s *Service) LimitPending(n int64) { s.maxPending = n }

@@ -77,7 +77,14 @@ const scanned = 2000
 func (s *Service) MachinesByNextBoot(ctx context.Context, filter MachineFilter, wanted func(Verdict) bool, after string, limit int) (
 	machines []Machine, boots []NextBoot, next string, err error,
 ) {
-	page, err := s.Store.Machines(ctx, filter, after, scanned)
+	return s.scanNextBoots(ctx, filter, wanted, after, limit, scanned)
+}
+
+// scanNextBoots looks at so many machines.
+func (s *Service) scanNextBoots(ctx context.Context, filter MachineFilter, wanted func(Verdict) bool, after string, limit, scan int) (
+	machines []Machine, boots []NextBoot, next string, err error,
+) {
+	page, err := s.Store.Machines(ctx, filter, after, scan)
 	if err != nil {
 		return nil, nil, "", fmt.Errorf("listing machines by their next boots: %w", err)
 	}
@@ -94,7 +101,7 @@ func (s *Service) MachinesByNextBoot(ctx context.Context, filter MachineFilter, 
 		}
 		machines, boots = append(machines, page[i]), append(boots, foretold[i])
 	}
-	if len(page) == scanned {
+	if len(page) == scan {
 		next = page[len(page)-1].ID
 	}
 	return machines, boots, next, nil

@@ -85,11 +85,7 @@ type releasing struct {
 // beginRelease does what comes before the transaction: its refusals come before
 // a valid signature.
 func (s *Service) beginRelease(ctx context.Context, a Attested) (*releasing, error) {
-	redemption, err := s.Challenges.Check(exchange.PurposeBoot, a.Challenge, a.Token)
-	if err != nil {
-		return nil, err
-	}
-	v, err := s.verifyKnown(ctx, exchange.PurposeBoot, &a)
+	v, redemption, err := s.verifyKnown(ctx, exchange.PurposeBoot, &a)
 	if err != nil {
 		return nil, err
 	}
@@ -106,8 +102,18 @@ func (s *Service) beginRelease(ctx context.Context, a Attested) (*releasing, err
 	return r, nil
 }
 
-// verifyKnown verifies a quote by the AK of an enrolled machine.
-func (s *Service) verifyKnown(ctx context.Context, purpose exchange.Purpose, a *Attested) (*verified, error) {
+// verifyKnown recognises the challenge and verifies a quote by the AK of an
+// enrolled machine.
+func (s *Service) verifyKnown(ctx context.Context, purpose exchange.Purpose, a *Attested) (*verified, Redemption, error) {
+	redemption, err := s.Challenges.Check(purpose, a.Challenge, a.Token)
+	if err != nil {
+		return nil, Redemption{}, err
+	}
+	v, err := s.verifyMachine(ctx, purpose, a)
+	return v, redemption, err
+}
+
+func (s *Service) verifyMachine(ctx context.Context, purpose exchange.Purpose, a *Attested) (*verified, error) {
 	machine, err := s.Store.Machine(ctx, a.Machine)
 	if err != nil {
 		if errors.Is(err, ErrNotFound) {

@@ -71,11 +71,7 @@ type announced struct {
 }
 
 func (s *Service) beginStage(ctx context.Context, a Attested) (*staging, error) {
-	redemption, err := s.Challenges.Check(exchange.PurposeStage, a.Challenge, a.Token)
-	if err != nil {
-		return nil, err
-	}
-	v, err := s.verifyKnown(ctx, exchange.PurposeStage, &a)
+	v, redemption, err := s.verifyKnown(ctx, exchange.PurposeStage, &a)
 	if err != nil {
 		return nil, err
 	}

@@ -372,3 +372,31 @@ func TestExplainSeesPastAnnouncementsInVain(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, string(kms.ReasonUnreleased), x.Last.Code, "where nothing else is in reach")
 }
+
+// A page that has none of the machines that are looked for is not the last one.
+func TestNextBootsBeyondOnePage(t *testing.T) {
+	f := newFixture(t)
+	want := make(map[string]bool)
+	for _, name := range []string{"web-1", "web-2", "web-3"} {
+		m := f.booted(name)
+		boot := "grub-a"
+		if name != "web-2" {
+			boot = "grub-oldkernel"
+			want[m.TPM.Machine()] = true
+		}
+		f.stage(m, boot)
+	}
+	got := make(map[string]bool)
+	calls, after := 0, ""
+	for done := false; !done; done = after == "" {
+		list, _, next, err := f.ScanNextBoots(t.Context(), func(v kms.Verdict) bool { return v == kms.VerdictNo }, after, 10, 1)
+		require.NoError(t, err)
+		for _, m := range list {
+			assert.False(t, got[m.ID], "listed once")
+			got[m.ID] = true
+		}
+		calls, after = calls+1, next
+	}
+	assert.Equal(t, want, got)
+	assert.Equal(t, 4, calls, "the last page is empty")
+}
