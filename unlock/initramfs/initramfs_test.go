@@ -184,12 +184,3 @@ func TestAnnouncersComeAndGo(t *testing.T) {
 		return err
 	}))
 }
-
-// A hook says nothing on a machine that is not enrolled, and fails no upgrade.
-func TestStageHookFailsNothing(t *testing.T) {
-	_, err := os.Stat("/etc/keywright/unlock.toml")
-	require.ErrorIs(t, err, os.ErrNotExist)
-	out, err := exec.Command("/bin/sh", "files/stage/hook", "6.1.0-1", "/boot/vmlinuz").CombinedOutput()
-	require.NoError(t, err)
-	assert.Empty(t, string(out))
-}
