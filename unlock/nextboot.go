@@ -55,7 +55,7 @@ func (n NextBoot) predict() (forecast, error) {
 		return forecast{claims: claims, from: n.UKI}, err
 	}
 	if log, ok := n.grubLog(); ok {
-		return n.predictGRUB(log), nil
+		return n.predictMenu(log, 1)[0], nil
 	}
 	images, err := n.find()
 	if err != nil || len(images) == 0 {
@@ -76,7 +76,7 @@ func (n NextBoot) predict() (forecast, error) {
 // out behind the first.
 func (n NextBoot) predictAll() ([]forecast, error) {
 	if log, ok := n.grubLog(); ok && n.UKI == "" {
-		return n.predictMenu(log), nil
+		return n.predictMenu(log, exchange.MaxBoots), nil
 	}
 	first, err := n.predict()
 	if err != nil || first.unknown == nil {
@@ -95,11 +95,15 @@ func (n NextBoot) predictAll() ([]forecast, error) {
 	return list[:min(len(list), exchange.MaxBoots)], nil
 }
 
-// predictMenu computes what the entries of GRUB's menu lead to.
-func (n NextBoot) predictMenu(log []byte) []forecast {
+// predictMenu computes what the first entries of GRUB's menu lead to, each boot
+// once; at most so many. A menu that cannot be foretold is no reason not to enrol.
+func (n NextBoot) predictMenu(log []byte, most int) []forecast {
 	entries, err := menuOf(n.GRUB)
 	if err != nil {
 		return []forecast{{from: asThisBoot, unknown: err}}
+	}
+	if most == 1 {
+		entries = entries[:1] // hashing every initrd takes its time
 	}
 	var list []forecast
 	for i, p := range (predict.GRUB{Log: log, Open: openForGRUB}).PredictAll(entries) {
@@ -108,12 +112,12 @@ func (n NextBoot) predictMenu(log []byte) []forecast {
 		case p.Err == nil:
 			next.claims = p.Files.Marshal()
 		case i == 0:
-			next.from, next.unknown = asThisBoot, p.Err
+			next = forecast{from: asThisBoot, unknown: p.Err}
 		default:
 			continue
 		}
 		known := slices.ContainsFunc(list, func(f forecast) bool { return bytes.Equal(f.claims, next.claims) })
-		if !known && len(list) < exchange.MaxBoots {
+		if !known && len(list) < most {
 			list = append(list, next)
 		}
 	}
@@ -127,28 +131,6 @@ func (n NextBoot) grubLog() (log []byte, ok bool) {
 	}
 	log, err := readBounded(n.EventLog, predict.MaxLog)
 	return log, err == nil && predict.ByGRUB(log)
-}
-
-// predictGRUB computes what the first entry of GRUB's menu leads to. A menu that
-// cannot be foretold is no reason not to enrol.
-func (n NextBoot) predictGRUB(log []byte) forecast {
-	claims, title, err := firstEntry(n.GRUB, log)
-	if err != nil {
-		return forecast{from: asThisBoot, unknown: err}
-	}
-	return forecast{claims: claims, from: fmt.Sprintf("GRUB's entry %q", title), found: true}
-}
-
-func firstEntry(menu string, log []byte) (claims []byte, title string, err error) {
-	entries, err := menuOf(menu)
-	if err != nil {
-		return nil, "", err
-	}
-	set, err := predict.GRUB{Log: log, Open: openForGRUB}.Predict(entries[0])
-	if err != nil {
-		return nil, "", err
-	}
-	return set.Marshal(), entries[0].Title, nil
 }
 
 // menuOf returns the entries of GRUB's menu that start the system; not those into
