@@ -65,7 +65,7 @@ func (h host) addition(ctx context.Context, f *enrollFlags, c *unlock.Config) (*
 		return nil, nil, err
 	}
 	h.protect()
-	servers, err := enrollServers(asked.Servers)
+	list, err := servers(asked.Servers, enrollServer)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,7 +81,7 @@ func (h host) addition(ctx context.Context, f *enrollFlags, c *unlock.Config) (*
 		return nil, nil, err
 	}
 	return &unlock.Enrollment{
-		TPM: identity, EventLog: c.EventLogPath(), Servers: servers, Pins: pins, Devices: devices,
+		TPM: identity, EventLog: c.EventLogPath(), Servers: list, Pins: pins, Devices: devices,
 		NextBoot: h.nextBoot(c, f.uki), Stage: h.staging(f, identity),
 		NoRecoveryKey: f.noRecovery, Initramfs: h.initramfs, Opener: h.opener, Config: *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
 	}, closeTPM, nil

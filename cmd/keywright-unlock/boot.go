@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"keywright.dev/kms/api"
 	"keywright.dev/unlock"
 )
 
@@ -65,7 +66,7 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time,
 		return h.show(unlock.TPMFailure(err))
 	}
 	defer closeTPM()
-	list, err := servers(c.Servers)
+	list, err := servers(c.Servers, bootServer)
 	if err != nil {
 		return h.show(err)
 	}
@@ -97,6 +98,10 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time,
 		h.announce(fmt.Sprintf("keywright: opened %s as /dev/mapper/%s", v.Device.Name(), v.Config.Name))
 	}
 	return nil
+}
+
+func bootServer(host string, client *api.GuestClient) unlock.Server {
+	return unlock.Server{Host: host, Service: client}
 }
 
 // askedFor returns the volumes that a passphrase is asked for: those that the

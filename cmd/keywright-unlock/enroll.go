@@ -86,7 +86,7 @@ func enroll(ctx context.Context, h host, args []string) error {
 		return err
 	}
 	h.protect()
-	servers, err := enrollServers(c.Servers)
+	list, err := servers(c.Servers, enrollServer)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func enroll(ctx context.Context, h host, args []string) error {
 	defer closeTPM()
 	c.EKTemplate, c.Machine = string(identity.EK().Template), identity.EK().MachineID()
 	e := &unlock.Enrollment{
-		TPM: identity, EventLog: c.EventLogPath(), Servers: servers, Pins: pins,
+		TPM: identity, EventLog: c.EventLogPath(), Servers: list, Pins: pins,
 		Name: f.machineName(identity.EK().MachineID()), Devices: devices, Passphrase: f.passphrase(h), NoRecoveryKey: f.noRecovery,
 		NextBoot: h.nextBoot(c, f.uki), Initramfs: h.initramfs,
 		Config: *c, ConfigPath: f.config, RunDir: h.run, Out: h.stdout,
@@ -153,16 +153,8 @@ func preferring(given string, configured []string) []string {
 	}
 }
 
-func enrollServers(urls []string) ([]unlock.EnrollServer, error) {
-	var list []unlock.EnrollServer
-	for _, text := range urls {
-		client, err := api.NewGuestClient(text, nil)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, unlock.EnrollServer{Host: hostOf(text), Enroller: client, Committer: client})
-	}
-	return list, nil
+func enrollServer(host string, client *api.GuestClient) unlock.EnrollServer {
+	return unlock.EnrollServer{Host: host, Enroller: client, Committer: client}
 }
 
 func (f *enrollFlags) volumes() ([]unlock.Device, error) {

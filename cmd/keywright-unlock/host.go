@@ -124,15 +124,16 @@ func identityOf(device *tpm.Device, c *unlock.Config) (*tpm.Identity, error) {
 	return device.Identity(template, c.Machine)
 }
 
-// servers returns clients for the servers of a configuration.
-func servers(urls []string) ([]unlock.Server, error) {
-	list := make([]unlock.Server, 0, len(urls))
+// servers returns a client for each server of a configuration, in the form that
+// its user has for it.
+func servers[S any](urls []string, form func(host string, client *api.GuestClient) S) ([]S, error) {
+	list := make([]S, 0, len(urls))
 	for _, text := range urls {
 		client, err := api.NewGuestClient(text, nil)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, unlock.Server{Host: hostOf(text), Service: client})
+		list = append(list, form(hostOf(text), client))
 	}
 	return list, nil
 }

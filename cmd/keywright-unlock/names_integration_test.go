@@ -62,7 +62,7 @@ func namesComeLate() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), namePeriod)
 	defer cancel()
-	list, err := servers([]string{"https://kw.test:9"})
+	list, err := servers([]string{"https://kw.test:9"}, bootServer)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)

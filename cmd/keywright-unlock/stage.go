@@ -68,28 +68,20 @@ func (h host) foresee(ctx context.Context, c *unlock.Config, identity *tpm.Ident
 	if err != nil {
 		return unlock.Foresight{}, err
 	}
-	servers, err := stageServers(c.Servers)
+	list, err := servers(c.Servers, stageServer)
 	if err != nil {
 		return unlock.Foresight{}, err
 	}
 	return (&unlock.Staging{
-		TPM: identity, EventLog: c.EventLogPath(), Servers: servers, Pins: pins, Volumes: c.Volumes,
+		TPM: identity, EventLog: c.EventLogPath(), Servers: list, Pins: pins, Volumes: c.Volumes,
 		NextBoot: h.nextBoot(c, uki),
 		Mapped:   h.mapped, Ready: h.ready, Check: check,
 		Note: func(format string, args ...any) { fmt.Fprintf(h.stderr, format+"\n", args...) },
 	}).Run(ctx)
 }
 
-func stageServers(urls []string) ([]unlock.StageServer, error) {
-	var list []unlock.StageServer
-	for _, text := range urls {
-		client, err := api.NewGuestClient(text, nil)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, unlock.StageServer{Host: hostOf(text), Announcer: client})
-	}
-	return list, nil
+func stageServer(host string, client *api.GuestClient) unlock.StageServer {
+	return unlock.StageServer{Host: host, Announcer: client}
 }
 
 // printStaged says what was staged and what would not get its keys; that of the
@@ -158,7 +150,14 @@ func preflight(ctx context.Context, h host, args []string) error {
 // other boots that don't.
 func tellNextBoot(ctx context.Context, h host, c *unlock.Config, identity *tpm.Identity) error {
 	f, err := h.foresee(ctx, c, identity, "", true)
-	if err != nil {
+	var failure *unlock.Failure
+	switch {
+	case err == nil:
+	case errors.As(err, &failure) && failure.Code == api.CodeUnreleased:
+		// It says something of this boot alone.
+		fmt.Fprintf(h.stdout, "next boot: unknown: %v\n", err)
+		return verdict(unlock.ExitUnknown)
+	default:
 		fmt.Fprintf(h.stdout, "next boot: no: %v\n", err)
 		return verdict(max(unlock.ExitCode(err), unlock.ExitRefused))
 	}
