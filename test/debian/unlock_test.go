@@ -39,5 +39,14 @@ func TestServerUnlocksItself(t *testing.T) {
 	require.NoError(t, g.Login(t.Context()))
 	assert.Empty(t, command(t, g, "systemctl --failed --no-legend"))
 	assert.Contains(t, command(t, g, "cryptsetup status root"), "is active and is in use")
+
+	// It announces its next boots by itself, from within the unit's sandbox.
+	command(t, g, "systemctl is-active keywright-unlock-stage.timer keywright-unlock-stage.path && systemctl start keywright-unlock-stage.service")
+	assert.NotContains(t, command(t, g, "journalctl -b --no-pager -u keywright-unlock-stage.service"), "W: keywright-unlock")
+	assert.Contains(t, command(t, g, "keywright-unlock preflight"), "next boot: yes")
+	announced, err := s.service.Operate(t.Context(), "machine", "show", "web-17")
+	require.NoError(t, err)
+	assert.Regexp(t, `announced +\d{4}-`, announced)
+	assert.Empty(t, command(t, g, "systemctl --failed --no-legend"))
 	powerOff(t, g)
 }
