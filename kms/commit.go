@@ -98,7 +98,7 @@ func (c *committing) readDetails() *Refusal {
 	if next.refusal != nil {
 		return next.refusal
 	}
-	c.expected, c.platform, c.commandLine, c.source = next.measurement, next.platform, next.commandLine, SourcePredicted
+	c.expected, c.platform, c.commandLine, c.source = next.measurement, *next.platform, next.commandLine, SourcePredicted
 	return nil
 }
 

@@ -37,10 +37,14 @@ func filesOfBoot(t *testing.T, log *sim.Log) []byte {
 		}
 	}
 	kernel := len(files) - 2
-	list := []claims.Claim{
+	var list []claims.Claim
+	for _, program := range programs[:len(programs)-2] { // the kernel is measured twice
+		list = append(list, claims.Claim{Name: claims.BootApplication, Value: program})
+	}
+	list = append(list, []claims.Claim{
 		{Name: claims.KernelImage, Value: programs[len(programs)-1]}, {Name: claims.ImageSignature, Value: claims.Present},
 		{Name: claims.LoaderKernel, Value: hex.EncodeToString(files[kernel].Digest[:])}, {Name: claims.CommandLineText, Value: line},
-	}
+	}...)
 	for _, e := range files[:kernel] {
 		c := claims.Claim{Name: claims.LoaderFile, Value: hex.EncodeToString(e.Digest[:])}
 		if strings.HasSuffix(string(e.Data), "/grubenv\x00") {

@@ -53,10 +53,12 @@ type Machine struct {
 	Platform [32]byte
 	Release  [32]byte
 	// Announced is when the machine last announced its next boots, zero before it
-	// did, and Fault why the first of them would open no volumes whatever is
-	// approved; empty where nothing is known of.
-	Announced time.Time
-	Fault     string
+	// did. Fault is why the first of them would open no volumes whatever is
+	// approved, or with Unforeseen why nothing is known of it; empty where neither
+	// is the case.
+	Announced  time.Time
+	Fault      string
+	Unforeseen bool
 
 	// Counters of the last quote that was accepted as evidence: those of later
 	// quotes may not be behind them, unless an operator lets them.

@@ -13,7 +13,7 @@ type Verdict string
 const (
 	VerdictYes     Verdict = "yes"
 	VerdictNo      Verdict = "no"
-	VerdictUnknown Verdict = "unknown" // the machine announced no boot
+	VerdictUnknown Verdict = "unknown" // the machine announced no boot, or none that its files tell of
 )
 
 // NextBoot is what is to be expected of a machine's next boot: of the one that
@@ -43,6 +43,8 @@ func foretell(m *Machine, a Announcement, now time.Time) NextBoot {
 		return refused(ReasonPlatform, "the platform claims announced are not approved for the machine")
 	case !a.Platform.approvedFor(m, now):
 		return refused(ReasonPlatform, "what the machine staged has expired: it stages anew once it runs with its keys")
+	case m.Unforeseen:
+		return NextBoot{Verdict: VerdictUnknown, Detail: m.Fault}
 	case m.Fault != "":
 		return refused(ReasonVolume, m.Fault)
 	default:

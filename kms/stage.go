@@ -65,9 +65,10 @@ type staging struct {
 
 // announced is a boot with what its files lead to, or why they lead to nothing.
 type announced struct {
-	measurement, platform claims.Set
-	commandLine           string
-	refusal               *Refusal
+	measurement claims.Set
+	platform    *claims.Set // nil where they do not lead to one
+	commandLine string
+	refusal     *Refusal
 }
 
 func (s *Service) beginStage(ctx context.Context, a Attested) (*staging, error) {
@@ -85,7 +86,11 @@ func (s *Service) beginStage(ctx context.Context, a Attested) (*staging, error) 
 // readDetails lays what the files of each boot lead to over the running one.
 func (g *staging) readDetails() *Refusal {
 	details, err := exchange.ParseDetails[exchange.StageDetails](g.statement.Details)
-	if err != nil || len(details.Fault) > exchange.MaxFault || !printable(details.Fault) {
+	faults := []string{details.Fault}
+	for _, next := range details.Boots {
+		faults = append(faults, next.Unknown)
+	}
+	if err != nil || slices.ContainsFunc(faults, func(f string) bool { return len(f) > exchange.MaxFault || !printable(f) }) {
 		return refuse(ReasonMalformed, "the details of the statement cannot be parsed")
 	}
 	if n := len(details.Boots); n == 0 || n > exchange.MaxBoots {
@@ -107,7 +112,7 @@ func (g *staging) successor(next exchange.NextBoot) announced {
 		return g.predicted(next.Files)
 	}
 	return announced{
-		measurement: g.boot.Measurement, platform: g.boot.Platform,
+		measurement: g.boot.Measurement, platform: &g.boot.Platform,
 		commandLine: commandLineOf(g.boot.Measurement, g.details.CommandLine),
 	}
 }
@@ -118,22 +123,41 @@ func (v *verified) predicted(text []byte) (next announced) {
 	if err != nil {
 		return announced{refusal: refuse(ReasonMalformed, "the claims of the next boot cannot be parsed")}
 	}
-	if next.measurement, err = claims.Successor(v.boot.Measurement, files); err == nil {
-		next.platform, err = claims.PlatformSuccessor(v.boot.Platform, files)
+	unpredicted := func(err error) announced {
+		next.refusal = refuse(ReasonMeasurement, "the next boot cannot be predicted: %v", err)
+		return next
 	}
+	platform, err := claims.PlatformSuccessor(v.boot.Platform, files)
 	if err != nil {
-		return announced{refusal: refuse(ReasonMeasurement, "the next boot cannot be predicted: %v", err)}
+		return unpredicted(err)
+	}
+	if next.refusal = checkSize(platform); next.refusal != nil {
+		return next
+	}
+	next.platform = &platform
+	if next.measurement, err = claims.Successor(v.boot.Measurement, files); err != nil {
+		return unpredicted(err)
 	}
 	next.commandLine = commandLineOfFiles(next.measurement, files)
-	if next.refusal = checkSize(next.measurement); next.refusal == nil {
-		next.refusal = checkSize(next.platform)
-	}
+	next.refusal = checkSize(next.measurement)
 	return next
 }
 
 // foreseen returns the boots that files lead to.
 func (g *staging) foreseen() []announced {
 	return slices.DeleteFunc(slices.Clone(g.boots), func(b announced) bool { return b.refusal != nil })
+}
+
+// platforms returns the platform sets that files lead to: also of boots of which
+// the group's part is not known before one of them.
+func (g *staging) platforms() []*claims.Set {
+	var list []*claims.Set
+	for _, b := range g.boots {
+		if b.platform != nil {
+			list = append(list, b.platform)
+		}
+	}
+	return list
 }
 
 // unforeseen tells whether the first boot cannot be predicted. The one that was
@@ -236,13 +260,13 @@ func (g *staging) stagePlatforms(out *Outcome, state *State, until time.Time) {
 		keep = append(keep, state.Machine.ExpectedPlatform)
 	}
 	others := len(keep)
-	for _, b := range g.foreseen() {
-		digest := b.platform.Digest()
+	for _, p := range g.platforms() {
+		digest := p.Digest()
 		if slices.Contains(keep[others:], digest) {
 			continue
 		}
 		keep = append(keep, digest)
-		row := Platform{Machine: state.Machine.ID, Digest: digest, Claims: b.platform.Marshal(), Created: g.service.Clock()}
+		row := Platform{Machine: state.Machine.ID, Digest: digest, Claims: p.Marshal(), Created: g.service.Clock()}
 		if known := findPlatform(state.Platforms, digest); known != nil {
 			if known.Approved && known.Expires.IsZero() {
 				continue
@@ -303,7 +327,10 @@ func (g *staging) tell(out *Outcome, state *State) {
 		g.result.Boots = append(g.result.Boots, boot)
 	}
 	if out.Machine != nil {
-		out.Machine.Fault = g.lasting()
+		out.Machine.Fault, out.Machine.Unforeseen = g.lasting(), false
+		if unknown := g.details.Boots[0].Unknown; unknown != "" && out.Machine.Fault == "" {
+			out.Machine.Fault, out.Machine.Unforeseen = unknown, true
+		}
 	}
 }
 
@@ -320,7 +347,7 @@ func (g *staging) lasting() string {
 func (g *staging) foresee(b announced, state *State) *Refusal {
 	m, now := state.Machine, g.service.Clock()
 	boot := g.policyBoot(&g.attested, now)
-	boot.Measurement, boot.Platform = b.measurement, b.platform
+	boot.Measurement, boot.Platform = b.measurement, *b.platform
 	matchMeasurement(&boot, state)
 	boot.PlatformApproved = !g.details.Check || findPlatform(state.Platforms, b.platform.Digest()).approvedFor(m, now)
 	decision, _ := releases(g.service.Policy(), m, g.statement.Volumes, boot)

@@ -1,6 +1,8 @@
 package kms_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"keywright.dev/kms"
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/audit"
+	"keywright.dev/kms/claims"
 	"keywright.dev/kms/exchange"
 	"keywright.dev/test/sim"
 )
@@ -314,6 +317,48 @@ func TestStageFaults(t *testing.T) {
 	assert.Equal(t, api.CodeVolume, staged.Boots[0].Code)
 	assert.Equal(t, kms.ReasonVolume, f.nextBoot("web-17").Reason)
 	m.Volumes[0].Identity = moved
+}
+
+// What shim measures beside itself no file tells. The machine's part is staged all
+// the same, for when the group's is approved.
+func TestStagedBootUnderAnotherShim(t *testing.T) {
+	f := newFixture(t)
+	m := f.booted("web-17")
+	announce(t, m, "grub-newinitrd")
+	files, err := claims.Parse(m.Stages.Boots[0].Files)
+	require.NoError(t, err)
+	list := slices.Collect(files.All())
+	require.Equal(t, claims.BootApplication, list[0].Name)
+	list[0].Value = strings.Repeat("5", 64)
+	files, err = claims.New(claims.Files, list)
+	require.NoError(t, err)
+	m.Stages.Boots[0].Files = files.Marshal()
+	staged, err := m.Stage(t.Context(), f.guest())
+	require.NoError(t, err)
+	assert.Equal(t, api.CodeMeasurement, staged.Boots[0].Code)
+	assert.Contains(t, staged.Boots[0].Detail, "shim")
+	assert.Equal(t, kms.VerdictNo, f.nextBoot("web-17").Verdict)
+
+	m.Log = recordedBoot(t, "grub-newinitrd")
+	f.unlock(m)
+}
+
+// Where the machine's files tell nothing of its next boot, this boot's measurement
+// is judged in its place, and nobody says yes.
+func TestStagedBootOfWhichNothingIsKnown(t *testing.T) {
+	f := newFixture(t)
+	m := f.booted("web-17")
+	announce(t, m, "grub-newinitrd")
+	m.Stages.Boots = append([]exchange.NextBoot{{Unknown: "the kernel has no name"}}, m.Stages.Boots...)
+	staged, err := m.Stage(t.Context(), f.guest())
+	require.NoError(t, err)
+	assert.Empty(t, staged.Boots[0].Code)
+	foretold := f.nextBoot("web-17")
+	assert.Equal(t, kms.VerdictUnknown, foretold.Verdict)
+	assert.Contains(t, foretold.Detail, "the kernel has no name")
+
+	f.stage(m, "grub-newinitrd")
+	assert.Equal(t, kms.VerdictYes, f.nextBoot("web-17").Verdict)
 }
 
 // Machines are found by their next boots, page by page.

@@ -88,7 +88,11 @@ func (s *Staging) Run(ctx context.Context) (Foresight, error) {
 		return Foresight{}, err
 	}
 	for _, f := range forecasts {
-		details.Boots = append(details.Boots, exchange.NextBoot{Files: f.claims})
+		next := exchange.NextBoot{Files: f.claims}
+		if f.unknown != nil {
+			next.Unknown = bounded(f.unknown.Error(), exchange.MaxFault)
+		}
+		details.Boots = append(details.Boots, next)
 	}
 	answer, err := s.announce(ctx, volumes, details)
 	if err != nil {

@@ -71,7 +71,7 @@ func FuzzLoaderLine(f *testing.F) {
 
 func grubFiles(t testing.TB, extra ...string) claims.Set {
 	return set(t, claims.Files, append([]string{
-		"kernel.image k2", "image.signature present", "kernel.cmdline-text /vmlinuz-2 root=/dev/mapper/root ro",
+		"boot.application shim", "boot.application grub", "kernel.image k2", "image.signature present", "kernel.cmdline-text /vmlinuz-2 root=/dev/mapper/root ro",
 		"loader.kernel K2", "loader.file E", "loader.file G2", "loader.environment present", "loader.initrd I2",
 	}, extra...)...)
 }
@@ -98,6 +98,15 @@ func TestSuccessorOfABootByGRUB(t *testing.T) {
 		"loader.file E", "loader.file G2", "loader.environment present", "loader.initrd I2"), next))
 }
 
+// An update of GRUB is as predictable as one of the kernel.
+func TestSuccessorByAnotherGRUB(t *testing.T) {
+	files := set(t, claims.Files, "boot.application shim", "boot.application grub2", "kernel.image k1", "image.signature present",
+		"kernel.cmdline-text /v root=/dev/mapper/root", "loader.kernel K1")
+	got, err := claims.Successor(grubBase(t, "loader.cmdline /v root=<1>", "loader.kernel K1"), files)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"shim", "grub2", "k1", "k1"}, got.Values(claims.BootApplication))
+}
+
 func TestPlatformStaysWhereFilesAreTheGroups(t *testing.T) {
 	platform := set(t, claims.Platform, "boot.variable b")
 	next, err := claims.PlatformSuccessor(platform, uki(t))
@@ -114,6 +123,11 @@ func TestSuccessorByGRUBNamesWhatItCannotPredict(t *testing.T) {
 		"a base without GRUB":    {grubBase(t), grubFiles(t), "GRUB did not start the base boot"},
 		"a kernel not signed":    {grubBase(t, "loader.kernel K1"), set(t, claims.Files, "kernel.image k2", "image.signature absent", "kernel.cmdline-text x", "loader.kernel K2"), "not signed"},
 		"a root that is open":    {grubBase(t, "loader.kernel K1"), set(t, claims.Files, "kernel.cmdline-text /v root=/dev/vda1", "loader.kernel K2"), "could mount the root"},
+		"another shim": {grubBase(t, "loader.kernel K1"), set(t, claims.Files, "boot.application shim2", "boot.application grub",
+			"kernel.image k2", "image.signature present", "kernel.cmdline-text x", "loader.kernel K2"), "its first boot will show"},
+		"a program more": {grubBase(t, "loader.kernel K1"), grubFiles(t, "boot.application tool"), "3 programs before the kernel"},
+		"no programs": {grubBase(t, "loader.kernel K1"), set(t, claims.Files,
+			"kernel.image k2", "image.signature present", "kernel.cmdline-text x", "loader.kernel K2"), "0 programs before the kernel"},
 		"a kernel measured once": {set(t, claims.Measurement, "boot.application k1", "loader.kernel K1"), grubFiles(t), "twice"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -37,21 +37,29 @@ func loaderSuccessor(base, files Set) (Set, error) {
 	return New(Measurement, out)
 }
 
-// loaderApplications replaces the kernel, which shim has verified and measured
-// twice on GRUB's behalf.
+// loaderApplications returns shim, GRUB as it is found now, and the kernel, which
+// shim verifies and measures twice on GRUB's behalf.
 func loaderApplications(base, files Set) ([]string, error) {
 	kernel, ok := files.One(KernelImage)
 	if signature, _ := files.One(ImageSignature); !ok || signature != Present {
 		return nil, fmt.Errorf("predicting %s: the kernel is not signed, and Secure Boot is enabled: it will not start", BootApplication)
 	}
-	list := base.Values(BootApplication)
-	n := len(list)
-	if n < 4 || list[n-1] != list[n-2] {
+	before := base.Values(BootApplication)
+	n := len(before)
+	if n < 4 || before[n-1] != before[n-2] {
 		return nil, fmt.Errorf("predicting %s: the base boot does not show shim, GRUB and the kernel twice", BootApplication)
 	}
-	list = slices.Clone(list)
-	list[n-2], list[n-1] = kernel, kernel
-	return list, nil
+	programs := files.Values(BootApplication)
+	if len(programs) != n-2 {
+		return nil, fmt.Errorf("predicting %s: the files name %d programs before the kernel, the base boot %d", BootApplication, len(programs), n-2)
+	}
+	for i, program := range programs[:n-3] {
+		if program != before[i] {
+			return nil, fmt.Errorf("predicting %s: program %d, shim, is another one than in the base boot: what authorities and SBAT level it measures, only its first boot will show",
+				SecureBootAuthority, i+1)
+		}
+	}
+	return append(slices.Clone(programs), kernel, kernel), nil
 }
 
 // PlatformSuccessor returns the platform set to expect when a machine whose set

@@ -54,7 +54,7 @@ type StageDetails struct {
 	Check bool `json:"check,omitempty"`
 }
 
-// MaxFault bounds the fault of [StageDetails], in bytes.
+// MaxFault bounds the faults of [StageDetails], in bytes each.
 const MaxFault = 200
 
 // NextBoot is a boot that can follow.
@@ -62,6 +62,9 @@ type NextBoot struct {
 	// Files is what its files lead to: the canonical form of a set of claims of
 	// kind files. Empty: the same as the running one.
 	Files []byte `json:"files,omitempty"`
+	// Unknown says why its files tell nothing, so that it is judged as the running
+	// one: printable ASCII, at most MaxFault bytes; empty where they do.
+	Unknown string `json:"unknown,omitempty"`
 }
 
 // VolumeReport is what a guest reports of a LUKS header beside its identity.

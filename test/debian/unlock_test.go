@@ -44,6 +44,12 @@ func TestServerUnlocksItself(t *testing.T) {
 	command(t, g, "systemctl is-active keywright-unlock-stage.timer keywright-unlock-stage.path && systemctl start keywright-unlock-stage.service")
 	assert.NotContains(t, command(t, g, "journalctl -b --no-pager -u keywright-unlock-stage.service"), "W: keywright-unlock")
 	assert.Contains(t, command(t, g, "keywright-unlock preflight"), "next boot: yes")
+	// An update of shim is not taken for what started this boot.
+	command(t, g, "cp -r /boot/efi/EFI /root/ && for f in BOOT/BOOTX64.EFI debian/shimx64.efi; do cat /root/EFI/debian/mmx64.efi >/boot/efi/EFI/$f || break; done")
+	_, err = g.Command(t.Context(), "keywright-unlock preflight")
+	require.ErrorContains(t, err, "program 1, shim, is another one than in the base boot")
+	command(t, g, "cp -r /root/EFI /boot/efi/")
+	assert.Contains(t, command(t, g, "keywright-unlock preflight"), "next boot: yes")
 	announced, err := s.service.Operate(t.Context(), "machine", "show", "web-17")
 	require.NoError(t, err)
 	assert.Regexp(t, `announced +\d{4}-`, announced)

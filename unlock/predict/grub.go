@@ -29,7 +29,7 @@ type GRUB struct {
 	// "(hd0,gpt2)/grub/grub.cfg" or "/vmlinuz".
 	Open func(path string) (File, error)
 
-	// digests remembers those of files that several entries load.
+	// digests remembers those of files that several entries load, by claim and path.
 	digests map[string]string
 }
 
@@ -80,14 +80,23 @@ func (g GRUB) Predict(e Entry) (claims.Set, error) {
 }
 
 func (g GRUB) claims(e Entry) ([]claims.Claim, error) {
-	configuration, err := g.configuration()
+	events, err := eventlog.Parse(g.Log)
+	if err != nil {
+		return nil, fmt.Errorf("reading the event log of this boot: %w", err)
+	}
+	configuration, err := configuration(events)
 	if err != nil {
 		return nil, err
 	}
-	list, err := g.kernel(e.Kernel)
+	list, err := g.programs(events)
 	if err != nil {
 		return nil, err
 	}
+	kernel, err := g.kernel(e.Kernel)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, kernel...)
 	list = append(list, claims.Claim{Name: claims.CommandLineText, Value: e.CommandLine})
 	for _, path := range configuration {
 		c := claims.Claim{Name: claims.LoaderEnvironment, Value: claims.Present}
@@ -109,11 +118,7 @@ func (g GRUB) claims(e Entry) ([]claims.Claim, error) {
 }
 
 // configuration returns the paths of what GRUB reads before a kernel.
-func (g GRUB) configuration() ([]string, error) {
-	events, err := eventlog.Parse(g.Log)
-	if err != nil {
-		return nil, fmt.Errorf("reading the event log of this boot: %w", err)
-	}
+func configuration(events []eventlog.Event) ([]string, error) {
 	var paths []string
 	initrds := 0
 	for _, e := range events {
@@ -155,12 +160,18 @@ func (g GRUB) kernel(path string) ([]claims.Claim, error) {
 	return []claims.Claim{
 		{Name: claims.KernelImage, Value: hex.EncodeToString(program[:])},
 		{Name: claims.ImageSignature, Value: img.signature()},
-		{Name: claims.LoaderKernel, Value: sum},
+		{Name: claims.LoaderKernel, Value: hex.EncodeToString(sum[:])},
 	}, nil
 }
 
 func (g GRUB) file(name, path string) (claims.Claim, error) {
-	if sum, known := g.digests[path]; known {
+	return g.once(name, path, digestOf)
+}
+
+// once reads a file for a claim that several entries share.
+func (g GRUB) once(name, path string, read func(File) ([sha256.Size]byte, error)) (claims.Claim, error) {
+	key := name + " " + path
+	if sum, known := g.digests[key]; known {
 		return claims.Claim{Name: name, Value: sum}, nil
 	}
 	f, err := g.Open(path)
@@ -168,22 +179,23 @@ func (g GRUB) file(name, path string) (claims.Claim, error) {
 		return claims.Claim{}, err
 	}
 	defer f.Close()
-	sum, err := digestOf(f)
+	digest, err := read(f)
 	if err != nil {
 		return claims.Claim{}, fmt.Errorf("reading %s: %w", path, err)
 	}
+	sum := hex.EncodeToString(digest[:])
 	if g.digests != nil {
-		g.digests[path] = sum
+		g.digests[key] = sum
 	}
 	return claims.Claim{Name: name, Value: sum}, nil
 }
 
-func digestOf(f File) (string, error) {
+func digestOf(f File) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
 	if _, err := io.Copy(h, io.NewSectionReader(f, 0, f.Size())); err != nil {
-		return "", err
+		return sum, err
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
 // Mounted returns the places where a file may be that GRUB names by a path of

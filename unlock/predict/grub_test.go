@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -104,24 +106,50 @@ func (d disk) open(path string) (predict.File, error) {
 	return memory{strings.NewReader(content)}, nil
 }
 
-// logOf writes an event log whose events are texts of PCRs 8 and 9.
+// loaded is the data of an event about a program at a path of UEFI.
+func loaded(path string) string {
+	var nodes []byte
+	if path != "" {
+		var text []byte
+		for _, unit := range utf16.Encode([]rune(path + "\x00")) {
+			text = binary.LittleEndian.AppendUint16(text, unit)
+		}
+		nodes = binary.LittleEndian.AppendUint16([]byte{2, 1}, 4) // a node of another type
+		nodes = append(binary.LittleEndian.AppendUint16(append(nodes, 4, 4), uint16(4+len(text))), text...)
+		nodes = append(nodes, 0x7f, 0xff, 4, 0)
+	}
+	return string(append(binary.LittleEndian.AppendUint64(make([]byte, 24), uint64(len(nodes))), nodes...))
+}
+
+// logOf writes an event log whose events are texts of PCRs 8 and 9, after those of
+// the programs.
 func logOf(events ...string) []byte {
+	return logOfPrograms([]string{loaded(shim), loaded(grub)}, events...)
+}
+
+func logOfPrograms(programs []string, events ...string) []byte {
 	le := binary.LittleEndian
 	spec := append([]byte("Spec ID Event03\x00\x00\x00\x00\x00\x00\x02\x00\x02"), 1, 0, 0, 0, 0x0b, 0, 32, 0, 0)
 	out := make([]byte, 28)
 	le.PutUint32(out[4:], 3)
 	out = append(le.AppendUint32(out, uint32(len(spec))), spec...)
+	event := func(pcr, kind uint32, data string) {
+		for _, v := range []uint32{pcr, kind, 1} {
+			out = le.AppendUint32(out, v)
+		}
+		sum := sha256.Sum256([]byte(data))
+		out = append(le.AppendUint16(out, 0x0b), sum[:]...)
+		out = append(le.AppendUint32(out, uint32(len(data))), data...)
+	}
+	for _, data := range programs {
+		event(4, 0x80000003, data)
+	}
 	for _, text := range events {
 		pcr := uint32(9)
 		if strings.HasPrefix(text, "grub_cmd: ") {
 			pcr = 8
 		}
-		for _, v := range []uint32{pcr, 0x0d, 1} {
-			out = le.AppendUint32(out, v)
-		}
-		sum := sha256.Sum256([]byte(text))
-		out = append(le.AppendUint16(out, 0x0b), sum[:]...)
-		out = append(le.AppendUint32(out, uint32(len(text)+1)), text+"\x00"...)
+		event(pcr, 0x0d, text+"\x00")
 	}
 	return out
 }
@@ -129,10 +157,27 @@ func logOf(events ...string) []byte {
 const (
 	config  = "(hd0,gpt2)/grub/grub.cfg"
 	grubenv = "(hd0,gpt2)/grub/grubenv"
+	shim    = `\EFI\debian\shimx64.efi`
+	grub    = `\EFI\debian\grubx64.efi`
 )
 
+// loaders are the files of shim and GRUB.
+func loaders() disk {
+	return disk{
+		"/EFI/debian/shimx64.efi": string(signed(writePE(part{".text", "shim"}), "by Microsoft")),
+		"/EFI/debian/grubx64.efi": string(signed(writePE(part{".text", "GRUB"}), "by Debian")),
+	}
+}
+
+// and adds files.
+func (d disk) and(more disk) disk {
+	all := maps.Clone(d)
+	maps.Copy(all, more)
+	return all
+}
+
 func stockLog() []byte {
-	return logOf("grub_cmd: configfile "+config, config, grubenv, grubenv, "grub_cmd: linux /vmlinuz-1 ro", "/vmlinuz-1", "grub_cmd: initrd /ucode /initrd-1", "/ucode", "/initrd-1")
+	return logOfPrograms([]string{loaded(shim), loaded(grub), loaded(""), loaded("")}, "grub_cmd: configfile "+config, config, grubenv, grubenv, "grub_cmd: linux /vmlinuz-1 ro", "/vmlinuz-1", "grub_cmd: initrd /ucode /initrd-1", "/ucode", "/initrd-1")
 }
 
 func entry() predict.Entry {
@@ -141,10 +186,15 @@ func entry() predict.Entry {
 
 func TestPredictionOfABootByGRUB(t *testing.T) {
 	kernel := string(signed(writePE(part{".text", "a kernel"}), "by somebody"))
-	d := disk{config: "the menu", "/vmlinuz-2": kernel, "/initrd-2": "an initrd"}
+	d := loaders().and(disk{config: "the menu", "/vmlinuz-2": kernel, "/initrd-2": "an initrd"})
 	got, err := predict.GRUB{Log: stockLog(), Open: d.open}.Predict(entry())
 	require.NoError(t, err)
+	digest := func(path, signature string) string {
+		return linearDigest([]byte(d[path])[:len(d[path])-len(signature)])
+	}
 	want, err := claims.New(claims.Files, []claims.Claim{
+		{Name: claims.BootApplication, Value: digest("/EFI/debian/shimx64.efi", "by Microsoft")},
+		{Name: claims.BootApplication, Value: digest("/EFI/debian/grubx64.efi", "by Debian")},
 		{Name: claims.KernelImage, Value: linearDigest([]byte(kernel)[:len(kernel)-len("by somebody")])},
 		{Name: claims.ImageSignature, Value: claims.Present},
 		{Name: claims.LoaderKernel, Value: sum(kernel)},
@@ -171,17 +221,25 @@ func (faulty) ReadAt([]byte, int64) (int, error) { return 0, errors.New("input/o
 
 func TestPredictionByGRUBNamesWhatIsMissing(t *testing.T) {
 	kernel := string(signed(writePE(part{".text", "a kernel"}), "by somebody"))
-	whole := disk{config: "the menu", "/vmlinuz-2": kernel, "/initrd-2": "an initrd"}
+	whole := loaders().and(disk{config: "the menu", "/vmlinuz-2": kernel, "/initrd-2": "an initrd"})
+	programs := func(data ...string) []byte {
+		return logOfPrograms(data, config, "grub_cmd: linux /v", "/v", "grub_cmd: initrd /i", "/i")
+	}
 	for name, c := range map[string]struct {
 		log  []byte
 		open func(string) (predict.File, error)
 		want string
 	}{
-		"no configuration":            {stockLog(), disk{"/vmlinuz-2": kernel, "/initrd-2": "x"}.open, config},
-		"no kernel":                   {stockLog(), disk{config: "x", "/initrd-2": "x"}.open, "/vmlinuz-2"},
-		"no initrd":                   {stockLog(), disk{config: "x", "/vmlinuz-2": kernel}.open, "/initrd-2"},
-		"a kernel that is no program": {stockLog(), disk{config: "x", "/vmlinuz-2": "gzip", "/initrd-2": "x"}.open, "no PE file"},
+		"no configuration":            {stockLog(), loaders().and(disk{"/vmlinuz-2": kernel, "/initrd-2": "x"}).open, config},
+		"no kernel":                   {stockLog(), loaders().and(disk{config: "x", "/initrd-2": "x"}).open, "/vmlinuz-2"},
+		"no initrd":                   {stockLog(), loaders().and(disk{config: "x", "/vmlinuz-2": kernel}).open, "/initrd-2"},
+		"a kernel that is no program": {stockLog(), loaders().and(disk{config: "x", "/vmlinuz-2": "gzip", "/initrd-2": "x"}).open, "no PE file"},
 		"a log of another loader":     {logOf("grub_cmd: chainloader x"), whole.open, "does not show how GRUB loaded"},
+		"no shim":                     {stockLog(), disk{config: "x", "/vmlinuz-2": kernel, "/initrd-2": "x"}.open, "shimx64.efi"},
+		"a shim that is no program":   {stockLog(), whole.and(disk{"/EFI/debian/shimx64.efi": "x"}).open, "no PE file"},
+		"programs from nowhere":       {programs(loaded(""), loaded("")), whole.open, "does not name the files of shim and GRUB"},
+		"a program cut off":           {programs(loaded(shim)[:40]), whole.open, "program 1: its device path is cut off"},
+		"a short event":               {programs("x"), whole.open, "program 1: its device path is cut off"},
 		"no log":                      {nil, whole.open, "event log"},
 		"a file that cannot be read": {stockLog(), func(string) (predict.File, error) {
 			return faulty{memory{strings.NewReader("x")}}, nil

@@ -41,6 +41,7 @@ CREATE TABLE machine_states (
   release_id        BLOB,
   announced         INTEGER NOT NULL,
   fault             TEXT    NOT NULL,
+  unforeseen        INTEGER NOT NULL,
   reset_count       INTEGER NOT NULL,
   restart_count     INTEGER NOT NULL,
   clock             INTEGER NOT NULL, -- the 64 bits of an unsigned number
@@ -60,6 +61,7 @@ SELECT machines.num, machines.id, machines.name, machines.proposed, machines.in_
   machines.created, machines.approved, machines.approved_by,
   machine_states.tier, machine_states.measurement, machine_states.expected, machine_states.expected_platform,
   machine_states.platform, machine_states.release_id, machine_states.announced, machine_states.fault,
+  machine_states.unforeseen,
   machine_states.reset_count, machine_states.restart_count, machine_states.clock,
   machine_states.safe, machine_states.releases, machine_states.regressed, machine_states.readmit_until,
   machine_states.restore_until, machine_states.reenroll_until, machine_states.last_release, machine_states.last_refusal

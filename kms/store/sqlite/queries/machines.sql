@@ -42,13 +42,14 @@ DELETE FROM machine_states WHERE machine = (SELECT num FROM machines WHERE id = 
 DELETE FROM machines WHERE id = ?;
 
 -- name: PutMachineState :exec
-INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, announced, fault,
+INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen,
   reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release,
   last_refusal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine) DO UPDATE SET tier = excluded.tier, measurement = excluded.measurement,
   expected = excluded.expected, expected_platform = excluded.expected_platform,
   platform = excluded.platform, release_id = excluded.release_id, announced = excluded.announced, fault = excluded.fault,
+  unforeseen = excluded.unforeseen,
   reset_count = excluded.reset_count, restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, releases = excluded.releases,
   regressed = excluded.regressed, readmit_until = excluded.readmit_until, restore_until = excluded.restore_until,
   reenroll_until = excluded.reenroll_until, last_release = excluded.last_release, last_refusal = excluded.last_refusal;

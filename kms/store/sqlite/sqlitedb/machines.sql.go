@@ -86,7 +86,7 @@ func (q *Queries) DropMachineState(ctx context.Context, id string) error {
 }
 
 const getMachine = `-- name: GetMachine :one
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id = ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id = ?
 `
 
 func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, error) {
@@ -116,6 +116,7 @@ func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, erro
 		&i.ReleaseID,
 		&i.Announced,
 		&i.Fault,
+		&i.Unforeseen,
 		&i.ResetCount,
 		&i.RestartCount,
 		&i.Clock,
@@ -132,7 +133,7 @@ func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, erro
 }
 
 const listMachines = `-- name: ListMachines :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesParams struct {
@@ -173,6 +174,7 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]W
 			&i.ReleaseID,
 			&i.Announced,
 			&i.Fault,
+			&i.Unforeseen,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -199,7 +201,7 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]W
 }
 
 const listMachinesByGroup = `-- name: ListMachinesByGroup :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByGroupParams struct {
@@ -241,6 +243,7 @@ func (q *Queries) ListMachinesByGroup(ctx context.Context, arg ListMachinesByGro
 			&i.ReleaseID,
 			&i.Announced,
 			&i.Fault,
+			&i.Unforeseen,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -267,7 +270,7 @@ func (q *Queries) ListMachinesByGroup(ctx context.Context, arg ListMachinesByGro
 }
 
 const listMachinesByStatus = `-- name: ListMachinesByStatus :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByStatusParams struct {
@@ -309,6 +312,7 @@ func (q *Queries) ListMachinesByStatus(ctx context.Context, arg ListMachinesBySt
 			&i.ReleaseID,
 			&i.Announced,
 			&i.Fault,
+			&i.Unforeseen,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -335,7 +339,7 @@ func (q *Queries) ListMachinesByStatus(ctx context.Context, arg ListMachinesBySt
 }
 
 const listMachinesByStatusAndGroup = `-- name: ListMachinesByStatusAndGroup :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByStatusAndGroupParams struct {
@@ -383,6 +387,7 @@ func (q *Queries) ListMachinesByStatusAndGroup(ctx context.Context, arg ListMach
 			&i.ReleaseID,
 			&i.Announced,
 			&i.Fault,
+			&i.Unforeseen,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -409,7 +414,7 @@ func (q *Queries) ListMachinesByStatusAndGroup(ctx context.Context, arg ListMach
 }
 
 const loadMachine = `-- name: LoadMachine :one
-SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.platform, m.release_id, m.announced, m.fault, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.regressed, m.readmit_until, m.restore_until, m.reenroll_until, m.last_release, m.last_refusal,
+SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.platform, m.release_id, m.announced, m.fault, m.unforeseen, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.regressed, m.readmit_until, m.restore_until, m.reenroll_until, m.last_release, m.last_refusal,
   (SELECT count(*) FROM platforms WHERE platforms.machine = m.id AND NOT platforms.approved) AS platforms,
   (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
   (SELECT count(*) FROM redemptions WHERE redemptions.challenge = ?1) AS redeemed,
@@ -490,6 +495,7 @@ func (q *Queries) LoadMachine(ctx context.Context, arg LoadMachineParams) (LoadM
 		&i.WholeMachine.ReleaseID,
 		&i.WholeMachine.Announced,
 		&i.WholeMachine.Fault,
+		&i.WholeMachine.Unforeseen,
 		&i.WholeMachine.ResetCount,
 		&i.WholeMachine.RestartCount,
 		&i.WholeMachine.Clock,
@@ -546,7 +552,7 @@ func (q *Queries) MachineByName(ctx context.Context, name string) (string, error
 }
 
 const machinesBetween = `-- name: MachinesBetween :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
 `
 
 type MachinesBetweenParams struct {
@@ -588,6 +594,7 @@ func (q *Queries) MachinesBetween(ctx context.Context, arg MachinesBetweenParams
 			&i.ReleaseID,
 			&i.Announced,
 			&i.Fault,
+			&i.Unforeseen,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -614,7 +621,7 @@ func (q *Queries) MachinesBetween(ctx context.Context, arg MachinesBetweenParams
 }
 
 const machinesByName = `-- name: MachinesByName :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE name = ? AND name <> ''
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE name = ? AND name <> ''
 `
 
 func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachine, error) {
@@ -650,6 +657,7 @@ func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachi
 			&i.ReleaseID,
 			&i.Announced,
 			&i.Fault,
+			&i.Unforeseen,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -676,7 +684,7 @@ func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachi
 }
 
 const machinesByProposedName = `-- name: MachinesByProposedName :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE proposed = ? AND name = '' ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE proposed = ? AND name = '' ORDER BY id LIMIT ?
 `
 
 type MachinesByProposedNameParams struct {
@@ -717,6 +725,7 @@ func (q *Queries) MachinesByProposedName(ctx context.Context, arg MachinesByProp
 			&i.ReleaseID,
 			&i.Announced,
 			&i.Fault,
+			&i.Unforeseen,
 			&i.ResetCount,
 			&i.RestartCount,
 			&i.Clock,
@@ -793,13 +802,14 @@ func (q *Queries) PutMachine(ctx context.Context, arg PutMachineParams) (int64, 
 }
 
 const putMachineState = `-- name: PutMachineState :exec
-INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, announced, fault,
+INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen,
   reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release,
   last_refusal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine) DO UPDATE SET tier = excluded.tier, measurement = excluded.measurement,
   expected = excluded.expected, expected_platform = excluded.expected_platform,
   platform = excluded.platform, release_id = excluded.release_id, announced = excluded.announced, fault = excluded.fault,
+  unforeseen = excluded.unforeseen,
   reset_count = excluded.reset_count, restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, releases = excluded.releases,
   regressed = excluded.regressed, readmit_until = excluded.readmit_until, restore_until = excluded.restore_until,
   reenroll_until = excluded.reenroll_until, last_release = excluded.last_release, last_refusal = excluded.last_refusal
@@ -815,6 +825,7 @@ type PutMachineStateParams struct {
 	ReleaseID        []byte
 	Announced        int64
 	Fault            string
+	Unforeseen       bool
 	ResetCount       int64
 	RestartCount     int64
 	Clock            int64
@@ -839,6 +850,7 @@ func (q *Queries) PutMachineState(ctx context.Context, arg PutMachineStateParams
 		arg.ReleaseID,
 		arg.Announced,
 		arg.Fault,
+		arg.Unforeseen,
 		arg.ResetCount,
 		arg.RestartCount,
 		arg.Clock,

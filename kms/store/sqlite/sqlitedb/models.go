@@ -110,6 +110,7 @@ type WholeMachine struct {
 	ReleaseID        []byte
 	Announced        int64
 	Fault            string
+	Unforeseen       bool
 	ResetCount       int64
 	RestartCount     int64
 	Clock            int64
