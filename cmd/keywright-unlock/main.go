@@ -40,12 +40,12 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"boot", "[--config FILE] [--deadline 90s] [--prompt PROGRAM]", "ask for the keys of this boot and open every volume", boot},
-		{"close", "[--config FILE] [--root DEVICE|DIRECTORY]", "give up this boot's keys and check the root, before control leaves the initramfs", closeBoot},
+		{"close", "[--config FILE] [--root DEVICE|DIRECTORY | --resume | --shell]", "give up this boot's keys and check the root, before control leaves the initramfs", closeBoot},
 		{"enroll", "--server URL --service-key sha256:… [--name NAME] [--device DEVICE]… [--no-recovery-key]", "bind this machine and its volumes to a service", enroll},
 		{"enroll", "--device DEVICE [--mapping NAME] [--no-recovery-key]", "add a volume to those of this machine, once it is active", enroll},
 		{"format", "DEVICE [--mapping NAME] [--no-recovery-key]", "make a blank disk a volume of this machine", format},
-		{"stage", "[--hook]", "announce the boots that can follow, so that they get their keys", stage},
-		{"preflight", "[--config FILE]", "tell whether the next boot will get its keys", preflight},
+		{"stage", "[--uki FILE] [--hook]", "announce the boots that can follow, so that they get their keys", stage},
+		{"preflight", "[--uki FILE]", "tell whether the next boot will get its keys", preflight},
 		{"status", "[--config FILE]", "show this machine's enrolment, its volumes and its boots", status},
 		{"initramfs", "[--config FILE]", "put this version into every initramfs of an enrolled machine", refresh},
 		{"leave", "[--device DEVICE]…", "undo what enroll did to this machine and its volumes", leave},

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,12 +14,17 @@ import (
 	"keywright.dev/unlock"
 )
 
-// stageTimeout bounds what a hook of the package manager waits for.
-const stageTimeout = 2 * time.Minute
+const (
+	// stageTimeout bounds one asking for the boots that can follow.
+	stageTimeout = 2 * time.Minute
+	// hookTimeout is the same for a hook, which the package manager waits for.
+	hookTimeout = 30 * time.Second
+)
 
 func stage(ctx context.Context, h host, args []string) error {
 	set := flags(h, "stage")
 	config := set.String("config", unlock.DefaultConfig, "`FILE` of the configuration")
+	uki := ukiFlag(set)
 	hook := set.Bool("hook", false, "as a hook of the package manager: warn and never fail; silent where this machine is not enrolled")
 	if err := parse(set, args); err != nil {
 		return err
@@ -29,7 +35,12 @@ func stage(ctx context.Context, h host, args []string) error {
 	}
 	var foresight unlock.Foresight
 	if err == nil {
-		foresight, err = stageBoots(ctx, h, c)
+		if *hook {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, hookTimeout)
+			defer cancel()
+		}
+		foresight, err = stageBoots(ctx, h, c, *uki)
 	}
 	switch {
 	case err == nil && *hook:
@@ -45,13 +56,17 @@ func stage(ctx context.Context, h host, args []string) error {
 	}
 }
 
-func stageBoots(ctx context.Context, h host, c *unlock.Config) (unlock.Foresight, error) {
+func ukiFlag(set *flag.FlagSet) *string {
+	return set.String("uki", "", "`FILE` of the unified kernel image of the next boot (default: the only one)")
+}
+
+func stageBoots(ctx context.Context, h host, c *unlock.Config, uki string) (unlock.Foresight, error) {
 	identity, closeTPM, err := h.identity(ctx, c, 0)
 	if err != nil {
 		return unlock.Foresight{}, err
 	}
 	defer closeTPM()
-	return h.foresee(ctx, c, identity, "", false)
+	return h.foresee(ctx, c, identity, uki, false)
 }
 
 // foresee asks the service about the boots that can follow, first that of an image
@@ -131,6 +146,7 @@ func warn(w io.Writer, f unlock.Foresight) {
 func preflight(ctx context.Context, h host, args []string) error {
 	set := flags(h, "preflight")
 	config := set.String("config", unlock.DefaultConfig, "`FILE` of the configuration")
+	uki := ukiFlag(set)
 	if err := parse(set, args); err != nil {
 		return err
 	}
@@ -143,13 +159,13 @@ func preflight(ctx context.Context, h host, args []string) error {
 		return err
 	}
 	defer closeTPM()
-	return tellNextBoot(ctx, h, c, identity)
+	return tellNextBoot(ctx, h, c, identity, *uki)
 }
 
 // tellNextBoot says whether the next boot gets its keys, in one line, and of
 // other boots that don't.
-func tellNextBoot(ctx context.Context, h host, c *unlock.Config, identity *tpm.Identity) error {
-	f, err := h.foresee(ctx, c, identity, "", true)
+func tellNextBoot(ctx context.Context, h host, c *unlock.Config, identity *tpm.Identity, uki string) error {
+	f, err := h.foresee(ctx, c, identity, uki, true)
 	var failure *unlock.Failure
 	switch {
 	case err == nil:

@@ -83,6 +83,13 @@ func TestUnapprovedKernelIsForetold(t *testing.T) {
 	require.NoError(t, err)
 	out, code = g.ask(s, "preflight")
 	assert.Equal(t, unlock.ExitDone, code, out)
+
+	g.image(g.path("esp/EFI/Linux/other.efi"))
+	out, code = g.ask(s, "preflight")
+	assert.Equal(t, unlock.ExitUnknown, code)
+	assert.Contains(t, out, "name that of the next boot with --uki")
+	out, code = g.ask(s, "preflight", "--uki", g.path("esp/EFI/Linux/next.efi"))
+	assert.Equal(t, unlock.ExitDone, code, out)
 }
 
 func TestNextBootThatGetsNoKeys(t *testing.T) {

@@ -42,7 +42,7 @@ func status(ctx context.Context, h host, args []string) error {
 		return err
 	}
 	fmt.Fprintf(h.stdout, "this boot  %s\n", state)
-	err = tellNextBoot(ctx, h, c, identity)
+	err = tellNextBoot(ctx, h, c, identity, "")
 	var no verdict
 	if errors.As(err, &no) {
 		return nil // it is shown; preflight has the exit code
