@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,13 +50,16 @@ func TestAttack25ThiefsRootBesideTheData(t *testing.T) {
 
 	out, opener := new(bytes.Buffer), new(recorder)
 	h := g.hostOfTest(out, opener)
+	var lines strings.Builder
 	refused := make(chan struct{})
-	h.announce = func(line string) {
-		if out.Len() == 0 {
-			close(refused)
+	tell := sync.OnceFunc(func() { close(refused) })
+	show := func(line string) {
+		lines.WriteString(line + "\n")
+		if strings.Contains(line, "KW-1211") {
+			tell()
 		}
-		out.WriteString(line + "\n")
 	}
+	h.announce, h.question = show, show // beside a prompt that is there already, or before it
 	h.openByPassphrase = func(ctx context.Context, v unlock.Volume, passphrase secret.Bytes) error {
 		<-refused // only then he types
 		if err := (luks.Cryptsetup{}).TestKey(ctx, v.Device.Name(), 1, passphrase); err != nil {
@@ -64,7 +69,7 @@ func TestAttack25ThiefsRootBesideTheData(t *testing.T) {
 		return nil
 	}
 	require.NotEqual(t, unlock.ExitDone, g.runHere(h, "boot", "--config", path, "--prompt", askpass))
-	assert.Contains(t, out.String(), "KW-1211")
+	assert.Contains(t, lines.String(), "KW-1211")
 	assert.Equal(t, []string{"open volume0 by passphrase"}, opener.events, "nothing is released for the data either")
 	assert.Empty(t, opener.keys)
 	_, events := g.closes(unlock.ExitDone, "--config", path, "--root", "/")

@@ -119,10 +119,10 @@ func TestSuccessorByGRUBNamesWhatItCannotPredict(t *testing.T) {
 		base, files claims.Set
 		want        string
 	}{
-		"a base with a finding":  {grubBase(t, "loader.finding initrds were loaded twice"), grubFiles(t), "initrds were loaded twice"},
-		"a base without GRUB":    {grubBase(t), grubFiles(t), "GRUB did not start the base boot"},
-		"a kernel not signed":    {grubBase(t, "loader.kernel K1"), set(t, claims.Files, "kernel.image k2", "image.signature absent", "kernel.cmdline-text x", "loader.kernel K2"), "not signed"},
-		"a root that is open":    {grubBase(t, "loader.kernel K1"), set(t, claims.Files, "kernel.cmdline-text /v root=/dev/vda1", "loader.kernel K2"), "could mount the root"},
+		"a base with a finding": {grubBase(t, "loader.finding initrds were loaded twice"), grubFiles(t), "initrds were loaded twice"},
+		"a base without GRUB":   {grubBase(t), grubFiles(t), "GRUB did not start the base boot"},
+		"a kernel not signed":   {grubBase(t, "loader.kernel K1"), set(t, claims.Files, "kernel.image k2", "image.signature absent", "kernel.cmdline-text x", "loader.kernel K2"), "not signed"},
+		"a root that is open":   {grubBase(t, "loader.kernel K1"), set(t, claims.Files, "kernel.cmdline-text /v root=/dev/vda1", "loader.kernel K2"), "could mount the root"},
 		"another shim": {grubBase(t, "loader.kernel K1"), set(t, claims.Files, "boot.application shim2", "boot.application grub",
 			"kernel.image k2", "image.signature present", "kernel.cmdline-text x", "loader.kernel K2"), "its first boot will show"},
 		"a program more": {grubBase(t, "loader.kernel K1"), grubFiles(t, "boot.application tool"), "3 programs before the kernel"},
