@@ -97,7 +97,7 @@ func (k *Keys) makeVersion(ctx context.Context, name string, version uint32) (Ke
 			key.Wipe()
 			return KeyringVersion{}, fmt.Errorf("creating keyring/%s@%d: %w", name, version, err)
 		}
-		v.Wrappers = append(v.Wrappers, Wrapper{Root: r.URI(), Wrapped: wrapped})
+		v.Wrappers = append(v.Wrappers, Wrapper{Root: r.URI(), Wrapped: wrapped.Ciphertext})
 	}
 	k.keep(name, version, key)
 	return v, nil

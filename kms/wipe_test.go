@@ -50,10 +50,10 @@ type fickle struct {
 
 var errFickle = errors.New("no more")
 
-func (r *fickle) Wrap(ctx context.Context, key secret.Bytes, c []byte) ([]byte, error) {
+func (r *fickle) Wrap(ctx context.Context, key secret.Bytes, c []byte) (root.Wrapped, error) {
 	r.seen = append(r.seen, key)
 	if r.answers--; r.answers < 0 {
-		return nil, errFickle
+		return root.Wrapped{}, errFickle
 	}
 	return r.Root.Wrap(ctx, key, c)
 }

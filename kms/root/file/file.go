@@ -197,28 +197,38 @@ func parseKey(text secret.Bytes) (secret.Bytes, error) {
 // URI returns file: and 32 hex digits that name the key, wherever its file is.
 func (r *Root) URI() string { return r.uri }
 
+// Version is empty: a key file has one key.
+func (r *Root) Version(context.Context) (string, error) { return "", nil }
+
 // Wrap returns a version byte, the nonce, the ciphertext and the tag of
 // AES-256-GCM with context as additional data.
-func (r *Root) Wrap(_ context.Context, key secret.Bytes, context []byte) ([]byte, error) {
-	aead, err := r.aead()
+func (r *Root) Wrap(ctx context.Context, key secret.Bytes, context []byte) (root.Wrapped, error) {
+	aead, err := r.ready(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("wrapping under %s: %w", r.uri, err)
+		return root.Wrapped{}, fmt.Errorf("wrapping under %s: %w", r.uri, err)
 	}
-	return aead.Seal([]byte{formatV1}, nil, key.Expose(), context), nil
+	return root.Wrapped{Ciphertext: aead.Seal([]byte{formatV1}, nil, key.Expose(), context)}, nil
 }
 
-// Unwrap fails with [root.ErrDoesNotOpen] only.
-func (r *Root) Unwrap(_ context.Context, wrapped, context []byte) (secret.Bytes, error) {
-	aead, err := r.aead()
+// Unwrap fails with [root.ErrDoesNotOpen], or since ctx has ended.
+func (r *Root) Unwrap(ctx context.Context, ciphertext, context []byte) (secret.Bytes, error) {
+	aead, err := r.ready(ctx)
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("unwrapping under %s: %w", r.uri, err)
 	}
-	if len(wrapped) == 0 || wrapped[0] != formatV1 {
+	if len(ciphertext) == 0 || ciphertext[0] != formatV1 {
 		return secret.Bytes{}, fmt.Errorf("unwrapping under %s: %w", r.uri, root.ErrDoesNotOpen)
 	}
-	key, err := aead.Open(nil, nil, wrapped[1:], context)
+	key, err := aead.Open(nil, nil, ciphertext[1:], context)
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("unwrapping under %s: %w", r.uri, root.ErrDoesNotOpen)
 	}
 	return secret.New(key), nil
+}
+
+func (r *Root) ready(ctx context.Context) (cipher.AEAD, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(root.ErrUnavailable, err)
+	}
+	return r.aead()
 }

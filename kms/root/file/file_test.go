@@ -1,7 +1,6 @@
 package file_test
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
+	"keywright.dev/kms/root/roottest"
 	"keywright.dev/kms/secret"
 )
 
@@ -34,35 +34,15 @@ func opened(t *testing.T, path string) *file.Root {
 	return r
 }
 
-func TestWrapsUnderTheSameFileAfterARestart(t *testing.T) {
-	path, ctx, key := created(t), context.Background(), secret.Copy([]byte("the key of a keyring version"))
-	wrapped, err := opened(t, path).Wrap(ctx, key, []byte("context"))
-	require.NoError(t, err)
-	assert.NotContains(t, string(wrapped), "keyring")
-	got, err := opened(t, path).Unwrap(ctx, wrapped, []byte("context"))
-	require.NoError(t, err)
-	assert.True(t, key.Equal(got))
-}
-
-func TestUnwrapRefuses(t *testing.T) {
-	ctx := context.Background()
-	r := opened(t, created(t))
-	wrapped, err := r.Wrap(ctx, secret.Copy([]byte("k")), []byte("context"))
-	require.NoError(t, err)
-	refused := func(r *file.Root, wrapped []byte, context string) {
-		t.Helper()
-		_, err := r.Unwrap(ctx, wrapped, []byte(context))
-		require.ErrorIs(t, err, root.ErrDoesNotOpen)
-	}
-	refused(r, wrapped, "another context")
-	refused(opened(t, created(t)), wrapped, "context")
-	refused(r, nil, "context")
-	refused(r, wrapped[:len(wrapped)-1], "context")
-	for i := range wrapped {
-		altered := append([]byte(nil), wrapped...)
-		altered[i] ^= 1
-		refused(r, altered, "context")
-	}
+func TestConformance(t *testing.T) {
+	roottest.Run(t, func(t *testing.T) roottest.Subject {
+		path := created(t)
+		return roottest.Subject{
+			Root:  opened(t, path),
+			Again: func(testing.TB) root.Root { return opened(t, path) },
+			Other: func(testing.TB) root.Root { return opened(t, created(t)) },
+		}
+	})
 }
 
 func TestFileIsPrivateAndNeverReplaced(t *testing.T) {
@@ -152,7 +132,7 @@ func TestKeyFileMayMove(t *testing.T) {
 	after, err := file.OpenCredential(moved)
 	require.NoError(t, err)
 	assert.Equal(t, before.URI(), after.URI())
-	opened, err := after.Unwrap(t.Context(), wrapped, []byte("context"))
+	opened, err := after.Unwrap(t.Context(), wrapped.Ciphertext, []byte("context"))
 	require.NoError(t, err)
 	assert.True(t, key.Equal(opened))
 
