@@ -32,7 +32,7 @@ func OpenChallenges(ctx context.Context, keys *Keys, clock func() time.Time, ran
 // backups hold every service key but the challenge keys. It must be asked before
 // [OpenChallenges].
 func (k *Keys) Restored(ctx context.Context) (bool, error) {
-	keys, err := k.store.ServiceKeys(ctx)
+	keys, err := k.Store.ServiceKeys(ctx)
 	if err != nil {
 		return false, fmt.Errorf("reading the service's keys: %w", err)
 	}
@@ -75,14 +75,14 @@ func (c *Challenges) load(ctx context.Context) error {
 	if len(rows) > 1 && c.clock().Sub(rows[0].Created) <= ChallengeTTL {
 		accepted = rows[:2]
 	}
-	return c.hold(accepted)
+	return c.hold(ctx, accepted)
 }
 
 // hold opens the keys of rows and wipes those that it held before.
-func (c *Challenges) hold(rows []ServiceKey) error {
+func (c *Challenges) hold(ctx context.Context, rows []ServiceKey) error {
 	var keys []challengeKey
 	for _, row := range rows {
-		key, err := c.open(row)
+		key, err := c.open(ctx, row)
 		if err != nil {
 			wipeKeys(keys)
 			return err
@@ -97,7 +97,7 @@ func (c *Challenges) hold(rows []ServiceKey) error {
 }
 
 // Wipe wipes the keys; nothing is issued or recognised after it.
-func (c *Challenges) Wipe() { _ = c.hold(nil) }
+func (c *Challenges) Wipe() { _ = c.hold(context.Background(), nil) }
 
 func wipeKeys(keys []challengeKey) {
 	for _, k := range keys {
@@ -105,12 +105,12 @@ func wipeKeys(keys []challengeKey) {
 	}
 }
 
-func (c *Challenges) open(row ServiceKey) (challengeKey, error) {
+func (c *Challenges) open(ctx context.Context, row ServiceKey) (challengeKey, error) {
 	id, err := hex.DecodeString(row.ID)
 	if err != nil || len(id) != keyIDLen {
 		return challengeKey{}, fmt.Errorf("opening the service's challenge key: its id is not %d bytes in hex", keyIDLen)
 	}
-	private, err := c.keyStore.openServiceKey(row)
+	private, err := c.keyStore.openServiceKey(ctx, row)
 	if err != nil {
 		return challengeKey{}, err
 	}

@@ -31,4 +31,7 @@ var (
 	// ErrUnavailable means that the store or a root cannot answer now, and that
 	// the same request may succeed later.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrRoots means that no root of trust opens a keyring version that is needed,
+	// and that one may do later. It is an [ErrUnavailable] too.
+	ErrRoots = fmt.Errorf("no root of trust answers: %w", ErrUnavailable)
 )

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +23,6 @@ import (
 	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/policy"
 	"keywright.dev/kms/root"
-	"keywright.dev/kms/root/file"
 	"keywright.dev/kms/store/sqlite"
 	"keywright.dev/test/sim"
 )
@@ -54,9 +54,25 @@ type fixture struct {
 	keys   *kms.Keys
 	policy *policy.Engine
 	trust  string
+	slept  atomic.Int64 // of the host, in nanoseconds
+}
+
+// uptime goes on with the clock, and while the host sleeps.
+func (f *fixture) uptime() time.Duration {
+	return f.clock.Now().Sub(time.Unix(0, 0)) + time.Duration(f.slept.Load())
+}
+
+func (f *fixture) keysConfig(roots ...root.Root) kms.KeysConfig {
+	return kms.KeysConfig{Store: f.store, Roots: roots, Clock: f.clock.Now, Uptime: f.uptime, Random: rand.Reader}
 }
 
 func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	return newFixtureOn(t, newSwitched(t))
+}
+
+// newFixtureOn returns a fixture whose keyrings are wrapped by roots.
+func newFixtureOn(t *testing.T, roots ...root.Root) *fixture {
 	t.Helper()
 	ctx, dir := t.Context(), t.TempDir()
 	f := &fixture{t: t, clock: &clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}, trust: kms.TrustByPerson}
@@ -65,11 +81,7 @@ func newFixture(t *testing.T) *fixture {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, f.store.Close()) })
 
-	rootPath := filepath.Join(dir, "root.key")
-	require.NoError(t, file.Create(rootPath, rand.Reader))
-	rootKey, err := file.Open(rootPath)
-	require.NoError(t, err)
-	f.keys, err = kms.OpenKeys(ctx, f.store, []root.Root{rootKey}, f.clock.Now, rand.Reader)
+	f.keys, err = kms.OpenKeys(ctx, f.keysConfig(roots...))
 	require.NoError(t, err)
 
 	documents, err := policy.Shipped()

@@ -24,7 +24,15 @@ type KeyringVersion struct {
 // Wrapper is a keyring version's key under one root of trust.
 type Wrapper struct {
 	Root    string // the root's URI
+	Version string // of the root's key; empty where that has none
 	Wrapped []byte // opaque to all but the root
+}
+
+// VersionWrapper is a wrapper with the keyring version that it is of.
+type VersionWrapper struct {
+	Keyring string
+	Version uint32
+	Wrapper Wrapper
 }
 
 // ServiceKeyKind says what one of the service's own keys is for.

@@ -29,7 +29,7 @@ var errDryRun = errors.New("a dry run changes nothing")
 
 // change is a change that an operator wants.
 func (s *Service) change(ctx context.Context, by Operator, key Key, decide func(State) (Outcome, error)) error {
-	err := s.Store.Transact(ctx, key, func(state State) (Outcome, error) {
+	err := s.decide(ctx, key, func(state State) (Outcome, error) {
 		outcome, err := decide(state)
 		if err == nil && by.DryRun {
 			err = errDryRun

@@ -68,6 +68,8 @@ type releasing struct {
 	details    exchange.BootDetails
 	release    exchange.Release
 
+	// closed is set by a decision that lacks a keyring version.
+	closed error
 	// wantsNearest is set by a decision that refuses the measurement or the
 	// platform: the differences are worth reading only then.
 	wantsNearest Reason
@@ -158,6 +160,9 @@ func (r *releasing) decide(state State) (Outcome, *Refusal, error) {
 	}
 	out := Outcome{Redeem: &r.redemption}
 	refusal := r.judge(&state, &d)
+	if r.closed != nil {
+		return Outcome{}, nil, r.closed
+	}
 	if refusal != nil && (refusal.Reason == ReasonMeasurement || refusal.Reason == ReasonPlatform) && !r.looked {
 		r.wantsNearest = refusal.Reason
 		return Outcome{}, nil, errNearest
@@ -190,7 +195,7 @@ func (r *releasing) decide(state State) (Outcome, *Refusal, error) {
 func (r *releasing) reset() {
 	r.release.Wipe()
 	r.release.Secrets, r.release.Entry = nil, nil
-	r.wantsNearest, r.alarms, r.now = "", nil, r.service.Clock()
+	r.closed, r.wantsNearest, r.alarms, r.now = nil, "", nil, r.service.Clock()
 }
 
 // judge goes from the cheap and telling to the detailed; the first refusal is
@@ -263,6 +268,9 @@ func (r *releasing) unwrap(state *State) *Refusal {
 			return refuse(ReasonVolume, "volume/%s has no current secret", volume.ID)
 		}
 		key, err := r.service.Keys.Unwrap(secretContext(r.binding, state.Machine.ID, row, PurposeKeyslot), row.Wrapped)
+		if errors.Is(err, ErrUnavailable) {
+			r.closed = err
+		}
 		if err != nil {
 			return refuse(ReasonVolume, "the secret of volume/%s does not open for the keys that signed this quote", volume.ID)
 		}

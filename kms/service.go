@@ -146,7 +146,7 @@ func (s *Service) random32() ([32]byte, error) {
 // committed with its outcome and is then the error.
 func (s *Service) transact(ctx context.Context, key Key, decide func(State) (Outcome, *Refusal, error)) error {
 	var refused *Refusal
-	err := s.Store.Transact(ctx, key, func(state State) (Outcome, error) {
+	err := s.decide(ctx, key, func(state State) (Outcome, error) {
 		outcome, refusal, err := decide(state)
 		refused = refusal
 		return outcome, err
@@ -161,4 +161,16 @@ func (s *Service) transact(ctx context.Context, key Key, decide func(State) (Out
 	default:
 		return nil
 	}
+}
+
+// decide runs decide in a transaction, and again once a keyring version is open
+// that it turned out to need. An operator's order to drop all leases, which other
+// replicas learn of by the store alone, is obeyed before.
+func (s *Service) decide(ctx context.Context, key Key, decide func(State) (Outcome, error)) error {
+	return s.Keys.opened(ctx, func() error {
+		return s.Store.Transact(ctx, key, func(state State) (Outcome, error) {
+			s.Keys.Epoch(state.LeaseEpoch)
+			return decide(state)
+		})
+	})
 }

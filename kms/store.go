@@ -40,6 +40,8 @@ type Key struct {
 	// VolumeKeys load volumes of other machines whose headers hold one of these
 	// digests: at most [MaxSameKey] for each.
 	VolumeKeys [][]byte
+	// Keyrings loads all keyring versions with their wrappers.
+	Keyrings bool
 	// Announced loads all platform sets of the machine, and the measurements that
 	// were predicted for it and wait for an operator.
 	Announced bool
@@ -62,10 +64,13 @@ type State struct {
 
 	SameKey []Volume // of other machines, by digest in the key's order, then id
 
-	Measurements []Measurement // those of the key that exist
-	Platform     *Platform     // nil where there is none
-	Platforms    []Platform    // where the key asks for what is announced
-	Predicted    []Measurement // likewise
+	Measurements []Measurement    // those of the key that exist
+	Platform     *Platform        // nil where there is none
+	Platforms    []Platform       // where the key asks for what is announced
+	Predicted    []Measurement    // likewise
+	Keyrings     []KeyringVersion // where the key asks for them, ordered by keyring and version
+	// LeaseEpoch counts how often all leases were dropped; it is always loaded.
+	LeaseEpoch uint64
 	// SeenPlatforms and SeenMeasurements count what is kept for the machine and
 	// waits for an operator, so that a decision can bound them.
 	SeenPlatforms    int
@@ -90,6 +95,13 @@ type Outcome struct {
 	// written. That there is none is no error.
 	DropPlatforms    [][32]byte
 	DropMeasurements []Measurement
+
+	// DropWrappers deletes wrappers of keyring versions, by version and root;
+	// before Wrappers are written. That there is none is no error.
+	DropWrappers []VersionWrapper
+	Wrappers     []VersionWrapper
+	// DropLeases ends the leases of all replicas, by the next epoch.
+	DropLeases bool
 
 	Machine      *Machine
 	Volumes      []Volume
@@ -119,6 +131,8 @@ type LogEntry struct {
 type ServiceKeys interface {
 	// Keyrings returns all keyring versions, ordered by keyring and version.
 	Keyrings(ctx context.Context) ([]KeyringVersion, error)
+	// LeaseEpoch counts how often all leases were dropped.
+	LeaseEpoch(ctx context.Context) (uint64, error)
 	// ServiceKeys returns all service keys, ordered by kind and creation.
 	ServiceKeys(ctx context.Context) ([]ServiceKey, error)
 	// AddKeys adds versions and keys and deletes the service keys named by drop,

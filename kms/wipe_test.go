@@ -78,7 +78,7 @@ func TestKeysAreWipedWhereTheyCannotBeOpened(t *testing.T) {
 	f := newFixture(t)
 	open := func(answers int) (*kms.Keys, *fickle, error) {
 		r := &fickle{Root: opened, answers: answers}
-		keys, err := kms.OpenKeys(t.Context(), store, []root.Root{r}, f.clock.Now, rand.Reader)
+		keys, err := kms.OpenKeys(t.Context(), kms.KeysConfig{Store: store, Roots: []root.Root{r}, Clock: f.clock.Now, Uptime: f.uptime, Random: rand.Reader})
 		return keys, r, err
 	}
 	for _, name := range []string{"made", "opened"} {
@@ -89,7 +89,7 @@ func TestKeysAreWipedWhereTheyCannotBeOpened(t *testing.T) {
 		for _, key := range r.seen {
 			assert.Zero(t, key.Len(), name)
 		}
-		keys, _, err = open(2)
+		keys, _, err = open(4)
 		require.NoError(t, err)
 		keys.Wipe()
 	}

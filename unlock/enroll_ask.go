@@ -64,7 +64,7 @@ func (a *asking) turn(err error) bool {
 	case failure.Code == api.CodeServiceKey && a.pin+1 < a.pins:
 		a.note("note: %v; going on with the next service key", err)
 		a.pin++
-	case failure.Code == api.CodeUnavailable && a.server+1 < len(a.hosts):
+	case failure.Code.Unavailable() && a.server+1 < len(a.hosts):
 		a.server++
 		a.note("note: %v; going on with %s", err, a.hosts[a.server])
 	default:

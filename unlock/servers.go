@@ -64,7 +64,7 @@ func nobody(lost []answer) *Failure {
 	var hosts []string
 	var errs []error
 	for _, a := range lost {
-		if f := answered(a.server.Host, a.err); f.Code != api.CodeUnavailable {
+		if f := answered(a.server.Host, a.err); !f.Code.Unavailable() {
 			return f
 		}
 		hosts = append(hosts, a.server.Host)

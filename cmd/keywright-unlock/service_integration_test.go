@@ -61,7 +61,9 @@ func startServiceAs(t *testing.T, identity *pki.Identity) *service {
 	require.NoError(t, file.Create(rootPath, rand.Reader))
 	rootKey, err := file.Open(rootPath)
 	require.NoError(t, err)
-	keys, err := kms.OpenKeys(ctx, store, []root.Root{rootKey}, time.Now, rand.Reader)
+	keys, err := kms.OpenKeys(ctx, kms.KeysConfig{
+		Store: store, Roots: []root.Root{rootKey}, Clock: time.Now, Uptime: func() time.Duration { return time.Since(started) }, Random: rand.Reader,
+	})
 	require.NoError(t, err)
 	challenges, err := kms.OpenChallenges(ctx, keys, time.Now, rand.Reader)
 	require.NoError(t, err)

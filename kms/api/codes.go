@@ -58,6 +58,7 @@ const (
 	CodeFile        Code = "file"
 	CodeUnavailable Code = "unavailable"
 	CodeInternal    Code = "internal"
+	CodeRoots       Code = "roots_unavailable"
 )
 
 // numbered is a code with its number, which never changes.
@@ -100,6 +101,7 @@ func numbers() []numbered {
 		{CodeFile, 1304},
 		{CodeUnavailable, 1501},
 		{CodeInternal, 1502},
+		{CodeRoots, 1503},
 	}
 }
 
@@ -121,3 +123,7 @@ func (c Code) Number() int {
 	}
 	return 0
 }
+
+// Unavailable tells whether another server of the same service may do what this
+// one says it cannot do now.
+func (c Code) Unavailable() bool { return c == CodeUnavailable || c == CodeRoots }

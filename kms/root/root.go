@@ -57,6 +57,14 @@ type Root interface {
 	Unwrap(ctx context.Context, ciphertext, context []byte) (secret.Bytes, error)
 }
 
+// Offline is a root whose Unwrap people alone can make: it always answers
+// [ErrRefused], which says what they do.
+type Offline interface {
+	Root
+	// Offline says who they are, in words.
+	Offline() string
+}
+
 // Wrapped is a key that a root wrapped.
 type Wrapped struct {
 	Ciphertext []byte // opaque to all but the root, at most [MaxWrapped] bytes

@@ -53,6 +53,7 @@ func Meanings() []Meaning {
 		{api.CodeFile, http.StatusConflict, "The file cannot be written where the service runs."},
 		{api.CodeForbidden, http.StatusForbidden, "You may not do this; the attempt was recorded."},
 		{api.CodeUnavailable, http.StatusServiceUnavailable, "The service cannot answer now; come again after the time in Retry-After."},
+		{api.CodeRoots, http.StatusServiceUnavailable, "No root of trust opens the keys that are needed; the service's log says which, and what each root answered."},
 		{api.CodeInternal, http.StatusInternalServerError, "The service failed; its log says why, under the id of this request."},
 	}
 }
@@ -133,6 +134,10 @@ func failureOf(err error) *failure {
 		return fail(api.CodeNotFound)
 	case errors.Is(err, kms.ErrExists):
 		return fail(api.CodeConflict)
+	case errors.Is(err, kms.ErrRoots):
+		f := failAfter(api.CodeRoots, retryUnavailable)
+		f.cause = err
+		return f
 	case errors.Is(err, kms.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		f := failAfter(api.CodeUnavailable, retryUnavailable)
 		f.cause = err

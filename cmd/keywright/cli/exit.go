@@ -133,7 +133,7 @@ func exitOf(code api.Code) int {
 	switch {
 	case code == api.CodeMalformed:
 		return ExitUsage
-	case code == api.CodeUnavailable, number/100 == 11:
+	case code.Unavailable(), number/100 == 11:
 		return ExitUnavailable
 	case code == api.CodeForbidden, code == api.CodeState, number/100 == 12:
 		return ExitRefused

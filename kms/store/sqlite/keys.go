@@ -31,15 +31,28 @@ func keyrings(ctx context.Context, rows *sqlitedb.Queries) ([]kms.KeyringVersion
 		v := &versions[i]
 		// Both are in the same order.
 		for len(wrappers) > 0 && wrappers[0].Keyring == v.Keyring && wrappers[0].Version == int64(v.Version) {
-			v.Wrappers = append(v.Wrappers, kms.Wrapper{Root: wrappers[0].Root, Wrapped: wrappers[0].Wrapped})
+			v.Wrappers = append(v.Wrappers, toWrapper(wrappers[0]))
 			wrappers = wrappers[1:]
 		}
 	}
 	return versions, nil
 }
 
+func toWrapper(r sqlitedb.Wrapper) kms.Wrapper {
+	return kms.Wrapper{Root: r.Root, Version: r.RootVersion, Wrapped: r.Wrapped}
+}
+
 func toKeyringVersion(r sqlitedb.KeyringVersion) kms.KeyringVersion {
 	return kms.KeyringVersion{Keyring: r.Keyring, Version: uint32(r.Version), Enabled: r.Enabled, Created: toTime(r.Created)}
+}
+
+// LeaseEpoch implements [kms.ServiceKeys].
+func (s *Store) LeaseEpoch(ctx context.Context) (uint64, error) {
+	epoch, err := s.rows.LeaseEpoch(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("reading the epoch of leases: %w", err)
+	}
+	return uint64(epoch), nil
 }
 
 // ServiceKeys implements [kms.ServiceKeys].
@@ -89,12 +102,16 @@ func addKeyringVersion(rows *sqlitedb.Queries, v kms.KeyringVersion) error {
 	if err != nil {
 		return err
 	}
-	for i, w := range v.Wrappers {
-		if err := rows.AddWrapper(context.Background(), sqlitedb.AddWrapperParams{
-			Keyring: v.Keyring, Version: int64(v.Version), Place: int64(i), Root: w.Root, Wrapped: w.Wrapped,
-		}); err != nil {
+	for _, w := range v.Wrappers {
+		if err := putWrapper(context.Background(), rows, kms.VersionWrapper{Keyring: v.Keyring, Version: v.Version, Wrapper: w}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func putWrapper(ctx context.Context, rows *sqlitedb.Queries, w kms.VersionWrapper) error {
+	return rows.PutWrapper(ctx, sqlitedb.PutWrapperParams{
+		Keyring: w.Keyring, Version: int64(w.Version), Root: w.Wrapper.Root, RootVersion: w.Wrapper.Version, Wrapped: w.Wrapper.Wrapped,
+	})
 }

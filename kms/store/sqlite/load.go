@@ -25,11 +25,14 @@ func (l *loader) load(key kms.Key) error {
 		return err
 	}
 	if l.machine == nil {
-		if err := errors.Join(l.loadRedeemed(key), l.loadMeasurements(key.Group, key.Measurements)); err != nil {
+		if err := errors.Join(l.loadEpoch(), l.loadRedeemed(key), l.loadMeasurements(key.Group, key.Measurements)); err != nil {
 			return err
 		}
 	}
 	if err := l.loadSameKey(key); err != nil {
+		return err
+	}
+	if err := l.loadKeyrings(key); err != nil {
 		return err
 	}
 	return l.loadHolders(key)
@@ -54,7 +57,7 @@ func (l *loader) loadMachine(key kms.Key) error {
 	l.machine = &row.WholeMachine
 	l.state.Machine = &machine
 	l.state.SeenPlatforms, l.state.SeenMeasurements = int(row.Platforms), int(row.Seen)
-	l.state.Redeemed = row.Redeemed > 0
+	l.state.Redeemed, l.state.LeaseEpoch = row.Redeemed > 0, uint64(row.LeaseEpoch)
 	if row.HasPlatform {
 		l.state.Platform = &kms.Platform{
 			Machine: machine.ID, Digest: *key.Platform, Claims: row.PClaims, Approved: row.PApproved, Created: toTime(row.PCreated),
@@ -186,6 +189,19 @@ func (l *loader) loadHolders(key kms.Key) (err error) {
 		}
 	}
 	return nil
+}
+
+func (l *loader) loadEpoch() error {
+	epoch, err := l.rows.LeaseEpoch(l.ctx)
+	l.state.LeaseEpoch = uint64(epoch)
+	return err
+}
+
+func (l *loader) loadKeyrings(key kms.Key) (err error) {
+	if key.Keyrings {
+		l.state.Keyrings, err = keyrings(l.ctx, l.rows)
+	}
+	return err
 }
 
 func (l *loader) loadRedeemed(key kms.Key) error {

@@ -35,7 +35,28 @@ func (p *putter) put(o kms.Outcome) error {
 	if err := p.putRows(o); err != nil {
 		return err
 	}
+	if err := p.putWrappers(o); err != nil {
+		return err
+	}
 	return p.addEntries(o.Entries)
+}
+
+func (p *putter) putWrappers(o kms.Outcome) error {
+	for _, w := range o.DropWrappers {
+		err := p.rows.DropWrapper(p.ctx, sqlitedb.DropWrapperParams{Keyring: w.Keyring, Version: int64(w.Version), Root: w.Wrapper.Root})
+		if err != nil {
+			return fmt.Errorf("dropping a wrapper of keyring/%s@%d: %w", w.Keyring, w.Version, translate(err))
+		}
+	}
+	for _, w := range o.Wrappers {
+		if err := putWrapper(p.ctx, p.rows, w); err != nil {
+			return fmt.Errorf("a wrapper of keyring/%s@%d: %w", w.Keyring, w.Version, translate(err))
+		}
+	}
+	if o.DropLeases {
+		return translate(p.rows.NextLeaseEpoch(p.ctx))
+	}
+	return nil
 }
 
 func (p *putter) drop(o kms.Outcome) error {

@@ -14,7 +14,7 @@ import (
 func keyringVersion(name string, version uint32) kms.KeyringVersion {
 	return kms.KeyringVersion{
 		Keyring: name, Version: version, Enabled: version%2 == 1, Created: Epoch(),
-		Wrappers: []kms.Wrapper{{Root: "vault:prod", Wrapped: []byte("v")}, {Root: "file:root.key", Wrapped: []byte("f")}},
+		Wrappers: []kms.Wrapper{{Root: "file:root.key", Wrapped: []byte("f")}, {Root: "vault:prod", Version: "3", Wrapped: []byte("v")}},
 	}
 }
 
@@ -31,7 +31,7 @@ func testKeyrings(t *testing.T, s Store) {
 	require.NoError(t, s.AddKeys(context.Background(), []kms.KeyringVersion{ten, system, two, one}, nil, nil))
 	got, err := s.Keyrings(context.Background())
 	require.NoError(t, err)
-	assert.Equal(t, []kms.KeyringVersion{one, two, ten, system}, got, "ordered by keyring and version, wrappers as given")
+	assert.Equal(t, []kms.KeyringVersion{one, two, ten, system}, got, "ordered by keyring and version, wrappers by root")
 }
 
 func testServiceKeys(t *testing.T, s Store) {
@@ -67,4 +67,38 @@ func testReplaceServiceKey(t *testing.T, s Store) {
 	got, err := s.ServiceKeys(context.Background())
 	require.NoError(t, err)
 	assert.Equal(t, []kms.ServiceKey{next, same}, got, "the id of another kind stays")
+}
+
+// Wrappers come and go one by one, and whoever decides about them sees all.
+func testWrappers(t *testing.T, s Store) {
+	version := keyringVersion("default", 1)
+	require.NoError(t, s.AddKeys(context.Background(), []kms.KeyringVersion{version}, nil, nil))
+	again := kms.Wrapper{Root: "vault:prod", Version: "4", Wrapped: []byte("w")}
+	other := kms.Wrapper{Root: "awskms:key", Wrapped: []byte("a")}
+	put(t, s, kms.Outcome{
+		DropWrappers: []kms.VersionWrapper{{Keyring: "default", Version: 1, Wrapper: kms.Wrapper{Root: "file:root.key"}}, {Keyring: "none", Version: 7}},
+		Wrappers:     []kms.VersionWrapper{{Keyring: "default", Version: 1, Wrapper: again}, {Keyring: "default", Version: 1, Wrapper: other}},
+	})
+	version.Wrappers = []kms.Wrapper{other, again}
+	got := stateOf(t, s, kms.Key{Keyrings: true})
+	assert.Equal(t, []kms.KeyringVersion{version}, got.Keyrings)
+	assert.Empty(t, stateOf(t, s, kms.Key{}).Keyrings)
+	require.Error(t, s.Transact(context.Background(), kms.Key{}, decideTo(kms.Outcome{
+		Wrappers: []kms.VersionWrapper{{Keyring: "default", Version: 2, Wrapper: other}},
+	})), "of a version that is not there")
+}
+
+// Every decision learns how often leases were dropped.
+func testLeaseEpoch(t *testing.T, s Store) {
+	put(t, s, family(1))
+	keys := []kms.Key{{}, {Machine: MachineID(1)}, {Machine: MachineID(2)}, {Keyrings: true}}
+	for epoch := range uint64(3) {
+		for _, key := range keys {
+			assert.Equal(t, epoch, stateOf(t, s, key).LeaseEpoch)
+		}
+		read, err := s.LeaseEpoch(context.Background())
+		require.NoError(t, err)
+		assert.Equal(t, epoch, read)
+		put(t, s, kms.Outcome{DropLeases: true})
+	}
 }

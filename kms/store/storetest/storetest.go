@@ -68,6 +68,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"ServiceKeys":           testServiceKeys,
 		"KeysExist":             testKeysExist,
 		"ReplaceServiceKey":     testReplaceServiceKey,
+		"Wrappers":              testWrappers,
+		"LeaseEpoch":            testLeaseEpoch,
 		"SequenceNothing":       testSequenceNothing,
 		"Sequence":              testSequence,
 		"SequenceFails":         testSequenceFails,

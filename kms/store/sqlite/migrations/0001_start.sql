@@ -183,14 +183,21 @@ CREATE TABLE keyring_versions (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE wrappers (
-  keyring TEXT    NOT NULL,
-  version INTEGER NOT NULL,
-  place   INTEGER NOT NULL, -- keeps their order
-  root    TEXT    NOT NULL,
-  wrapped BLOB    NOT NULL,
-  PRIMARY KEY (keyring, version, place),
+  keyring      TEXT    NOT NULL,
+  version      INTEGER NOT NULL,
+  root         TEXT    NOT NULL,
+  root_version TEXT    NOT NULL,
+  wrapped      BLOB    NOT NULL,
+  PRIMARY KEY (keyring, version, root),
   FOREIGN KEY (keyring, version) REFERENCES keyring_versions (keyring, version) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE lease_epoch (
+  only  INTEGER PRIMARY KEY CHECK (only = 1),
+  epoch INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO lease_epoch (only, epoch) VALUES (1, 0);
 
 CREATE TABLE service_keys (
   kind    TEXT    NOT NULL,

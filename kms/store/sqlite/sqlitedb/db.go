@@ -36,9 +36,6 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.addTreeHashStmt, err = db.PrepareContext(ctx, addTreeHash); err != nil {
 		return nil, fmt.Errorf("error preparing query AddTreeHash: %w", err)
 	}
-	if q.addWrapperStmt, err = db.PrepareContext(ctx, addWrapper); err != nil {
-		return nil, fmt.Errorf("error preparing query AddWrapper: %w", err)
-	}
 	if q.announcementOfStmt, err = db.PrepareContext(ctx, announcementOf); err != nil {
 		return nil, fmt.Errorf("error preparing query AnnouncementOf: %w", err)
 	}
@@ -78,6 +75,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.dropVolumesOfMachineStmt, err = db.PrepareContext(ctx, dropVolumesOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query DropVolumesOfMachine: %w", err)
 	}
+	if q.dropWrapperStmt, err = db.PrepareContext(ctx, dropWrapper); err != nil {
+		return nil, fmt.Errorf("error preparing query DropWrapper: %w", err)
+	}
 	if q.entriesAfterStmt, err = db.PrepareContext(ctx, entriesAfter); err != nil {
 		return nil, fmt.Errorf("error preparing query EntriesAfter: %w", err)
 	}
@@ -110,6 +110,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.latestEntriesOfMachineAndActionStmt, err = db.PrepareContext(ctx, latestEntriesOfMachineAndAction); err != nil {
 		return nil, fmt.Errorf("error preparing query LatestEntriesOfMachineAndAction: %w", err)
+	}
+	if q.leaseEpochStmt, err = db.PrepareContext(ctx, leaseEpoch); err != nil {
+		return nil, fmt.Errorf("error preparing query LeaseEpoch: %w", err)
 	}
 	if q.listCopiedVolumesStmt, err = db.PrepareContext(ctx, listCopiedVolumes); err != nil {
 		return nil, fmt.Errorf("error preparing query ListCopiedVolumes: %w", err)
@@ -162,6 +165,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.moveHeadStmt, err = db.PrepareContext(ctx, moveHead); err != nil {
 		return nil, fmt.Errorf("error preparing query MoveHead: %w", err)
 	}
+	if q.nextLeaseEpochStmt, err = db.PrepareContext(ctx, nextLeaseEpoch); err != nil {
+		return nil, fmt.Errorf("error preparing query NextLeaseEpoch: %w", err)
+	}
 	if q.platformsOfMachineStmt, err = db.PrepareContext(ctx, platformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query PlatformsOfMachine: %w", err)
 	}
@@ -188,6 +194,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.putVolumeStmt, err = db.PrepareContext(ctx, putVolume); err != nil {
 		return nil, fmt.Errorf("error preparing query PutVolume: %w", err)
+	}
+	if q.putWrapperStmt, err = db.PrepareContext(ctx, putWrapper); err != nil {
+		return nil, fmt.Errorf("error preparing query PutWrapper: %w", err)
 	}
 	if q.redeemStmt, err = db.PrepareContext(ctx, redeem); err != nil {
 		return nil, fmt.Errorf("error preparing query Redeem: %w", err)
@@ -239,11 +248,6 @@ func (q *Queries) Close() error {
 	if q.addTreeHashStmt != nil {
 		if cerr := q.addTreeHashStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing addTreeHashStmt: %w", cerr)
-		}
-	}
-	if q.addWrapperStmt != nil {
-		if cerr := q.addWrapperStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing addWrapperStmt: %w", cerr)
 		}
 	}
 	if q.announcementOfStmt != nil {
@@ -311,6 +315,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing dropVolumesOfMachineStmt: %w", cerr)
 		}
 	}
+	if q.dropWrapperStmt != nil {
+		if cerr := q.dropWrapperStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropWrapperStmt: %w", cerr)
+		}
+	}
 	if q.entriesAfterStmt != nil {
 		if cerr := q.entriesAfterStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing entriesAfterStmt: %w", cerr)
@@ -364,6 +373,11 @@ func (q *Queries) Close() error {
 	if q.latestEntriesOfMachineAndActionStmt != nil {
 		if cerr := q.latestEntriesOfMachineAndActionStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing latestEntriesOfMachineAndActionStmt: %w", cerr)
+		}
+	}
+	if q.leaseEpochStmt != nil {
+		if cerr := q.leaseEpochStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing leaseEpochStmt: %w", cerr)
 		}
 	}
 	if q.listCopiedVolumesStmt != nil {
@@ -451,6 +465,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing moveHeadStmt: %w", cerr)
 		}
 	}
+	if q.nextLeaseEpochStmt != nil {
+		if cerr := q.nextLeaseEpochStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing nextLeaseEpochStmt: %w", cerr)
+		}
+	}
 	if q.platformsOfMachineStmt != nil {
 		if cerr := q.platformsOfMachineStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing platformsOfMachineStmt: %w", cerr)
@@ -494,6 +513,11 @@ func (q *Queries) Close() error {
 	if q.putVolumeStmt != nil {
 		if cerr := q.putVolumeStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing putVolumeStmt: %w", cerr)
+		}
+	}
+	if q.putWrapperStmt != nil {
+		if cerr := q.putWrapperStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putWrapperStmt: %w", cerr)
 		}
 	}
 	if q.redeemStmt != nil {
@@ -584,7 +608,6 @@ type Queries struct {
 	addKeyringVersionStmt               *sql.Stmt
 	addServiceKeyStmt                   *sql.Stmt
 	addTreeHashStmt                     *sql.Stmt
-	addWrapperStmt                      *sql.Stmt
 	announcementOfStmt                  *sql.Stmt
 	approvedMeasurementsOfGroupStmt     *sql.Stmt
 	countsStmt                          *sql.Stmt
@@ -598,6 +621,7 @@ type Queries struct {
 	dropServiceKeysOfKindStmt           *sql.Stmt
 	dropVolumeStmt                      *sql.Stmt
 	dropVolumesOfMachineStmt            *sql.Stmt
+	dropWrapperStmt                     *sql.Stmt
 	entriesAfterStmt                    *sql.Stmt
 	findMeasurementsStmt                *sql.Stmt
 	getMachineStmt                      *sql.Stmt
@@ -609,6 +633,7 @@ type Queries struct {
 	latestEntriesOfActionStmt           *sql.Stmt
 	latestEntriesOfMachineStmt          *sql.Stmt
 	latestEntriesOfMachineAndActionStmt *sql.Stmt
+	leaseEpochStmt                      *sql.Stmt
 	listCopiedVolumesStmt               *sql.Stmt
 	listForeignVolumesStmt              *sql.Stmt
 	listMachinesStmt                    *sql.Stmt
@@ -626,6 +651,7 @@ type Queries struct {
 	machinesByNameStmt                  *sql.Stmt
 	machinesByProposedNameStmt          *sql.Stmt
 	moveHeadStmt                        *sql.Stmt
+	nextLeaseEpochStmt                  *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
 	predictedForStmt                    *sql.Stmt
 	pruneRedemptionsStmt                *sql.Stmt
@@ -635,6 +661,7 @@ type Queries struct {
 	putPlatformStmt                     *sql.Stmt
 	putSecretStmt                       *sql.Stmt
 	putVolumeStmt                       *sql.Stmt
+	putWrapperStmt                      *sql.Stmt
 	redeemStmt                          *sql.Stmt
 	redeemedStmt                        *sql.Stmt
 	secretsOfVolumeStmt                 *sql.Stmt
@@ -654,7 +681,6 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		addKeyringVersionStmt:               q.addKeyringVersionStmt,
 		addServiceKeyStmt:                   q.addServiceKeyStmt,
 		addTreeHashStmt:                     q.addTreeHashStmt,
-		addWrapperStmt:                      q.addWrapperStmt,
 		announcementOfStmt:                  q.announcementOfStmt,
 		approvedMeasurementsOfGroupStmt:     q.approvedMeasurementsOfGroupStmt,
 		countsStmt:                          q.countsStmt,
@@ -668,6 +694,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		dropServiceKeysOfKindStmt:           q.dropServiceKeysOfKindStmt,
 		dropVolumeStmt:                      q.dropVolumeStmt,
 		dropVolumesOfMachineStmt:            q.dropVolumesOfMachineStmt,
+		dropWrapperStmt:                     q.dropWrapperStmt,
 		entriesAfterStmt:                    q.entriesAfterStmt,
 		findMeasurementsStmt:                q.findMeasurementsStmt,
 		getMachineStmt:                      q.getMachineStmt,
@@ -679,6 +706,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		latestEntriesOfActionStmt:           q.latestEntriesOfActionStmt,
 		latestEntriesOfMachineStmt:          q.latestEntriesOfMachineStmt,
 		latestEntriesOfMachineAndActionStmt: q.latestEntriesOfMachineAndActionStmt,
+		leaseEpochStmt:                      q.leaseEpochStmt,
 		listCopiedVolumesStmt:               q.listCopiedVolumesStmt,
 		listForeignVolumesStmt:              q.listForeignVolumesStmt,
 		listMachinesStmt:                    q.listMachinesStmt,
@@ -696,6 +724,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		machinesByNameStmt:                  q.machinesByNameStmt,
 		machinesByProposedNameStmt:          q.machinesByProposedNameStmt,
 		moveHeadStmt:                        q.moveHeadStmt,
+		nextLeaseEpochStmt:                  q.nextLeaseEpochStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
 		predictedForStmt:                    q.predictedForStmt,
 		pruneRedemptionsStmt:                q.pruneRedemptionsStmt,
@@ -705,6 +734,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		putPlatformStmt:                     q.putPlatformStmt,
 		putSecretStmt:                       q.putSecretStmt,
 		putVolumeStmt:                       q.putVolumeStmt,
+		putWrapperStmt:                      q.putWrapperStmt,
 		redeemStmt:                          q.redeemStmt,
 		redeemedStmt:                        q.redeemedStmt,
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,

@@ -53,29 +53,6 @@ func (q *Queries) AddServiceKey(ctx context.Context, arg AddServiceKeyParams) er
 	return err
 }
 
-const addWrapper = `-- name: AddWrapper :exec
-INSERT INTO wrappers (keyring, version, place, root, wrapped) VALUES (?, ?, ?, ?, ?)
-`
-
-type AddWrapperParams struct {
-	Keyring string
-	Version int64
-	Place   int64
-	Root    string
-	Wrapped []byte
-}
-
-func (q *Queries) AddWrapper(ctx context.Context, arg AddWrapperParams) error {
-	_, err := q.exec(ctx, q.addWrapperStmt, addWrapper,
-		arg.Keyring,
-		arg.Version,
-		arg.Place,
-		arg.Root,
-		arg.Wrapped,
-	)
-	return err
-}
-
 const dropServiceKey = `-- name: DropServiceKey :exec
 DELETE FROM service_keys WHERE kind = ? AND id = ?
 `
@@ -96,6 +73,21 @@ DELETE FROM service_keys WHERE kind = ?
 
 func (q *Queries) DropServiceKeysOfKind(ctx context.Context, kind string) error {
 	_, err := q.exec(ctx, q.dropServiceKeysOfKindStmt, dropServiceKeysOfKind, kind)
+	return err
+}
+
+const dropWrapper = `-- name: DropWrapper :exec
+DELETE FROM wrappers WHERE keyring = ? AND version = ? AND root = ?
+`
+
+type DropWrapperParams struct {
+	Keyring string
+	Version int64
+	Root    string
+}
+
+func (q *Queries) DropWrapper(ctx context.Context, arg DropWrapperParams) error {
+	_, err := q.exec(ctx, q.dropWrapperStmt, dropWrapper, arg.Keyring, arg.Version, arg.Root)
 	return err
 }
 
@@ -129,6 +121,50 @@ func (q *Queries) KeyringVersions(ctx context.Context) ([]KeyringVersion, error)
 		return nil, err
 	}
 	return items, nil
+}
+
+const leaseEpoch = `-- name: LeaseEpoch :one
+SELECT epoch FROM lease_epoch WHERE only = 1
+`
+
+func (q *Queries) LeaseEpoch(ctx context.Context) (int64, error) {
+	row := q.queryRow(ctx, q.leaseEpochStmt, leaseEpoch)
+	var epoch int64
+	err := row.Scan(&epoch)
+	return epoch, err
+}
+
+const nextLeaseEpoch = `-- name: NextLeaseEpoch :exec
+UPDATE lease_epoch SET epoch = epoch + 1 WHERE only = 1
+`
+
+func (q *Queries) NextLeaseEpoch(ctx context.Context) error {
+	_, err := q.exec(ctx, q.nextLeaseEpochStmt, nextLeaseEpoch)
+	return err
+}
+
+const putWrapper = `-- name: PutWrapper :exec
+INSERT INTO wrappers (keyring, version, root, root_version, wrapped) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (keyring, version, root) DO UPDATE SET root_version = excluded.root_version, wrapped = excluded.wrapped
+`
+
+type PutWrapperParams struct {
+	Keyring     string
+	Version     int64
+	Root        string
+	RootVersion string
+	Wrapped     []byte
+}
+
+func (q *Queries) PutWrapper(ctx context.Context, arg PutWrapperParams) error {
+	_, err := q.exec(ctx, q.putWrapperStmt, putWrapper,
+		arg.Keyring,
+		arg.Version,
+		arg.Root,
+		arg.RootVersion,
+		arg.Wrapped,
+	)
+	return err
 }
 
 const serviceKeys = `-- name: ServiceKeys :many
@@ -165,7 +201,7 @@ func (q *Queries) ServiceKeys(ctx context.Context) ([]ServiceKey, error) {
 }
 
 const wrappers = `-- name: Wrappers :many
-SELECT keyring, version, place, root, wrapped FROM wrappers ORDER BY keyring, version, place
+SELECT keyring, version, root, root_version, wrapped FROM wrappers ORDER BY keyring, version, root
 `
 
 func (q *Queries) Wrappers(ctx context.Context) ([]Wrapper, error) {
@@ -180,8 +216,8 @@ func (q *Queries) Wrappers(ctx context.Context) ([]Wrapper, error) {
 		if err := rows.Scan(
 			&i.Keyring,
 			&i.Version,
-			&i.Place,
 			&i.Root,
+			&i.RootVersion,
 			&i.Wrapped,
 		); err != nil {
 			return nil, err

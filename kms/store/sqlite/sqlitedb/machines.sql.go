@@ -418,6 +418,7 @@ SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek,
   (SELECT count(*) FROM platforms WHERE platforms.machine = m.id AND NOT platforms.approved) AS platforms,
   (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
   (SELECT count(*) FROM redemptions WHERE redemptions.challenge = ?1) AS redeemed,
+  (SELECT epoch FROM lease_epoch WHERE only = 1) AS lease_epoch,
   x.num IS NOT NULL AS has_measurement, coalesce(x.in_group, '') AS x_group, x.claims AS x_claims,
   coalesce(x.cmdline, '') AS x_cmdline,
   coalesce(x.status, '') AS x_status, coalesce(x.source, '') AS x_source, coalesce(x.machine, '') AS x_machine,
@@ -443,6 +444,7 @@ type LoadMachineRow struct {
 	Platforms      int64
 	Seen           int64
 	Redeemed       int64
+	LeaseEpoch     int64
 	HasMeasurement bool
 	XGroup         string
 	XClaims        []byte
@@ -510,6 +512,7 @@ func (q *Queries) LoadMachine(ctx context.Context, arg LoadMachineParams) (LoadM
 		&i.Platforms,
 		&i.Seen,
 		&i.Redeemed,
+		&i.LeaseEpoch,
 		&i.HasMeasurement,
 		&i.XGroup,
 		&i.XClaims,

@@ -125,9 +125,9 @@ type WholeMachine struct {
 }
 
 type Wrapper struct {
-	Keyring string
-	Version int64
-	Place   int64
-	Root    string
-	Wrapped []byte
+	Keyring     string
+	Version     int64
+	Root        string
+	RootVersion string
+	Wrapped     []byte
 }

@@ -1,0 +1,323 @@
+package kms
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"keywright.dev/kms/root"
+	"keywright.dev/kms/secret"
+)
+
+const (
+	// DefaultLease is how long boots go on without any root.
+	DefaultLease = 24 * time.Hour
+	// MinLease keeps roots from being asked all the time.
+	MinLease = time.Minute
+
+	// openTimeout bounds the opening of one version by all its roots.
+	openTimeout = 10 * time.Second
+	// openPause is how long a version that did not open is not tried again: boots
+	// that wait for it would otherwise ask roots one after the other.
+	openPause = 2 * time.Second
+)
+
+// lease is a key that may be used until an uptime, however the wall clock is set.
+type lease struct {
+	key   secret.Bytes
+	until time.Duration
+	root  string // that opened it
+}
+
+// openFailure is why a version did not open, and until when it is not tried.
+type openFailure struct {
+	err   error
+	until time.Duration
+}
+
+// held returns a key under a lease that has not ended. The caller holds the lock
+// for as long as it uses the key.
+func (k *Keys) held(ref keyringRef) (secret.Bytes, error) {
+	l, ok := k.leases[ref]
+	if ok && k.Uptime() < l.until {
+		return l.key, nil
+	}
+	if f := k.failures[ref]; f.forGood() && k.Uptime() < f.until {
+		return secret.Bytes{}, f.err
+	}
+	return secret.Bytes{}, &ClosedError{ref.name, ref.version}
+}
+
+// forGood tells that a later try will do no better: a row names a version that
+// never was, or no root has a wrapper that opens.
+func (f openFailure) forGood() bool { return f.err != nil && !errors.Is(f.err, ErrUnavailable) }
+
+// keep begins a lease. Where one runs already, key must be the same.
+func (k *Keys) keep(ref keyringRef, key secret.Bytes, by string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	before, ok := k.leases[ref]
+	if ok && !before.key.Equal(key) {
+		key.Wipe()
+		return fmt.Errorf("opening %v: %s opened another key than was held", ref, by)
+	}
+	before.key.Wipe()
+	k.leases[ref] = lease{key, k.Uptime() + k.Lease, by}
+	delete(k.failures, ref)
+	return nil
+}
+
+// Open has a root open a version that is not held. Calls that come meanwhile share
+// one opening, and for a moment after one that failed its error.
+func (k *Keys) Open(ctx context.Context, keyring string, version uint32) error {
+	return k.open(ctx, keyringRef{keyring, version})
+}
+
+func (k *Keys) open(ctx context.Context, ref keyringRef) error {
+	k.mu.RLock()
+	_, err := k.held(ref)
+	failed := k.failures[ref]
+	k.mu.RUnlock()
+	switch {
+	case err == nil:
+		return nil
+	case k.Uptime() < failed.until:
+		return failed.err
+	}
+	return k.renew(ctx, ref)
+}
+
+// maxOpened bounds the versions that one piece of work turns out to need.
+const maxOpened = 8
+
+// opened runs work, and runs it again once a keyring version is open that it
+// turned out to need, or is known never to open: work learns that then.
+func (k *Keys) opened(ctx context.Context, work func() error) (err error) {
+	for range maxOpened {
+		err = work()
+		var closed *ClosedError
+		if !errors.As(err, &closed) {
+			return err
+		}
+		if err := k.Open(ctx, closed.Keyring, closed.Version); errors.Is(err, ErrUnavailable) {
+			return err
+		}
+	}
+	return err
+}
+
+// renew has a root open a version, whether it is held or not: its lease begins
+// anew. An error ends none.
+func (k *Keys) renew(ctx context.Context, ref keyringRef) error {
+	opened := k.flights.DoChan(ref.String(), func() (any, error) {
+		// Who asked first may go away, and the others still wait.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTimeout)
+		defer cancel()
+		err := k.openByRoots(ctx, ref)
+		if err != nil {
+			k.mu.Lock()
+			k.failures[ref] = openFailure{err, k.Uptime() + openPause}
+			k.mu.Unlock()
+		}
+		return nil, err
+	})
+	select {
+	case result := <-opened:
+		return result.Err
+	case <-ctx.Done():
+		return fmt.Errorf("opening %v: %w", ref, errors.Join(ErrUnavailable, ctx.Err()))
+	}
+}
+
+// openByRoots asks the roots of a version, one beside the other: a root that does
+// not answer must not hide one that does.
+func (k *Keys) openByRoots(ctx context.Context, ref keyringRef) error {
+	v, err := k.version(ctx, ref)
+	if err != nil {
+		return err
+	}
+	wrappers := k.wrappersOf(v)
+	if len(wrappers) == 0 {
+		return fmt.Errorf("opening %v: no configured root has a wrapper of it; it is wrapped by %v", ref, wrappedBy(v))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	return k.race(ctx, ref, wrappers)
+}
+
+// headStart is how long a root has to answer before the next is asked as well.
+const headStart = time.Second
+
+type answer struct {
+	key secret.Bytes
+	by  string
+	err error
+}
+
+func (k *Keys) race(ctx context.Context, ref keyringRef, wrappers []rootWrapper) error {
+	answers := make(chan answer, len(wrappers))
+	var errs []error
+	asked, answered := 0, 0
+	defer func() {
+		for range asked - answered {
+			go func() { late := <-answers; late.key.Wipe() }()
+		}
+	}()
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for answered < len(wrappers) {
+		select {
+		case <-next.C:
+			w := wrappers[asked]
+			asked++
+			go func() {
+				key, err := w.root.Unwrap(ctx, w.wrapped, keyringContext(ref.name, ref.version))
+				answers <- answer{key, w.root.URI(), err}
+			}()
+			if asked < len(wrappers) {
+				next.Reset(headStart)
+			}
+		case a := <-answers:
+			answered++
+			if a.err == nil {
+				return k.keep(ref, a.key, a.by)
+			}
+			errs = append(errs, a.err)
+			if asked == answered && asked < len(wrappers) {
+				next.Reset(0)
+			}
+		}
+	}
+	return fmt.Errorf("opening %v: %w", ref, joinRoots(errs))
+}
+
+// joinRoots makes one error of several roots'. One root that may answer later is
+// enough to try again.
+func joinRoots(errs []error) error {
+	err := errors.Join(errs...)
+	if errors.Is(err, root.ErrUnavailable) {
+		return &rootsError{err}
+	}
+	return err
+}
+
+// rootsError means that no root opened a version, and that one may do later.
+type rootsError struct{ cause error }
+
+func (e *rootsError) Error() string { return e.cause.Error() }
+
+// Unwrap returns [ErrRoots] as well.
+func (e *rootsError) Unwrap() []error { return []error{e.cause, ErrRoots} }
+
+// Upkeep renews each lease that is half over, opens what is not open, and wipes
+// what has ended. It is called every minute or so, and returns what did not open.
+func (k *Keys) Upkeep(ctx context.Context) error {
+	epoch, err := k.Store.LeaseEpoch(ctx)
+	if err != nil {
+		return fmt.Errorf("keeping up the leases: %w", err)
+	}
+	k.Epoch(epoch)
+	if err := k.reload(ctx); err != nil {
+		return err
+	}
+	var errs []error //nolint:prealloc // few fail
+	for _, ref := range k.due() {
+		errs = append(errs, k.renew(ctx, ref))
+	}
+	k.wipeEnded()
+	return errors.Join(errs...)
+}
+
+// due returns the versions to open now, in their order.
+func (k *Keys) due() []keyringRef {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	half := k.Uptime() + k.Lease/2
+	return slices.DeleteFunc(sortedRefs(k.versions), func(ref keyringRef) bool {
+		l, ok := k.leases[ref]
+		return ok && l.until > half
+	})
+}
+
+func (k *Keys) wipeEnded() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for ref, l := range k.leases {
+		if k.Uptime() >= l.until {
+			l.key.Wipe()
+			delete(k.leases, ref)
+		}
+	}
+	maps.DeleteFunc(k.failures, func(ref keyringRef, _ openFailure) bool {
+		_, known := k.versions[ref]
+		return !known
+	})
+}
+
+// Epoch holds the leases against the store's epoch, which a transaction has read:
+// where an operator dropped them since, they end here too.
+func (k *Keys) Epoch(epoch uint64) {
+	k.mu.RLock()
+	same := k.epoch == epoch
+	k.mu.RUnlock()
+	if same {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.epoch < epoch {
+		k.wipeAll()
+		k.epoch = epoch
+	}
+}
+
+// Wipe wipes every key that is held.
+func (k *Keys) Wipe() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.wipeAll()
+}
+
+func (k *Keys) wipeAll() {
+	for _, l := range k.leases {
+		l.key.Wipe()
+	}
+	clear(k.leases)
+	clear(k.failures)
+}
+
+// LeaseState is what is known of one keyring version.
+type LeaseState struct {
+	Keyring string
+	Version uint32
+	// Left is how long the key is held still; zero where it is not.
+	Left time.Duration
+	// Root opened it last.
+	Root string
+	// Err is why it could not be opened the last time; nil where it could.
+	Err error
+}
+
+// Leases returns the state of every version, ordered by keyring and version.
+func (k *Keys) Leases() []LeaseState {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	var list []LeaseState
+	for _, ref := range sortedRefs(k.versions) {
+		l := k.leases[ref]
+		list = append(list, LeaseState{
+			Keyring: ref.name, Version: ref.version, Left: max(0, l.until-k.Uptime()), Root: l.root, Err: k.failures[ref].err,
+		})
+	}
+	return list
+}
+
+func sortedRefs[V any](m map[keyringRef]V) []keyringRef {
+	return slices.SortedFunc(maps.Keys(m), func(a, b keyringRef) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.version, b.version))
+	})
+}

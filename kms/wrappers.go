@@ -1,0 +1,145 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+
+	"keywright.dev/kms/envelope"
+	"keywright.dev/kms/root"
+	"keywright.dev/kms/secret"
+)
+
+// reload reads which versions there are.
+func (k *Keys) reload(ctx context.Context) error {
+	versions, err := k.Store.Keyrings(ctx)
+	if err != nil {
+		return fmt.Errorf("reading keyrings: %w", err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.versions)
+	clear(k.current)
+	for _, v := range versions {
+		k.add(v)
+	}
+	return nil
+}
+
+// add takes a version up. The caller holds the lock.
+func (k *Keys) add(v KeyringVersion) {
+	k.versions[v.ref()] = v
+	if v.Enabled {
+		k.current[v.Keyring] = max(k.current[v.Keyring], v.Version)
+	}
+}
+
+func (k *Keys) refs() []keyringRef {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return sortedRefs(k.versions)
+}
+
+// version finds a version, also one that another replica made meanwhile.
+func (k *Keys) version(ctx context.Context, ref keyringRef) (KeyringVersion, error) {
+	for range 2 {
+		k.mu.RLock()
+		v, ok := k.versions[ref]
+		k.mu.RUnlock()
+		if ok {
+			return v, nil
+		}
+		if err := k.reload(ctx); err != nil {
+			return KeyringVersion{}, err
+		}
+	}
+	return KeyringVersion{}, fmt.Errorf("opening %v: %w", ref, ErrNotFound)
+}
+
+// makeVersion makes a key, holds it, and returns it wrapped by every root: a
+// version that lacked one would be lost with the others.
+func (k *Keys) makeVersion(ctx context.Context, name string, version uint32) (KeyringVersion, error) {
+	v := KeyringVersion{Keyring: name, Version: version, Enabled: true, Created: k.Clock()}
+	key, err := secret.Random(k.Random, envelope.KeySize)
+	if err != nil {
+		return v, fmt.Errorf("creating %v: %w", v.ref(), err)
+	}
+	for _, r := range k.Roots {
+		w, err := wrapBy(ctx, r, v.ref(), key)
+		if err != nil {
+			key.Wipe()
+			return v, fmt.Errorf("creating %v: %w", v.ref(), err)
+		}
+		v.Wrappers = append(v.Wrappers, w)
+	}
+	if err := k.keep(v.ref(), key, k.Roots[0].URI()); err != nil {
+		return v, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.add(v)
+	return v, nil
+}
+
+// wrapBy has a root wrap a version's key, and reads it back: a wrapper that does
+// not open is worth nothing, and this is the last moment to notice it.
+func wrapBy(ctx context.Context, r root.Root, ref keyringRef, key secret.Bytes) (Wrapper, error) {
+	wrapped, err := r.Wrap(ctx, key, keyringContext(ref.name, ref.version))
+	if err != nil {
+		return Wrapper{}, err
+	}
+	w := Wrapper{Root: r.URI(), Version: wrapped.Version, Wrapped: wrapped.Ciphertext}
+	if _, offline := r.(root.Offline); offline {
+		return w, nil
+	}
+	return w, opensBy(ctx, r, ref, w, key)
+}
+
+// opensBy demands that a root opens a wrapper to the key.
+func opensBy(ctx context.Context, r root.Root, ref keyringRef, w Wrapper, key secret.Bytes) error {
+	back, err := r.Unwrap(ctx, w.Wrapped, keyringContext(ref.name, ref.version))
+	if err != nil {
+		return fmt.Errorf("reading back the wrapper of %v: %w", ref, err)
+	}
+	defer back.Wipe()
+	if !back.Equal(key) {
+		return fmt.Errorf("reading back the wrapper of %v: %s opens it to another key", ref, r.URI())
+	}
+	return nil
+}
+
+// rootWrapper is a wrapper with the root that opens it.
+type rootWrapper struct {
+	root    root.Root
+	wrapped []byte
+}
+
+// wrappersOf returns the wrappers that a configured root opens, in the order of
+// the configuration. Those that only people open are none.
+func (k *Keys) wrappersOf(v KeyringVersion) []rootWrapper {
+	var list []rootWrapper
+	for _, r := range k.Roots {
+		if _, offline := r.(root.Offline); offline {
+			continue
+		}
+		for _, w := range v.Wrappers {
+			if w.Root == r.URI() {
+				list = append(list, rootWrapper{r, w.Wrapped})
+			}
+		}
+	}
+	return list
+}
+
+func wrappedBy(v KeyringVersion) []string {
+	var uris []string
+	for _, w := range v.Wrappers {
+		uris = append(uris, w.Root)
+	}
+	return uris
+}
+
+// keyringContext binds a version's key to its place, so that a wrapper that is
+// moved to another row of the store opens nothing.
+func keyringContext(name string, version uint32) []byte {
+	return fmt.Appendf(nil, "keywright/keyring/v1\x00%s\x00%s\x00%d", DefaultTenant, name, version)
+}
