@@ -152,47 +152,62 @@ func (k *Keys) openByRoots(ctx context.Context, ref keyringRef) error {
 // headStart is how long a root has to answer before the next is asked as well.
 const headStart = time.Second
 
-type answer struct {
+// opening is what a root answered.
+type opening struct {
 	key secret.Bytes
 	by  string
 	err error
 }
 
 func (k *Keys) race(ctx context.Context, ref keyringRef, wrappers []rootWrapper) error {
-	answers := make(chan answer, len(wrappers))
+	answers := make(chan opening, len(wrappers))
+	pending := 0
+	defer func() { wipeLate(answers, pending) }()
 	var errs []error
-	asked, answered := 0, 0
-	defer func() {
-		for range asked - answered {
-			go func() { late := <-answers; late.key.Wipe() }()
-		}
-	}()
-	next := time.NewTimer(0)
-	defer next.Stop()
-	for answered < len(wrappers) {
-		select {
-		case <-next.C:
-			w := wrappers[asked]
-			asked++
-			go func() {
-				key, err := w.root.Unwrap(ctx, w.wrapped, keyringContext(ref.name, ref.version))
-				answers <- answer{key, w.root.URI(), err}
-			}()
-			if asked < len(wrappers) {
-				next.Reset(headStart)
+	for i, w := range wrappers {
+		pending++
+		go func() {
+			key, err := w.root.Unwrap(ctx, w.wrapped, keyringContext(ref.name, ref.version))
+			answers <- opening{key, w.root.URI(), err}
+		}()
+		for pending > 0 {
+			a, ok := await(ctx, answers, i+1 < len(wrappers))
+			if !ok {
+				break
 			}
-		case a := <-answers:
-			answered++
+			pending--
 			if a.err == nil {
 				return k.keep(ref, a.key, a.by)
 			}
 			errs = append(errs, a.err)
-			if asked == answered && asked < len(wrappers) {
-				next.Reset(0)
-			}
 		}
 	}
 	return fmt.Errorf("opening %v: %w", ref, joinRoots(errs))
+}
+
+// await waits for an answer; where there is another root to ask, not for long.
+func await(ctx context.Context, answers <-chan opening, another bool) (a opening, ok bool) {
+	if !another {
+		return <-answers, true // a root's call ends with its context
+	}
+	ctx, cancel := context.WithTimeout(ctx, headStart)
+	defer cancel()
+	select {
+	case a = <-answers:
+		return a, true
+	case <-ctx.Done():
+		return a, false
+	}
+}
+
+// wipeLate wipes what roots answer that were too late.
+func wipeLate(answers <-chan opening, pending int) {
+	for range pending {
+		go func() {
+			late := <-answers
+			late.key.Wipe()
+		}()
+	}
 }
 
 // joinRoots makes one error of several roots'. One root that may answer later is

@@ -54,6 +54,7 @@ func startService(t *testing.T) *service {
 // startServiceAs starts a service with an identity key of the caller's.
 func startServiceAs(t *testing.T, identity *pki.Identity) *service {
 	t.Helper()
+	begun := time.Now()
 	ctx, dir := t.Context(), t.TempDir()
 	store, err := sqlite.Open(ctx, sqlite.Config{Path: filepath.Join(dir, "store.db"), Clock: time.Now})
 	require.NoError(t, err)
@@ -62,7 +63,7 @@ func startServiceAs(t *testing.T, identity *pki.Identity) *service {
 	rootKey, err := file.Open(rootPath)
 	require.NoError(t, err)
 	keys, err := kms.OpenKeys(ctx, kms.KeysConfig{
-		Store: store, Roots: []root.Root{rootKey}, Clock: time.Now, Uptime: func() time.Duration { return time.Since(started) }, Random: rand.Reader,
+		Store: store, Roots: []root.Root{rootKey}, Clock: time.Now, Uptime: func() time.Duration { return time.Since(begun) }, Random: rand.Reader,
 	})
 	require.NoError(t, err)
 	challenges, err := kms.OpenChallenges(ctx, keys, time.Now, rand.Reader)

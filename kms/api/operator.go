@@ -361,14 +361,16 @@ type Backup struct {
 type Status struct {
 	Version string `json:"version"`
 	// ServiceKey is the fingerprint that guests pin.
-	ServiceKey string           `json:"service_key"`
-	GuestURL   string           `json:"guest_url"`
-	Started    time.Time        `json:"started"`
-	Ready      bool             `json:"ready"`
-	Reasons    []string         `json:"reasons,omitempty"` // why it is not ready
-	Roots      []string         `json:"roots"`
-	Machines   map[string]int64 `json:"machines"`
-	Volumes    int64            `json:"volumes"`
+	ServiceKey string    `json:"service_key"`
+	GuestURL   string    `json:"guest_url"`
+	Started    time.Time `json:"started"`
+	Ready      bool      `json:"ready"`
+	Reasons    []string  `json:"reasons,omitempty"` // why it is not ready
+	// Degraded says what is wrong that stops nothing yet.
+	Degraded []string         `json:"degraded,omitempty"`
+	Roots    []string         `json:"roots"`
+	Machines map[string]int64 `json:"machines"`
+	Volumes  int64            `json:"volumes"`
 	// Alarms are how many are open of each kind: counters, copied, foreign.
 	Alarms map[string]int64 `json:"alarms"`
 	Audit  AuditStatus      `json:"audit"`

@@ -1,13 +1,17 @@
 package server
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"keywright.dev/kms"
+	"keywright.dev/kms/root"
 )
 
 // Metrics are the numbers that the service shows on its metrics listener. None
@@ -24,6 +28,7 @@ type Metrics struct {
 	store       prometheus.Histogram
 	sequencing  prometheus.Histogram
 	sequenceErr prometheus.Counter
+	rootCalls   *prometheus.CounterVec
 }
 
 // NewMetrics returns metrics in a registry of their own.
@@ -58,10 +63,13 @@ func NewMetrics() *Metrics {
 		sequenceErr: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "keywright_audit_sequencing_errors_total", Help: "Sequencing rounds that failed. Not zero: look at the service's log.",
 		}),
+		rootCalls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keywright_root_calls_total", Help: "Calls of roots of trust, by root, operation and result: ok, unavailable, refused, does_not_open or failed.",
+		}, []string{"root", "operation", "result"}),
 	}
 	m.registry.MustRegister(
 		m.requests, m.seconds, m.releases, m.refusals, m.challenges, m.turnedAway,
-		m.store, m.sequencing, m.sequenceErr,
+		m.store, m.sequencing, m.sequenceErr, m.rootCalls,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -69,6 +77,32 @@ func NewMetrics() *Metrics {
 
 // Transaction is for whoever wires the store: one change took so long.
 func (m *Metrics) Transaction(took time.Duration) { m.store.Observe(took.Seconds()) }
+
+// RootCall is for whoever wires the roots: one was called, with this error.
+func (m *Metrics) RootCall(uri, operation string, err error) {
+	result := "failed"
+	switch {
+	case err == nil:
+		result = "ok"
+	case errors.Is(err, root.ErrUnavailable):
+		result = "unavailable"
+	case errors.Is(err, root.ErrRefused):
+		result = "refused"
+	case errors.Is(err, root.ErrDoesNotOpen):
+		result = "does_not_open"
+	}
+	m.rootCalls.WithLabelValues(uri, operation, result).Inc()
+}
+
+// leastLease returns the seconds that a keyring version is held at least; 0 where
+// one is closed.
+func leastLease(leases []kms.LeaseState) float64 {
+	if len(leases) == 0 {
+		return 0
+	}
+	least := slices.MinFunc(leases, func(a, b kms.LeaseState) int { return cmp.Compare(a.Left, b.Left) })
+	return least.Left.Seconds()
+}
 
 // gauge is a number that is read when somebody asks for it.
 func (m *Metrics) gauge(name, help string, labels prometheus.Labels, read func() float64) {

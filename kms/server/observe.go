@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"keywright.dev/kms"
 	"keywright.dev/kms/api"
 )
 
@@ -25,6 +27,8 @@ const readyTimeout = 2 * time.Second
 type Readiness struct {
 	Ready   bool     `json:"ready"`
 	Reasons []string `json:"reasons"`
+	// Degraded says what is wrong that stops nothing yet.
+	Degraded []string `json:"degraded"`
 }
 
 // observerRoutes are the routes of the metrics listener.
@@ -68,7 +72,7 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	if len(reasons) > 0 {
 		status = http.StatusServiceUnavailable
 	}
-	_ = writeJSON(w, s.requestID(), status, Readiness{len(reasons) == 0, reasons}) // as above
+	_ = writeJSON(w, s.requestID(), status, Readiness{len(reasons) == 0, reasons, s.degraded()}) // as above
 }
 
 // notReady returns why requests cannot be served; nothing while they can.
@@ -77,7 +81,24 @@ func (s *Server) notReady(ctx context.Context) []string {
 	if err := s.Store.LastFailure(); err != nil {
 		reasons = append(reasons, fmt.Sprintf("the last change could not be written: %v", err))
 	}
+	if !slices.ContainsFunc(s.Leases(), func(l kms.LeaseState) bool { return l.Left > 0 }) {
+		reasons = append(reasons, "no keyring is open, and no root of trust opens one: every boot is refused")
+	}
 	return reasons
+}
+
+// degraded returns what is wrong with the roots while boots go on.
+func (s *Server) degraded() []string {
+	degraded := []string{}
+	for _, l := range s.Leases() {
+		switch {
+		case l.Left == 0 && l.Err != nil:
+			degraded = append(degraded, fmt.Sprintf("keyring/%s@%d is closed: boots that need it are refused", l.Keyring, l.Version))
+		case l.Err != nil:
+			degraded = append(degraded, fmt.Sprintf("no root opens keyring/%s@%d: its key is held for %v still", l.Keyring, l.Version, l.Left.Round(time.Second)))
+		}
+	}
+	return degraded
 }
 
 // notAnswering returns why not even what changes nothing can be served.

@@ -43,7 +43,7 @@ func (o *operators) status(ctx context.Context, _ struct{}, _ *noInput) (api.Sta
 	reasons := s.notReady(ctx)
 	status := api.Status{
 		Version: s.Version, ServiceKey: s.Fingerprint, GuestURL: s.GuestURL, Started: s.started,
-		Ready: len(reasons) == 0, Reasons: reasons, Roots: s.Roots,
+		Ready: len(reasons) == 0, Reasons: reasons, Degraded: s.degraded(), Roots: s.Roots,
 		Machines: make(map[string]int64), Volumes: counts.Volumes, Alarms: make(map[string]int64),
 		Audit:      api.AuditStatus{Entries: counts.Entries, Sequenced: counts.Sequenced, Key: s.Log.String()},
 		LastBackup: stamp(last),

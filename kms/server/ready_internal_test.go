@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -32,7 +33,7 @@ func (f *fullDisk) TryWriting(context.Context) error            { return f.full 
 // but a restart would not mend that.
 func TestFullDiskIsNotReady(t *testing.T) {
 	store := &fullDisk{full: errors.New("database or disk is full")}
-	s := &Server{Config: Config{Store: store, Logger: slog.New(slog.DiscardHandler), Random: bytes.NewReader(make([]byte, 64))}}
+	s := &Server{Config: Config{Store: store, Logger: slog.New(slog.DiscardHandler), Random: bytes.NewReader(make([]byte, 64)), Leases: heldFor(time.Hour, nil)}}
 	s.running.Store(true)
 	require.ErrorContains(t, s.Ready(t.Context()), "disk is full")
 	require.NoError(t, s.Answers(t.Context()))
@@ -54,4 +55,28 @@ func TestFaultsAreLoggedLoudly(t *testing.T) {
 	assert.Equal(t, slog.LevelError, levelOf(failureOf(errors.New("a fault"))))
 	assert.Equal(t, slog.LevelInfo, levelOf(failAfter(api.CodeBusy, retryBusy)))
 	assert.Equal(t, slog.LevelInfo, levelOf(fail(api.CodeNotFound)))
+}
+
+func heldFor(left time.Duration, err error) func() []kms.LeaseState {
+	return func() []kms.LeaseState {
+		return []kms.LeaseState{{Keyring: "default", Version: 1, Left: left, Err: err}, {Keyring: "system", Version: 1, Left: left, Err: err}}
+	}
+}
+
+// With the roots away a service is degraded as long as keys are held, and not
+// ready without any.
+func TestReadinessWithoutRoots(t *testing.T) {
+	away := errors.New("no root answers")
+	s := &Server{Config: Config{Store: &fullDisk{}, Logger: slog.New(slog.DiscardHandler), Random: bytes.NewReader(make([]byte, 64))}}
+	s.running.Store(true)
+	s.Leases = heldFor(time.Hour, nil)
+	assert.Empty(t, s.degraded())
+	s.Leases = heldFor(90*time.Minute, away)
+	require.NoError(t, s.Ready(t.Context()))
+	assert.Contains(t, s.degraded(), "no root opens keyring/default@1: its key is held for 1h30m0s still")
+	assert.InDelta(t, 5400, leastLease(s.Leases()), 0)
+	s.Leases = heldFor(0, away)
+	require.ErrorContains(t, s.Ready(t.Context()), "every boot is refused")
+	require.NoError(t, s.Answers(t.Context()), "a restart would not mend that")
+	assert.Zero(t, leastLease(nil))
 }

@@ -69,7 +69,7 @@ func openRig(t *testing.T, data string, change func(*config.Config)) *rig {
 	r := &rig{t: t, log: &logBuffer{}, stopped: make(chan error, 1)}
 	logger := slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
-	r.service, err = serve.Open(t.Context(), serve.Options{Config: c, Version: "test", Logger: logger, Clock: time.Now})
+	r.service, err = serve.Open(t.Context(), serve.Options{Config: c, Version: "test", Logger: logger, Clock: time.Now, Uptime: serve.Uptime})
 	require.NoError(t, err)
 	var ctx context.Context
 	ctx, r.stop = context.WithCancel(context.Background())

@@ -63,6 +63,7 @@ type Config struct {
 	// Fingerprint is the pin of the service identity key.
 	Fingerprint string
 	Roots       []string // URIs
+	Leases      func() []kms.LeaseState
 	// Owner is the uid of the user that may operate the service, beside root.
 	Owner  int
 	Limits Limits
@@ -160,6 +161,8 @@ func (s *Server) registerGauges() {
 	m.registry.MustRegister(newCounter(s.Store.Counts))
 	m.gauge("keywright_ready", "1 while the service is ready, else 0.", nil,
 		func() float64 { return map[bool]float64{true: 1}[s.Ready(context.Background()) == nil] })
+	m.gauge("keywright_lease_seconds", "Least time that a keyring version's key is held still without a root; 0: one is closed.", nil,
+		func() float64 { return leastLease(s.Leases()) })
 	m.gauge("keywright_guest_connections", "Open guest connections.", nil,
 		func() float64 { return float64(s.connections.count()) })
 	m.gauge("keywright_guest_body_bytes", "Memory that request bodies of guests hold.", nil,

@@ -101,6 +101,10 @@ func hint(e *api.Error) string {
 	return ""
 }
 
+// errPartly means that something was not done, or is not as it should be, and was
+// named before.
+var errPartly = errors.New("not everything is done: what is not is named above")
+
 // exitCode is the code that an error ends with.
 func exitCode(err error) int {
 	var (
@@ -119,6 +123,8 @@ func exitCode(err error) int {
 		return gone.code()
 	case errors.As(err, &broke):
 		return ExitUnavailable
+	case errors.Is(err, errPartly):
+		return ExitPartly
 	case errors.As(err, &wait):
 		return ExitWaiting
 	case errors.As(err, &no), errors.Is(err, audit.ErrTampered):

@@ -40,9 +40,13 @@ func (p *Program) explainCommand() *cobra.Command {
 }
 
 func (p *Program) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var coldStart bool
+	c := &cobra.Command{
 		Use: "status", Short: "Show the state of the service", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if coldStart {
+				return p.coldStart(c.Context())
+			}
 			s, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Status, error) {
 				return o.Status(ctx)
 			})
@@ -52,10 +56,15 @@ func (p *Program) statusCommand() *cobra.Command {
 			return p.print(s, func(w io.Writer) { p.writeStatus(w, s) })
 		},
 	}
+	c.Flags().BoolVar(&coldStart, "cold-start", false, "simulate a restart with each root of trust away: which keyrings would open")
+	return c
 }
 
 func (p *Program) writeStatus(w io.Writer, s api.Status) {
 	ready := "ready"
+	if len(s.Degraded) > 0 {
+		ready = "degraded: " + strings.Join(s.Degraded, "; ")
+	}
 	if !s.Ready {
 		ready = "not ready: " + strings.Join(s.Reasons, "; ")
 	}

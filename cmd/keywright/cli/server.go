@@ -86,7 +86,7 @@ func forDevelopment(c *config.Config) (remove func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a temporary folder: %w", err)
 	}
-	c.Server.Data, c.Server.RootKey, c.Server.OperatorSocket, c.Server.GuestURL = folder, "", "", ""
+	c.Server.Data, c.Server.Roots, c.Server.OperatorSocket, c.Server.GuestURL = folder, nil, "", ""
 	c.Server.GuestListen, c.Server.MetricsListen = "127.0.0.1:0", "127.0.0.1:0"
 	return func() { _ = os.RemoveAll(folder) }, nil // a left-over temporary folder harms nobody
 }
@@ -112,6 +112,7 @@ func (p *Program) serve(ctx context.Context, flags serverFlags) error {
 	logger := slog.New(slog.NewJSONHandler(p.Err, &slog.HandlerOptions{Level: level}))
 	service, err := serve.Open(ctx, serve.Options{
 		Config: c, Version: p.Version, Credentials: p.Env("CREDENTIALS_DIRECTORY"), Logger: logger, Clock: p.Clock,
+		Uptime: serve.Uptime, Waiting: func(cause error) { notifyWaiting(logger, cause) },
 	})
 	if err != nil {
 		return err
@@ -123,7 +124,7 @@ func (p *Program) serve(ctx context.Context, flags serverFlags) error {
 // rootAdvice names what is better than a key file beside the store.
 const rootAdvice = "the root key is a file on this host: whoever reads it and the store has every key. " +
 	"Keep it from backups of the data folder; better, pass it as a systemd credential that this host's TPM " +
-	"encrypts (LoadCredentialEncrypted=root.key), or keep it on a medium of its own (server.root_key)"
+	"encrypts (LoadCredentialEncrypted=root.key), or use a root of trust that is no file (server.roots)"
 
 // announced is what a start prints.
 type announced struct {

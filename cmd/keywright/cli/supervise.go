@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -75,4 +76,14 @@ func pause(ctx context.Context, d time.Duration) bool {
 	case <-timer.C:
 		return true
 	}
+}
+
+// startPatience is how long the service manager is asked to wait on, in
+// microseconds: longer than until the roots are asked again.
+const startPatience = 30_000_000
+
+// notifyWaiting tells the service manager that the start goes on, and why.
+func notifyWaiting(logger *slog.Logger, cause error) {
+	line, _, _ := strings.Cut(cause.Error(), "\n")
+	notify(logger, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=waits for a root of trust: %.200s", startPatience, line))
 }

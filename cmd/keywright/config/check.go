@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
+	"keywright.dev/kms"
 	"keywright.dev/kms/recovery"
 )
 
@@ -29,6 +31,9 @@ func (s *Server) check() error {
 	}
 	if s.GuestURL != "" && !isGuestURL(s.GuestURL) {
 		errs = append(errs, bad("server.guest_url", "want https://HOST:PORT and nothing else"))
+	}
+	if time.Duration(s.Lease) < kms.MinLease {
+		errs = append(errs, bad("server.lease", "want at least one minute"))
 	}
 	// sun_path has room for 107 bytes and a NUL (unix(7)).
 	if len(s.OperatorSocket) > 107 {

@@ -19,11 +19,16 @@ type Server struct {
 	// The folder of everything that is kept: store, root key, operator socket.
 	// It is made with mode 0700; a folder that others can enter is refused.
 	Data string `toml:"data"`
-	// The key file that everything is wrapped under. Empty: root.key among the
-	// credentials that systemd passes (LoadCredential), else root.key in the data
-	// folder, which the first start makes. Keep a copy of it apart from the
-	// backups: a backup opens with it, and with nothing else.
-	RootKey string `toml:"root_key"`
+	// The roots of trust by their URIs, such as "file:///etc/keywright/root.key" or
+	// "awskms:///arn:aws:kms:…"; see docs/roots. Each wraps every keyring version,
+	// any one opens it, and the first is asked first. Empty: the file root.key among
+	// the credentials that systemd passes (LoadCredential), else root.key in the
+	// data folder, which the first start makes. Keep a copy of that file apart from
+	// the backups: a backup opens with a root, and with nothing else.
+	Roots []string `toml:"roots"`
+	// How long keys are held after a root opened them: boots go on as long without
+	// any root. They are opened anew at half of it. At least one minute.
+	Lease Duration `toml:"lease"`
 	// The address that guests connect to: TLS 1.3 only.
 	GuestListen string `toml:"guest_listen"`
 	// The URL that guests are told to use. Empty: https://, the first of names,
@@ -114,6 +119,7 @@ func Default() Config {
 	return Config{
 		Server: Server{
 			Data: "./keywright-data", GuestListen: "0.0.0.0:8443", MetricsListen: "127.0.0.1:9443",
+			Roots: []string{}, Lease: Duration(24 * time.Hour),
 		},
 		Limits: Limits{
 			Connections: 1024, ConnectionsPerSource: 256, RequestsPerSecond: 50, RequestsBurst: 200,

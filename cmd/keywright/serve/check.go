@@ -1,8 +1,10 @@
 package serve
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"syscall"
 
@@ -22,10 +24,19 @@ func CheckFiles(c config.Config) error {
 	if c.Server.OperatorSocket != "" {
 		socketErr = named("server.operator_socket", checkSocket(c.Server.OperatorSocket))
 	}
-	if c.Server.RootKey != "" {
-		rootErr = named("server.root_key", checkRootKey(c.Server.RootKey))
+	for _, uri := range c.Server.Roots {
+		rootErr = errors.Join(rootErr, named("server.roots", checkRoot(uri)))
 	}
 	return errors.Join(trustErr, policyErr, namesErr, socketErr, rootErr)
+}
+
+// checkRoot looks at what a root's URI names.
+func checkRoot(uri string) error {
+	if u, err := url.Parse(uri); err == nil && u.Scheme == "file" {
+		return checkRootKey(u.Path)
+	}
+	_, err := openRoot(context.Background(), uri)
+	return err
 }
 
 // checkRootKey opens the root key of whoever checks. Another user's, such as the

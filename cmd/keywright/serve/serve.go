@@ -15,7 +15,6 @@ import (
 	"keywright.dev/kms/pki"
 	"keywright.dev/kms/policy"
 	"keywright.dev/kms/recovery"
-	"keywright.dev/kms/root"
 	"keywright.dev/kms/server"
 	"keywright.dev/kms/store/sqlite"
 )
@@ -28,6 +27,10 @@ type Options struct {
 	Credentials string
 	Logger      *slog.Logger
 	Clock       func() time.Time
+	// Uptime is CLOCK_BOOTTIME.
+	Uptime func() time.Duration
+	// Waiting is told why a start waits.
+	Waiting func(error)
 }
 
 // Service is an opened installation: it listens, and serves once it runs.
@@ -38,7 +41,8 @@ type Service struct {
 	// Socket is the operators'; Metrics the address of the metrics listener.
 	Socket  string
 	Metrics string
-	// RootPath is the root key's file, where it is one; empty for a credential.
+	// RootPath is the embedded root's file; empty for a credential, and where roots
+	// are configured.
 	RootPath string
 	// Server holds the routes.
 	Server *server.Server
@@ -78,11 +82,11 @@ func Open(ctx context.Context, o Options) (s *Service, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	chosen, err := openRoot(c.Server, o.Credentials)
+	chosen, err := openRoots(ctx, c.Server, o.Credentials)
 	if err != nil {
 		return s, err
 	}
-	if !chosen.credential {
+	if !chosen.credential { // empty where roots are configured
 		s.RootPath = chosen.path
 	}
 	// The store refuses a second service before that could take the socket.
@@ -104,7 +108,7 @@ func (s *Service) openStore(ctx context.Context, o Options, chosen rootChoice) e
 		return err
 	}
 	s.store, err = sqlite.Open(ctx, sqlite.Config{Path: path, Clock: o.Clock, Logger: o.Logger})
-	if err == nil && missing && !chosen.made {
+	if err == nil && missing && chosen.path != "" && !chosen.made {
 		o.Logger.Warn("there was a root key and no store: this is a new installation with a new service key, "+
 			"which no machine knows; if there was one before, stop and restore its store", "store", path)
 	}
@@ -113,7 +117,7 @@ func (s *Service) openStore(ctx context.Context, o Options, chosen rootChoice) e
 
 // wire makes the domain and the server over the store.
 func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metrics *server.Metrics) error {
-	p, err := s.openParts(ctx, o, chosen)
+	p, err := s.openParts(ctx, o, chosen, metrics)
 	if err != nil {
 		return err
 	}
@@ -151,19 +155,22 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 		Version: o.Version, Restored: p.restored, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
 		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine },
 		TLS: pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL, Fingerprint: s.Fingerprint,
-		Roots: p.roots, Owner: os.Geteuid(), Limits: limits, Upkeep: p.challenges.RotateIfDue,
+		Roots: p.roots, Leases: p.keys.Leases, Owner: os.Geteuid(), Limits: limits, Upkeep: p.upkeep,
 		Metrics: metrics, Logger: o.Logger, Clock: o.Clock, Random: rand.Reader,
 	})
 	return err
 }
 
 // openParts opens the service's own keys, and makes them in a new store.
-func (s *Service) openParts(ctx context.Context, o Options, chosen rootChoice) (p parts, err error) {
-	p.store, p.roots = s.store, []string{chosen.root.URI()}
+func (s *Service) openParts(ctx context.Context, o Options, chosen rootChoice, metrics *server.Metrics) (p parts, err error) {
+	p.store, p.roots = s.store, chosen.uris()
 	if p.engine, err = openPolicy(o.Config.Policy); err != nil {
 		return p, err
 	}
-	if s.keys, err = kms.OpenKeys(ctx, p.store, []root.Root{chosen.root}, o.Clock, rand.Reader); err != nil {
+	s.keys, err = awaitKeys(ctx, kms.KeysConfig{
+		Store: p.store, Roots: meter(chosen.list, metrics.RootCall), Clock: o.Clock, Uptime: o.Uptime, Random: rand.Reader, Lease: time.Duration(o.Config.Server.Lease),
+	}, o.Waiting, o.Logger)
+	if err != nil {
 		return p, chosen.wrong(ctx, p.store, err)
 	}
 	p.keys = s.keys
@@ -183,6 +190,10 @@ func (s *Service) openParts(ctx context.Context, o Options, chosen rootChoice) (
 	s.challenges, err = kms.OpenChallenges(ctx, p.keys, o.Clock, rand.Reader)
 	p.challenges = s.challenges
 	return p, err
+}
+
+func (p *parts) upkeep(ctx context.Context) error {
+	return errors.Join(p.keys.Upkeep(ctx), p.challenges.RotateIfDue(ctx))
 }
 
 func limitsOf(c config.Limits) (server.Limits, error) {

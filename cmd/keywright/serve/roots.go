@@ -1,0 +1,181 @@
+package serve
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/kms"
+	"keywright.dev/kms/root"
+	"keywright.dev/kms/root/file"
+	"keywright.dev/kms/secret"
+)
+
+// rootChoice are the roots that were found.
+type rootChoice struct {
+	list []root.Root
+	// path is the file of the embedded root, where that is the only one.
+	path string
+	// credential says that the service manager passed it.
+	credential bool
+	// made says that this start made it.
+	made bool
+}
+
+func (c rootChoice) uris() []string {
+	var uris []string
+	for _, r := range c.list {
+		uris = append(uris, r.URI())
+	}
+	return uris
+}
+
+// wrong says which root key a store wants, where err is that the embedded one
+// opens none of its keys.
+func (c rootChoice) wrong(ctx context.Context, store kms.ServiceKeys, err error) error {
+	if c.path == "" {
+		return err
+	}
+	versions, readErr := store.Keyrings(ctx)
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	var wraps []string
+	for _, v := range versions {
+		for _, w := range v.Wrappers {
+			wraps = append(wraps, w.Root)
+		}
+	}
+	if len(wraps) == 0 || slices.Contains(wraps, c.list[0].URI()) {
+		return err
+	}
+	return fmt.Errorf("opening keyrings: %s is not the root key of this store, whose keys are wrapped under %s: bring that one back",
+		c.path, wraps[0])
+}
+
+// openRoots opens the roots that are configured, or the embedded one: it makes
+// that for a data folder that is new.
+func openRoots(ctx context.Context, s config.Server, credentials string) (rootChoice, error) {
+	if len(s.Roots) == 0 {
+		return openEmbedded(s.Data, credentials)
+	}
+	var c rootChoice
+	for _, uri := range s.Roots {
+		r, err := openRoot(ctx, uri)
+		if err != nil {
+			return c, fmt.Errorf("opening the roots of trust: %w", err)
+		}
+		if slices.Contains(c.uris(), r.URI()) {
+			return c, fmt.Errorf("opening the roots of trust: server.roots names %s twice", r.URI())
+		}
+		c.list = append(c.list, r)
+	}
+	return c, nil
+}
+
+func openRoot(_ context.Context, uri string) (root.Root, error) {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return nil, fmt.Errorf("%q is no URI", uri)
+	}
+	switch u.Scheme {
+	case "file":
+		return file.Open(u.Path)
+	default:
+		return nil, fmt.Errorf("%q names no kind of root that there is: want one of file, vault, awskms, pkcs11, tpm, age-quorum", uri)
+	}
+}
+
+func openEmbedded(data, credentials string) (rootChoice, error) {
+	if path := filepath.Join(credentials, rootFile); credentials != "" && isFile(path) {
+		r, err := file.OpenCredential(path)
+		return rootChoice{list: []root.Root{r}, path: path, credential: true}, err
+	}
+	path := filepath.Join(data, rootFile)
+	r, err := file.Open(path)
+	made := errors.Is(err, fs.ErrNotExist)
+	if made {
+		r, err = createRoot(data, path)
+	}
+	return rootChoice{list: []root.Root{r}, path: path, made: made}, err
+}
+
+// createRoot makes a key where there is no store yet: to an existing store a
+// new key is of no use, and would hide that the right one is missing.
+func createRoot(data, path string) (*file.Root, error) {
+	if isFile(StorePath(data)) {
+		return nil, fmt.Errorf("opening root key file %s: it is missing, and without it the store opens nothing: "+
+			"bring it back from where you keep its copy, or name another root that wraps its keys in server.roots", path)
+	}
+	if err := file.Create(path, rand.Reader); err != nil {
+		return nil, err
+	}
+	return file.Open(path)
+}
+
+// rootPause is how long a start waits before it asks the roots again.
+const rootPause = 5 * time.Second
+
+// awaitKeys opens the keyrings, and waits for the roots as long as none answers.
+func awaitKeys(ctx context.Context, c kms.KeysConfig, waiting func(error), logger *slog.Logger) (*kms.Keys, error) {
+	for {
+		keys, err := kms.OpenKeys(ctx, c)
+		if !errors.Is(err, kms.ErrRoots) {
+			return keys, err
+		}
+		logger.Warn("the start waits for a root of trust", "error", err, "next", rootPause)
+		waiting(err)
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, ctx.Err())
+		case <-time.After(rootPause):
+		}
+	}
+}
+
+// metered is a root whose calls are counted.
+type metered struct {
+	root.Root
+	count func(uri, operation string, err error)
+}
+
+// meter counts the calls of roots but of those that people open.
+func meter(roots []root.Root, count func(uri, operation string, err error)) []root.Root {
+	list := make([]root.Root, 0, len(roots))
+	for _, r := range roots {
+		if _, offline := r.(root.Offline); !offline {
+			r = metered{r, count}
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// Version implements [root.Root].
+func (m metered) Version(ctx context.Context) (string, error) {
+	version, err := m.Root.Version(ctx)
+	m.count(m.URI(), "version", err)
+	return version, err
+}
+
+// Wrap implements [root.Root].
+func (m metered) Wrap(ctx context.Context, key secret.Bytes, context []byte) (root.Wrapped, error) {
+	w, err := m.Root.Wrap(ctx, key, context)
+	m.count(m.URI(), "wrap", err)
+	return w, err
+}
+
+// Unwrap implements [root.Root].
+func (m metered) Unwrap(ctx context.Context, ciphertext, context []byte) (secret.Bytes, error) {
+	key, err := m.Root.Unwrap(ctx, ciphertext, context)
+	m.count(m.URI(), "unwrap", err)
+	return key, err
+}
