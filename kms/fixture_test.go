@@ -92,16 +92,26 @@ func newFixtureOn(t *testing.T, roots ...root.Root) *fixture {
 	return f
 }
 
+// signers returns a service identity key and the log's, both fresh.
+func signers() (*ecdsa.PrivateKey, *audit.Signer, error) {
+	identity, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := audit.NewSigner("keywright.test/log", key)
+	return identity, log, err
+}
+
 // service makes a domain with fresh service keys over the fixture's store.
 func (f *fixture) service() *kms.Service {
 	f.t.Helper()
 	challenges, err := kms.OpenChallenges(f.t.Context(), f.keys, f.clock.Now, rand.Reader)
 	require.NoError(f.t, err)
-	identity, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(f.t, err)
-	_, logKey, err := ed25519.GenerateKey(rand.Reader)
-	require.NoError(f.t, err)
-	log, err := audit.NewSigner("keywright.test/log", logKey)
+	identity, log, err := signers()
 	require.NoError(f.t, err)
 	service, err := kms.New(kms.Config{
 		Store: f.store, Keys: f.keys, Challenges: challenges, Identity: identity, Log: log,
