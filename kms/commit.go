@@ -222,7 +222,7 @@ func (c *committing) expect(out *Outcome, state *State) *Refusal {
 		}}
 	}
 	if state.SeenMeasurements+len(out.Measurements) > maxSeen || state.SeenPlatforms+len(out.Platforms) > maxSeen {
-		return refuse(ReasonRate, "%d boots of the machine wait for an operator already: approve one of them, or revoke it", maxSeen)
+		return refuse(ReasonRate, "%d boots of the machine wait for an operator already: approve or dismiss one of them, or revoke the machine", maxSeen)
 	}
 	c.result = Committed{Status: m.Status, Measurement: m.Expected, Platform: m.ExpectedPlatform}
 	return nil

@@ -243,7 +243,7 @@ func (g *staging) stage(out *Outcome, state *State) *Refusal {
 	m, now := *state.Machine, g.service.Clock()
 	g.stagePlatforms(out, state, now.Add(StagedFor))
 	if !g.stageMeasurements(out, state) {
-		return refuse(ReasonRate, "%d boots of the machine wait for an operator already: approve one of them, or revoke it", maxSeen)
+		return refuse(ReasonRate, "%d boots of the machine wait for an operator already: approve or dismiss one of them", maxSeen)
 	}
 	m.Counters, m.Announced = g.boot.Counters, now
 	if first := g.boots[0]; !g.unforeseen() {

@@ -277,6 +277,11 @@ type ApproveMeasurement struct {
 	Group string `json:"group,omitempty"`
 }
 
+// DismissMeasurement is the body that dismisses a measurement.
+type DismissMeasurement struct {
+	Group string `json:"group,omitempty" maxLength:"64" doc:"The group that it waits in; needed where it waits in several."`
+}
+
 // Claim is one fact of a boot; see docs/attestation.md.
 type Claim struct {
 	Name  string `json:"name"`

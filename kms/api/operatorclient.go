@@ -166,6 +166,11 @@ func (o *OperatorClient) ApproveMeasurement(ctx context.Context, ref, group stri
 	return post[Measurement](ctx, o.c, at(PathMeasurementApprove, ref), ApproveMeasurement{Group: group})
 }
 
+// DismissMeasurement forgets a measurement that waits for approval.
+func (o *OperatorClient) DismissMeasurement(ctx context.Context, ref, group string) (Measurement, error) {
+	return post[Measurement](ctx, o.c, at(PathMeasurementDismiss, ref), DismissMeasurement{Group: group})
+}
+
 // SubmitMeasurement enters a computed measurement.
 func (o *OperatorClient) SubmitMeasurement(ctx context.Context, s SubmitMeasurement) (Measurement, error) {
 	return post[Measurement](ctx, o.c, PathMeasurements, s)

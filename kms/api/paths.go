@@ -15,6 +15,7 @@ const (
 	PathMeasurements       = "/v1/measurements"
 	PathMeasurement        = "/v1/measurements/{ref}"
 	PathMeasurementApprove = "/v1/measurements/{ref}/approve"
+	PathMeasurementDismiss = "/v1/measurements/{ref}/dismiss"
 	PathVolumes            = "/v1/volumes"
 	PathVolume             = "/v1/volumes/{ref}"
 	PathVolumeRecoveryKey  = "/v1/volumes/{ref}/recovery-key"

@@ -101,7 +101,7 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 	require.NoError(t, os.WriteFile(deny, []byte(`@id("freeze") forbid (principal is Operator, action, resource);`), 0o600))
 	r := openRig(t, data, func(c *config.Config) { c.Policy.Files = []string{deny} })
 	refs := map[string]string{
-		api.PathMeasurement: details.Measurements[0].ID, api.PathMeasurementApprove: details.Measurements[0].ID,
+		api.PathMeasurement: details.Measurements[0].ID, api.PathMeasurementApprove: details.Measurements[0].ID, api.PathMeasurementDismiss: details.Measurements[0].ID,
 		api.PathVolume: details.Volumes[0].ID, api.PathVolumeRecoveryKey: details.Volumes[0].ID, api.PathVolumeAccept: details.Volumes[0].ID,
 	}
 	bodies := map[string]string{

@@ -23,6 +23,11 @@ type (
 		DryRunInput
 		Body api.ApproveMeasurement
 	}
+	dismissMeasurementInput struct {
+		RefInput
+		DryRunInput
+		Body api.DismissMeasurement
+	}
 	submitMeasurementInput struct {
 		Body api.SubmitMeasurement
 	}
@@ -40,6 +45,13 @@ func (o *operators) addMeasurements() {
 	register(o, operation[approveMeasurementInput, string, api.Measurement]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMeasurementApprove, Action: kms.ActionApproveMeasurement, Summary: "Let a group's machines boot with a measurement."},
 		find:  o.findToApprove, act: o.approveMeasurement,
+	})
+	register(o, operation[dismissMeasurementInput, *kms.Measurement, api.Measurement]{
+		Route: Route{Method: http.MethodPost, Path: api.PathMeasurementDismiss, Action: kms.ActionDismissMeasurement, Summary: "Forget a measurement that waits for approval."},
+		find: func(ctx context.Context, in *dismissMeasurementInput) (*kms.Measurement, object, error) {
+			return o.findMeasurement(ctx, &showMeasurementInput{RefInput: in.RefInput, Group: in.Body.Group})
+		},
+		act: o.dismissMeasurement,
 	})
 	register(o, operation[submitMeasurementInput, struct{}, api.Measurement]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMeasurements, Action: kms.ActionSubmitMeasurement, Summary: "Enter a measurement computed from the files of a boot to come."},
@@ -89,6 +101,10 @@ func (o *operators) showMeasurement(_ context.Context, m *kms.Measurement, _ *sh
 
 func (o *operators) approveMeasurement(ctx context.Context, ref string, in *approveMeasurementInput) (api.Measurement, error) {
 	return measurementAnswer(o.server.Service.ApproveMeasurement(ctx, in.operator(ctx), ref, in.Body.Group))
+}
+
+func (o *operators) dismissMeasurement(ctx context.Context, m *kms.Measurement, in *dismissMeasurementInput) (api.Measurement, error) {
+	return measurementAnswer(o.server.Service.DismissMeasurement(ctx, in.operator(ctx), hexOf(m.Digest), m.Group))
 }
 
 func (o *operators) submitMeasurement(ctx context.Context, _ struct{}, in *submitMeasurementInput) (api.Measurement, error) {

@@ -16,7 +16,7 @@ import (
 
 func (p *Program) measurementCommand() *cobra.Command {
 	c := &cobra.Command{Use: "measurement", Short: "What machines may boot"}
-	c.AddCommand(p.measurementList(), p.measurementShow(), p.measurementApprove(), p.measurementCompute())
+	c.AddCommand(p.measurementList(), p.measurementShow(), p.measurementApprove(), p.measurementDismiss(), p.measurementCompute())
 	return c
 }
 
@@ -104,6 +104,39 @@ func (p *Program) measurementApprove() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&group, "group", "", "the group (default: the one it was seen in)")
+	addDryRun(c, &dryRun)
+	return c
+}
+
+func (p *Program) measurementDismiss() *cobra.Command {
+	var (
+		group  string
+		dryRun bool
+	)
+	c := &cobra.Command{
+		Use: "dismiss MEASUREMENT", Short: "Forget a measurement that waits for approval", Args: exactly("MEASUREMENT"),
+		Long: `Forget a measurement that waits for approval. Of one machine at most 16 wait: when
+they are too many its next kernels are not announced any more. A machine that boots
+it is refused as before, and it waits again.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			ref, err := reference("measurement", args[0])
+			if err != nil {
+				return err
+			}
+			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Measurement, error) {
+				return acting(o, dryRun).DismissMeasurement(ctx, ref, group)
+			})
+			if m, err = on("measurement/"+ref, m, err); err != nil {
+				return err
+			}
+			verb := "dismissed"
+			if dryRun {
+				verb = "would dismiss"
+			}
+			return p.print(m, func(w io.Writer) { fmt.Fprintf(w, "%s measurement/%s of group %s\n", verb, short(m.ID), m.Group) })
+		},
+	}
+	c.Flags().StringVar(&group, "group", "", "the group that it waits in")
 	addDryRun(c, &dryRun)
 	return c
 }
