@@ -11,13 +11,34 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"keywright.dev/cmd/keywright/serve"
 	"keywright.dev/kms/api"
 )
 
 func (p *Program) rootCommand() *cobra.Command {
 	c := &cobra.Command{Use: "root", Short: "What opens the keyrings"}
-	c.AddCommand(p.rootList(), p.rootRewrap(), p.rootRemove(), p.rootDropLeases())
+	c.AddCommand(p.rootInit(), p.rootList(), p.rootRewrap(), p.rootRemove(), p.rootDropLeases())
 	return c
+}
+
+func (p *Program) rootInit() *cobra.Command {
+	return &cobra.Command{
+		Use: "init URI", Short: "Make the key of a root of trust on this host", Args: exactly("URI"),
+		Long: `Make the key of a root of trust: a key file, a key on a PKCS#11 token, or a key that
+this host's TPM seals. What is there already is never replaced. Keys at Vault and AWS
+are made there; see docs/roots. It asks no service.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			name, err := serve.InitRoot(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return p.print(struct {
+				Root string `json:"root"`
+			}{name}, func(w io.Writer) {
+				fmt.Fprintf(w, "made %s\nname it in the service's configuration: server.roots = [%q]\n", name, args[0])
+			})
+		},
+	}
 }
 
 func (p *Program) rootList() *cobra.Command {

@@ -94,6 +94,28 @@ func openRoot(_ context.Context, uri string) (root.Root, error) {
 	}
 }
 
+// InitRoot makes the key of a root, and returns the root's name.
+func InitRoot(ctx context.Context, uri string) (string, error) {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return "", fmt.Errorf("%q is no URI", uri)
+	}
+	switch u.Scheme {
+	case "file":
+		err = file.Create(u.Path, rand.Reader)
+	default:
+		err = fmt.Errorf("making a root of trust: the key of %q is not made here", uri)
+	}
+	if err != nil {
+		return "", err
+	}
+	r, err := openRoot(ctx, uri)
+	if err != nil {
+		return "", err
+	}
+	return r.URI(), nil
+}
+
 func openEmbedded(data, credentials string) (rootChoice, error) {
 	if path := filepath.Join(credentials, rootFile); credentials != "" && isFile(path) {
 		r, err := file.OpenCredential(path)

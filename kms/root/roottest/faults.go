@@ -2,7 +2,6 @@ package roottest
 
 import (
 	"context"
-	"crypto/rand"
 	"testing"
 	"time"
 
@@ -14,18 +13,6 @@ import (
 
 // blink is how long a call may take that is expected to be given up.
 const blink = time.Second
-
-func testProbe(t *testing.T, s Subject) {
-	probe := root.Probe{Root: s.Root, Random: rand.Reader}
-	require.NoError(t, probe.Ask(limited(t)))
-	if s.Down == nil {
-		return
-	}
-	s.Down(t)
-	unavailable(t, func(ctx context.Context) error { return probe.Ask(ctx) })
-	s.Up(t)
-	require.NoError(t, probe.Ask(limited(t)))
-}
 
 // unavailable demands that a call gives up in its time, for a reason that may go.
 func unavailable(t testing.TB, call func(context.Context) error) {

@@ -64,7 +64,6 @@ func Run(t *testing.T, start func(t *testing.T) Subject) {
 		{"WrapsEachTimeAnew", always, testAnew},
 		{"ServesSeveralAtOnce", always, testConcurrent},
 		{"EndsWithItsContext", always, testCancelled},
-		{"ProbeDecrypts", always, testProbe},
 		{"Down", func(s Subject) bool { return s.Down != nil }, testDown},
 		{"Slow", func(s Subject) bool { return s.Slow != nil }, testSlow},
 		{"Throttled", func(s Subject) bool { return s.Throttle != nil }, testThrottled},
