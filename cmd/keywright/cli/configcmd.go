@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,17 +27,45 @@ func (p *Program) configCommand() *cobra.Command {
 		},
 		&cobra.Command{
 			Use: "check FILE", Short: "Check a configuration file and the files that it names", Args: exactly("FILE"),
-			RunE: func(_ *cobra.Command, args []string) error {
-				c, err := config.Load(args[0])
-				if err != nil {
-					return err
-				}
-				if err := serve.CheckFiles(c); err != nil {
-					return fmt.Errorf("checking configuration %s: %w", args[0], err)
-				}
-				return p.print(map[string]bool{"valid": true}, func(w io.Writer) { fmt.Fprintf(w, "%s is valid\n", args[0]) })
-			},
+			Long: `Check a configuration file and the files that it names. Where the service of the
+configuration answers, it is asked whether the host of a root of trust is one of its
+own machines: that one would wait for the service, and the service for it.`,
+			RunE: func(c *cobra.Command, args []string) error { return p.configCheck(c.Context(), args[0]) },
 		},
 	)
 	return c
+}
+
+// checked is what a check prints.
+type checked struct {
+	Valid bool `json:"valid"`
+	// Warnings are what a start would not refuse.
+	Warnings []string `json:"warnings"`
+}
+
+func (p *Program) configCheck(ctx context.Context, path string) error {
+	c, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	if err := serve.CheckFiles(c); err != nil {
+		return fmt.Errorf("checking configuration %s: %w", path, err)
+	}
+	result := checked{Valid: true, Warnings: []string{}}
+	machines, circle, err := p.ownRoots(ctx, c)
+	switch {
+	case circle:
+		return refusedf("checking configuration %s: every root of trust is at a machine that waits for this service (%s): once all are down none comes up; add a root that is elsewhere",
+			path, strings.Join(machines, ", "))
+	case err != nil:
+		result.Warnings = append(result.Warnings, fmt.Sprintf("whether a root is at one of the service's own machines is not known: %v", err))
+	case len(machines) > 0:
+		result.Warnings = append(result.Warnings, fmt.Sprintf("a root is at a machine that waits for this service (%s): after a power cut the other roots must answer first", strings.Join(machines, ", ")))
+	}
+	return p.print(result, func(w io.Writer) {
+		for _, warning := range result.Warnings {
+			fmt.Fprintf(w, "warning: %s\n", warning)
+		}
+		fmt.Fprintf(w, "%s is valid\n", path)
+	})
 }

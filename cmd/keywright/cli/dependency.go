@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/cmd/keywright/serve"
+	"keywright.dev/kms/api"
+)
+
+// ownRoots asks the service of a configuration which of its roots are at a host
+// that is one of its machines, by name: that host comes up only after the service,
+// and the service only after it. A root at any other place breaks the circle.
+func (p *Program) ownRoots(ctx context.Context, c config.Config) (machines []string, circle bool, err error) {
+	asking := *p
+	asking.address = cmp.Or(p.address, c.Server.OperatorSocket, serve.SocketPath(c.Server.Data))
+	for _, uri := range c.Server.Roots {
+		name := hostOf(uri)
+		if name == "" {
+			continue
+		}
+		m, err := call(ctx, &asking, func(ctx context.Context, o *api.OperatorClient) (api.Machine, error) {
+			details, err := o.Machine(ctx, name)
+			return details.Machine, err
+		})
+		var known *api.Error
+		switch {
+		case errors.As(err, &known) && known.Code == api.CodeNotFound:
+		case err != nil:
+			return nil, false, err
+		case m.Name == name:
+			machines = append(machines, "machine/"+name)
+		}
+	}
+	return machines, len(machines) > 0 && len(machines) == len(c.Server.Roots), nil
+}
+
+// hostOf returns the first label of the host that a root's URI names, which is
+// what machines are called; empty for a root at no host or at an address.
+func hostOf(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return ""
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return ""
+	}
+	name, _, _ := strings.Cut(u.Hostname(), ".")
+	return name
+}
