@@ -37,7 +37,7 @@ var (
 const KeySize = 32
 
 // MaxWrapped bounds what Wrap returns, in bytes.
-const MaxWrapped = 16 << 10
+const MaxWrapped = 64 << 10
 
 // Root wraps and unwraps keys of [KeySize] bytes. Its methods may be called by
 // several goroutines at once.
