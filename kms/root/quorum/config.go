@@ -30,7 +30,8 @@ const (
 func Open(_ context.Context, uri string, random io.Reader) (*Root, error) {
 	path, threshold, err := parseURI(uri)
 	if err != nil {
-		return nil, fmt.Errorf("opening root %q: %w: want such as %s", uri, err, example)
+		// The URI itself is not repeated: somebody may have put a secret into it.
+		return nil, fmt.Errorf("reading the URI of an %s root: %w: want such as %s", Scheme, err, example)
 	}
 	text, err := readFile(path)
 	if err != nil {
@@ -41,7 +42,7 @@ func Open(_ context.Context, uri string, random io.Reader) (*Root, error) {
 		return nil, fmt.Errorf("opening the recipients %s: %w", path, err)
 	}
 	if err := checkThreshold(threshold, len(custodians)); err != nil {
-		return nil, fmt.Errorf("opening root %q: %w", uri, err)
+		return nil, fmt.Errorf("opening the recipients %s: %w", path, err)
 	}
 	return &Root{name: nameOf(threshold, custodians), threshold: threshold, custodians: custodians, random: random}, nil
 }
@@ -62,7 +63,7 @@ func parseURI(text string) (path string, threshold int, err error) {
 	}
 	for key := range query {
 		if key != "threshold" {
-			return "", 0, fmt.Errorf("it has an unknown setting %q", key)
+			return "", 0, errors.New("it has a setting other than threshold")
 		}
 	}
 	if len(query["threshold"]) != 1 {

@@ -127,3 +127,5 @@ func shares(t testing.TB, r *quorum.Root, list []person, entries ...quorum.Entry
 	}
 	return all
 }
+
+func secretOf(b []byte) secret.Bytes { return secret.Copy(b) }
