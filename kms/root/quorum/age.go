@@ -34,7 +34,7 @@ func encrypt(data secret.Bytes, to age.Recipient) ([]byte, error) {
 func decrypt(sealed []byte, limit int, identities ...age.Identity) (secret.Bytes, error) {
 	plain, err := age.Decrypt(bytes.NewReader(sealed), identities...)
 	if noMatch := new(age.NoIdentityMatchError); errors.As(err, &noMatch) {
-		return secret.Bytes{}, errors.New("it is encrypted to somebody else")
+		return secret.Bytes{}, errors.New("no identity given opens it: it is encrypted to somebody else, or damaged")
 	}
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("the age file is damaged: %w", err)

@@ -1,12 +1,21 @@
 package quorum
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"filippo.io/age"
 
 	"keywright.dev/kms/secret"
+)
+
+const (
+	fingerprintLabel = "keywright/quorum-recipient/v1\x00"
+	fingerprintSize  = 10
 )
 
 // Given is a share as somebody gave it, decrypted.
@@ -60,6 +69,7 @@ func HandOver(to string, opened []Given) (string, []Fault, error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("handing over shares: %w", err)
 	}
+	head := []string{"Keywright: recovery shares, handed over to the recipient " + fingerprint(to)}
 	var blocks []block
 	var faults []Fault
 	for _, g := range opened {
@@ -73,7 +83,7 @@ func HandOver(to string, opened []Given) (string, []Fault, error) {
 	if len(blocks) == 0 {
 		return "", faults, errors.New("handing over shares: none of them is whole")
 	}
-	text, err := writeBlocks([]string{"Keywright: recovery shares, handed over to " + to}, blocks)
+	text, err := writeBlocks(head, blocks)
 	if err != nil {
 		return "", faults, fmt.Errorf("handing over shares: %w", err)
 	}
@@ -99,6 +109,25 @@ func newFault(g Given, s share, err error) *Fault {
 		f.Custodian = s.custodian()
 	}
 	return &f
+}
+
+// Fingerprint is what people compare aloud before shares are handed over to a
+// recipient: 80 bits of its digest, in groups of four hex digits.
+func Fingerprint(recipient string) (string, error) {
+	_, text, err := parseRecipient(recipient)
+	if err != nil {
+		return "", err
+	}
+	return fingerprint(text), nil
+}
+
+func fingerprint(recipient string) string {
+	sum := sha256.Sum256([]byte(fingerprintLabel + recipient))
+	var groups []string
+	for pair := range slices.Chunk(sum[:fingerprintSize], 2) {
+		groups = append(groups, hex.EncodeToString(pair))
+	}
+	return strings.Join(groups, " ")
 }
 
 // Session is the side that combines: custodians encrypt their shares to its

@@ -118,6 +118,25 @@ func TestPlainAgeDoes(t *testing.T) {
 	require.Len(t, combined.Recovered, 1)
 }
 
+// Two people compare it aloud: whoever asks for shares under a name of somebody
+// else has another one.
+func TestFingerprint(t *testing.T) {
+	one, other := session(t), session(t)
+	print, err := quorum.Fingerprint(one.Recipient())
+	require.NoError(t, err)
+	assert.Regexp(t, `^([0-9a-f]{4} ){4}[0-9a-f]{4}$`, print)
+	different, err := quorum.Fingerprint(other.Recipient())
+	require.NoError(t, err)
+	assert.NotEqual(t, print, different)
+	_, err = quorum.Fingerprint("age1x")
+	require.ErrorContains(t, err, "no recipient of age")
+
+	list := people(t, "Alice", "Bob")
+	r := opened(t, 2, list)
+	text := handedOver(t, one, list[0], files(t, r, entry(t, r, "keyring/a@1", 1))["Alice"])
+	assert.Contains(t, text, print, "it says to whom it was handed over")
+}
+
 func TestShareForSomebodyElse(t *testing.T) {
 	list := people(t, "Alice", "Bob")
 	r := opened(t, 2, list)
@@ -125,7 +144,7 @@ func TestShareForSomebodyElse(t *testing.T) {
 	_, faults, err := quorum.OpenShares("alice.txt", text, list[1])
 	require.NoError(t, err)
 	require.Len(t, faults, 1)
-	assert.Equal(t, "alice.txt: keyring/a@1: it is encrypted to somebody else", faults[0].Error())
+	assert.Equal(t, "alice.txt: keyring/a@1: no identity given opens it: it is encrypted to somebody else, or damaged", faults[0].Error())
 
 	s := session(t)
 	n, faults, err := s.Receive("alice.txt", text)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -41,14 +42,14 @@ func (s Set) ID() string {
 	return hex.EncodeToString(id[:8])
 }
 
-// Subject shows the context to people.
+// Subject shows the context to people, on one line.
 func (s Set) Subject() string {
 	return strings.Map(func(r rune) rune {
-		if r == 0 {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(string(s.Context), "�"))
+	}, strings.ToValidUTF8(string(s.Context), "?"))
 }
 
 // String names the set for errors; no part of it is secret.
