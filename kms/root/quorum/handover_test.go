@@ -268,18 +268,32 @@ func TestDrill(t *testing.T) {
 	assert.False(t, report.Proven())
 	require.ErrorContains(t, report.Proofs[0].Err, "the lease has ended")
 
-	swapped := []quorum.Entry{entries[0], {Name: entries[1].Name, Context: entries[1].Context, Wrapped: entries[0].Wrapped}}
-	report = quorum.Drill(swapped, given, check(t, entries, 1, 2))
-	assert.False(t, report.Proven())
-	require.ErrorIs(t, report.Proofs[1].Err, quorum.ErrAltered, "a wrapper in the row of another version")
-	require.Len(t, report.Faults, 2, "what it displaced is foreign")
-
 	broken := []quorum.Entry{{Name: "keyring/a@1", Context: entries[0].Context, Wrapped: entries[0].Wrapped[1:]}}
 	report = quorum.Drill(broken, given, check(t, entries, 1, 2))
 	assert.False(t, report.Proven())
 	require.ErrorIs(t, report.Proofs[0].Err, root.ErrDoesNotOpen)
 
 	assert.False(t, quorum.Drill(nil, given, check(t, nil)).Proven(), "of nothing it proves nothing")
+}
+
+// Who can write to the store puts the wrapper of an old, leaked version in the
+// place of the newest, so that it would come back as that.
+func TestAttack21WrapperInTheRowOfAnother(t *testing.T) {
+	list := people(t, "Alice", "Bob", "Carol")
+	r := opened(t, 2, list)
+	entries := []quorum.Entry{entry(t, r, "keyring/a@1", 1), entry(t, r, "keyring/a@2", 2)}
+	given := shares(t, r, list[:2], entries...)
+	swapped := []quorum.Entry{entries[0], {Name: entries[1].Name, Context: entries[1].Context, Wrapped: entries[0].Wrapped}}
+	require.ErrorIs(t, r.Verify(swapped[1].Wrapped, key(2), swapped[1].Context), quorum.ErrAltered)
+	require.ErrorIs(t, r.Verify(swapped[1].Wrapped, key(1), swapped[1].Context), quorum.ErrAltered)
+
+	report := quorum.Drill(swapped, given, check(t, entries, 1, 2))
+	assert.False(t, report.Proven())
+	require.ErrorIs(t, report.Proofs[1].Err, quorum.ErrAltered)
+	require.Len(t, report.Faults, 2, "the shares of what it displaced are foreign")
+	for _, recovered := range quorum.Combine(sets(t, swapped), given).Recovered {
+		assert.Equal(t, entries[0].Context, recovered.Set.Context, "it comes back as what it is")
+	}
 }
 
 func TestChallenges(t *testing.T) {
