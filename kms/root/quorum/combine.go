@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"keywright.dev/kms/root"
@@ -41,7 +42,11 @@ func list(names []string) string {
 	if len(names) == 0 {
 		return "nobody"
 	}
-	return strings.Join(names, ", ")
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = strconv.Quote(name) // it may hold a comma
+	}
+	return strings.Join(quoted, ", ")
 }
 
 // Outcome is what came of the shares that were given.

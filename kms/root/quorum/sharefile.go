@@ -55,8 +55,8 @@ func (r *Root) ShareFiles(installation string, made time.Time, entries []Entry) 
 			fmt.Sprintf("holds:        %d keyring versions", len(entries)),
 			"",
 			"Keep this file and your age identity apart from each other and from the service. When you are asked",
-			"for your shares, over a way on which you know who asks:",
-			"  keywright root recovery open-share --identity YOUR-IDENTITY --to THEIR-RECIPIENT THIS-FILE",
+			"for your shares, compare the fingerprint of the recipient aloud with whoever asks, and run",
+			"  keywright root recovery open-share --identity YOUR-IDENTITY --to RECIPIENT THIS-FILE",
 		}
 		var blocks []block
 		for k, e := range entries {

@@ -258,8 +258,8 @@ func shareVectors(t *testing.T) []shareVector {
 		ok("shares 1 and 2", good.shares[0], good.shares[1]),
 		ok("shares 3 and 1", good.shares[2], good.shares[0]),
 		ok("all, one of them twice", good.shares[1], good.shares[0], good.shares[1], good.shares[2]),
-		{Name: "one share", Class: "few", Says: "1 of 2 needed; given by Bob; missing of Alice, Carol", Given: good.shares[1:2]},
-		{Name: "one share twice", Class: "few", Says: "given by Bob", Given: []string{good.shares[1], good.shares[1]}},
+		{Name: "one share", Class: "few", Says: `1 of 2 needed; given by "Bob"; missing of "Alice", "Carol"`, Given: good.shares[1:2]},
+		{Name: "one share twice", Class: "few", Says: `given by "Bob"`, Given: []string{good.shares[1], good.shares[1]}},
 		{Name: "no share of what is wanted", Class: "few", Says: "given by nobody", Wanted: []string{hex.EncodeToString(good.set.encoded)}},
 	}
 	list = append(list, malformedShares(t, good, payload)...)
@@ -317,7 +317,7 @@ func wrongShares(t *testing.T, good forged, payload []byte) []shareVector {
 		{Name: "the value of another", Class: "wrong", Says: "of Bob", Given: []string{good.share(2, good.parts[0].Value.Expose())}},
 		{Name: "of another set than is wanted", Class: "foreign", Says: "of Carol", Wanted: []string{hex.EncodeToString(good.set.encoded)}, Given: []string{good.shares[0], other.shares[2]}},
 		{Name: "of a set with another threshold", Class: "foreign", Says: "of Carol", Wanted: []string{hex.EncodeToString(good.set.encoded)}, Given: []string{good.shares[0], forge(t, vectorSet(), payload, func(s *Set) { s.Threshold = 3 }).shares[2]}},
-		{Name: "of two sets", Class: "few", Says: "given by Alice; missing of Bob, Carol", Given: []string{good.shares[0], other.shares[1]}},
+		{Name: "of two sets", Class: "few", Says: `given by "Alice"; missing of "Bob", "Carol"`, Given: []string{good.shares[0], other.shares[1]}},
 		{Name: "two sets with two keys for one context", Class: "open", Says: "holds another key", Given: append(otherKeySet(t).shares[:2:2], good.shares[:2]...)},
 	}
 }
