@@ -113,7 +113,7 @@ func (v shareVector) hold(t *testing.T) {
 		assert.Equal(t, v.Class == "open", errors.Is(out.Failed[0], root.ErrDoesNotOpen))
 	default:
 		class := map[string]error{"malformed": ErrMalformed, "wrong": ErrWrong, "foreign": ErrForeign}[v.Class]
-		require.NotNil(t, class)
+		require.Error(t, class)
 		require.Empty(t, out.Recovered)
 		require.Len(t, out.Faults, 1)
 		require.ErrorIs(t, out.Faults[0], class)
