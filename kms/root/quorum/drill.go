@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -32,52 +31,33 @@ func (r Report) Proven() bool {
 	return len(r.Proofs) > 0 && !slices.ContainsFunc(r.Proofs, func(p Proof) bool { return p.Err != nil })
 }
 
-// Drill proves that the shares given recover the keys of the entries: it combines
-// them in memory, holds each key against its wrapper and against the check value
-// of the key that is in use, which inUse returns by name (see [CheckValue]), and
+// Drill proves that the shares given recover the keys of the entries: it recovers
+// them in memory, holds each against its wrapper and against the check value of
+// the key that is in use, which inUse returns by name (see [CheckValue]), and
 // wipes it. Nobody sees a key.
 func Drill(entries []Entry, given []Given, inUse func(name string) (check string, err error)) Report {
-	var wanted []Set
-	for _, e := range entries {
-		if row, err := ParseRow(e.Wrapped); err == nil {
-			wanted = append(wanted, row.Set)
-		}
-	}
-	out := Combine(wanted, given)
-	defer out.Wipe()
-	report := Report{Faults: out.Faults}
-	for _, e := range entries {
-		proof := Proof{Name: e.Name}
-		proof.By, proof.Err = prove(e, out, inUse)
-		report.Proofs = append(report.Proofs, proof)
+	results, faults := Recover(entries, given)
+	report := Report{Faults: faults}
+	for i, r := range results {
+		report.Proofs = append(report.Proofs, Proof{r.Name, r.By, prove(r, entries[i].Context, inUse)})
+		r.Key.Wipe()
 	}
 	return report
 }
 
-func prove(e Entry, out Outcome, inUse func(string) (string, error)) (by []string, err error) {
-	row, err := ParseRow(e.Wrapped)
+func prove(r Result, context []byte, inUse func(string) (string, error)) error {
+	if err := errors.Join(r.Err, r.Altered); err != nil {
+		return err
+	}
+	want, err := inUse(r.Name)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("asking for the key in use: %w", err)
 	}
-	for _, f := range out.Failed {
-		if f.Set.equal(row.Set) {
-			return f.Have, f
-		}
-	}
-	i := slices.IndexFunc(out.Recovered, func(r Recovered) bool { return r.Set.equal(row.Set) })
-	recovered := out.Recovered[i]
-	if err := row.Verify(recovered.Key, e.Context); err != nil {
-		return recovered.By, err
-	}
-	want, err := inUse(e.Name)
-	if err != nil {
-		return recovered.By, fmt.Errorf("asking for the key in use: %w", err)
-	}
-	got, err := CheckValue(recovered.Key, e.Context)
+	got, err := CheckValue(r.Key, context)
 	if err == nil && got != want {
 		err = errors.New("the shares recover another key than the one in use")
 	}
-	return recovered.By, err
+	return err
 }
 
 const (
@@ -95,11 +75,11 @@ type Challenge struct {
 	Expect [sha256.Size]byte
 }
 
-// Challenges returns one for each custodian, with answers from random.
-func (r *Root) Challenges(random io.Reader) ([]Challenge, error) {
+// Challenges returns one for each custodian.
+func (r *Root) Challenges() ([]Challenge, error) {
 	var list []Challenge
 	for _, c := range r.custodians {
-		nonce, err := secret.Random(random, answerSize)
+		nonce, err := secret.Random(r.random, answerSize)
 		if err != nil {
 			return nil, fmt.Errorf("making a challenge for %s: %w", c.label, err)
 		}

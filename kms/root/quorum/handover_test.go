@@ -1,19 +1,16 @@
 package quorum_test
 
 import (
-	"crypto/rand"
 	"errors"
 	"io"
 	"strings"
 	"testing"
-	"testing/iotest"
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/quorum"
 )
 
@@ -52,13 +49,14 @@ func TestCeremony(t *testing.T) {
 			require.Empty(t, faults)
 			require.Equal(t, 2, n)
 		}
-		out := quorum.Combine(sets(t, entries), s.Given())
-		require.Len(t, out.Recovered, 2, name)
-		require.Empty(t, out.Failed)
-		for i := range entries {
-			assert.True(t, key(i+1).Equal(out.Recovered[i].Key))
-			assert.ElementsMatch(t, []string{"Bob", "Carol"}, out.Recovered[i].By)
-			require.NoError(t, r.Verify(entries[i].Wrapped, out.Recovered[i].Key, entries[i].Context))
+		results, faults := quorum.Recover(entries, s.Given())
+		require.Empty(t, faults)
+		require.Len(t, results, 2, name)
+		for i, result := range results {
+			require.NoError(t, errors.Join(result.Err, result.Altered))
+			assert.Equal(t, entries[i].Name, result.Name)
+			assert.True(t, key(i+1).Equal(result.Key))
+			assert.ElementsMatch(t, []string{"Bob", "Carol"}, result.By)
 		}
 		s.Wipe()
 		assert.Empty(t, s.Given())
@@ -227,103 +225,4 @@ func TestIdentitiesAreNotRepeated(t *testing.T) {
 	list, err := quorum.ParseIdentities(secretOf([]byte("# mine\n" + identity.String() + "\n")))
 	require.NoError(t, err)
 	assert.Len(t, list, 1)
-}
-
-// check returns the check values of the keys in use, number 1 of the first entry.
-func check(t testing.TB, entries []quorum.Entry, numbers ...int) func(string) (string, error) {
-	return func(name string) (string, error) {
-		for i, e := range entries {
-			if e.Name == name {
-				return quorum.CheckValue(key(numbers[i]), e.Context)
-			}
-		}
-		t.Errorf("asked for %s", name)
-		return "", errors.New("not held")
-	}
-}
-
-func TestDrill(t *testing.T) {
-	list := people(t, "Alice", "Bob", "Carol")
-	r := opened(t, 2, list)
-	entries := []quorum.Entry{entry(t, r, "keyring/a@1", 1), entry(t, r, "keyring/a@2", 2)}
-	given := shares(t, r, list[:2], entries...)
-	report := quorum.Drill(entries, given, check(t, entries, 1, 2))
-	require.True(t, report.Proven(), "%v", report)
-	require.Len(t, report.Proofs, 2)
-	for i, p := range report.Proofs {
-		assert.Equal(t, entries[i].Name, p.Name)
-		assert.ElementsMatch(t, []string{"Alice", "Bob"}, p.By)
-	}
-
-	report = quorum.Drill(entries, given[:3], check(t, entries, 1, 2))
-	assert.False(t, report.Proven())
-	require.NoError(t, report.Proofs[0].Err)
-	require.ErrorIs(t, report.Proofs[1].Err, quorum.ErrTooFew)
-
-	report = quorum.Drill(entries, given, check(t, entries, 1, 9))
-	assert.False(t, report.Proven())
-	require.ErrorContains(t, report.Proofs[1].Err, "another key than the one in use")
-
-	report = quorum.Drill(entries, given, func(string) (string, error) { return "", errors.New("the lease has ended") })
-	assert.False(t, report.Proven())
-	require.ErrorContains(t, report.Proofs[0].Err, "the lease has ended")
-
-	broken := []quorum.Entry{{Name: "keyring/a@1", Context: entries[0].Context, Wrapped: entries[0].Wrapped[1:]}}
-	report = quorum.Drill(broken, given, check(t, entries, 1, 2))
-	assert.False(t, report.Proven())
-	require.ErrorIs(t, report.Proofs[0].Err, root.ErrDoesNotOpen)
-
-	assert.False(t, quorum.Drill(nil, given, check(t, nil)).Proven(), "of nothing it proves nothing")
-}
-
-// Who can write to the store puts the wrapper of an old, leaked version in the
-// place of the newest, so that it would come back as that.
-func TestAttack21WrapperInTheRowOfAnother(t *testing.T) {
-	list := people(t, "Alice", "Bob", "Carol")
-	r := opened(t, 2, list)
-	entries := []quorum.Entry{entry(t, r, "keyring/a@1", 1), entry(t, r, "keyring/a@2", 2)}
-	given := shares(t, r, list[:2], entries...)
-	swapped := []quorum.Entry{entries[0], {Name: entries[1].Name, Context: entries[1].Context, Wrapped: entries[0].Wrapped}}
-	require.ErrorIs(t, r.Verify(swapped[1].Wrapped, key(2), swapped[1].Context), quorum.ErrAltered)
-	require.ErrorIs(t, r.Verify(swapped[1].Wrapped, key(1), swapped[1].Context), quorum.ErrAltered)
-
-	report := quorum.Drill(swapped, given, check(t, entries, 1, 2))
-	assert.False(t, report.Proven())
-	require.ErrorIs(t, report.Proofs[1].Err, quorum.ErrAltered)
-	require.Len(t, report.Faults, 2, "the shares of what it displaced are foreign")
-	for _, recovered := range quorum.Combine(sets(t, swapped), given).Recovered {
-		assert.Equal(t, entries[0].Context, recovered.Set.Context, "it comes back as what it is")
-	}
-}
-
-func TestChallenges(t *testing.T) {
-	list := people(t, "Alice", "Bob")
-	r := opened(t, 2, list)
-	challenges, err := r.Challenges(rand.Reader)
-	require.NoError(t, err)
-	require.Len(t, challenges, 2)
-	answers := make(map[string]string)
-	for _, c := range challenges {
-		for _, p := range list {
-			if p.name == c.Custodian {
-				plain, err := age.Decrypt(armor.NewReader(strings.NewReader(c.Text)), p)
-				require.NoError(t, err)
-				answer, err := io.ReadAll(plain)
-				require.NoError(t, err)
-				answers[p.name] = string(answer)
-			}
-		}
-	}
-	for _, c := range challenges {
-		assert.True(t, c.Confirms(answers[c.Custodian]+"\n"))
-		for name, answer := range answers {
-			assert.Equal(t, name == c.Custodian, c.Confirms(answer))
-		}
-		assert.False(t, c.Confirms(""))
-	}
-	again, err := r.Challenges(rand.Reader)
-	require.NoError(t, err)
-	assert.False(t, again[0].Confirms(answers[again[0].Custodian]), "an answer is good once")
-	_, err = r.Challenges(iotest.ErrReader(errors.New("no entropy")))
-	require.ErrorContains(t, err, "no entropy")
 }
