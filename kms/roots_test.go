@@ -195,6 +195,8 @@ type people struct{ *switched }
 
 func (people) Offline() string { return "3 of 5 custodians" }
 
+func (people) Verify([]byte, secret.Bytes, []byte) error { return nil }
+
 func (people) Unwrap(context.Context, []byte, []byte) (secret.Bytes, error) {
 	return secret.Bytes{}, errors.Join(root.ErrRefused, errors.New("it needs people"))
 }

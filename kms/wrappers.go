@@ -88,8 +88,8 @@ func wrapBy(ctx context.Context, r root.Root, ref keyringRef, key secret.Bytes) 
 		return Wrapper{}, err
 	}
 	w := Wrapper{Root: r.URI(), Version: wrapped.Version, Wrapped: wrapped.Ciphertext}
-	if _, offline := r.(root.Offline); offline {
-		return w, nil
+	if o, offline := r.(root.Offline); offline {
+		return w, o.Verify(w.Wrapped, key, keyringContext(ref.name, ref.version))
 	}
 	return w, opensBy(ctx, r, ref, w, key)
 }

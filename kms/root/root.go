@@ -37,7 +37,7 @@ var (
 const KeySize = 32
 
 // MaxWrapped bounds what Wrap returns, in bytes.
-const MaxWrapped = 16 << 10
+const MaxWrapped = 64 << 10
 
 // Root wraps and unwraps keys of [KeySize] bytes. Its methods may be called by
 // several goroutines at once.
@@ -55,14 +55,6 @@ type Root interface {
 	// Unwrap is the inverse of Wrap. A nil error means that the root itself
 	// decrypted just now.
 	Unwrap(ctx context.Context, ciphertext, context []byte) (secret.Bytes, error)
-}
-
-// Offline is a root whose Unwrap people alone can make: it always answers
-// [ErrRefused], which says what they do.
-type Offline interface {
-	Root
-	// Offline says who they are, in words.
-	Offline() string
 }
 
 // Wrapped is a key that a root wrapped.

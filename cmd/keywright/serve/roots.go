@@ -16,6 +16,7 @@ import (
 	"keywright.dev/kms"
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
+	"keywright.dev/kms/root/quorum"
 	"keywright.dev/kms/secret"
 )
 
@@ -81,7 +82,7 @@ func openRoots(ctx context.Context, s config.Server, credentials string) (rootCh
 	return c, nil
 }
 
-func openRoot(_ context.Context, uri string) (root.Root, error) {
+func openRoot(ctx context.Context, uri string) (root.Root, error) {
 	u, err := url.Parse(uri)
 	if err != nil {
 		return nil, fmt.Errorf("%q is no URI", uri)
@@ -89,6 +90,8 @@ func openRoot(_ context.Context, uri string) (root.Root, error) {
 	switch u.Scheme {
 	case "file":
 		return file.Open(u.Path)
+	case "age-quorum":
+		return quorum.Open(ctx, uri, rand.Reader)
 	default:
 		return nil, fmt.Errorf("%q names no kind of root that there is: want one of file, vault, awskms, pkcs11, tpm, age-quorum", uri)
 	}

@@ -1,0 +1,138 @@
+package quorum
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+const (
+	example = "age-quorum:///etc/keywright/custodians?threshold=2"
+	// maxFile bounds the file of recipients: post-quantum ones have 2,000 letters.
+	maxFile = 128 << 10
+
+	nameLabel = "keywright/quorum-name/v1\x00"
+	nameSize  = 16
+)
+
+// Open reads the file of recipients that uri names, such as
+// age-quorum:///etc/keywright/custodians?threshold=2. Nothing else is needed;
+// random splits what is wrapped.
+func Open(_ context.Context, uri string, random io.Reader) (*Root, error) {
+	path, threshold, err := parseURI(uri)
+	if err != nil {
+		// The URI itself is not repeated: somebody may have put a secret into it.
+		return nil, fmt.Errorf("reading the URI of an %s root: %w: want such as %s", Scheme, err, example)
+	}
+	text, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening the recipients %s: %w", path, err)
+	}
+	custodians, err := parseRecipients(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("opening the recipients %s: %w", path, err)
+	}
+	if err := checkThreshold(threshold, len(custodians)); err != nil {
+		return nil, fmt.Errorf("opening the recipients %s: %w", path, err)
+	}
+	return &Root{name: nameOf(threshold, custodians), threshold: threshold, custodians: custodians, random: random}, nil
+}
+
+func parseURI(text string) (path string, threshold int, err error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Scheme != Scheme:
+		return "", 0, errors.New("it is no " + Scheme + " URI")
+	case u.Host != "" || u.User != nil || u.Opaque != "" || u.Fragment != "":
+		return "", 0, errors.New("it names more than a file: want three slashes before its path, and no fragment")
+	case !filepath.IsAbs(u.Path) || filepath.Clean(u.Path) != u.Path || u.Path == "/":
+		return "", 0, errors.New("it names no file by its absolute path")
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return "", 0, errors.New("what follows the ? is malformed")
+	}
+	for key := range query {
+		if key != "threshold" {
+			return "", 0, errors.New("it has a setting other than threshold")
+		}
+	}
+	if len(query["threshold"]) != 1 {
+		return "", 0, errors.New("it does not say once how many custodians it takes")
+	}
+	threshold, err = strconv.Atoi(query.Get("threshold"))
+	if err != nil || threshold < 1 || strconv.Itoa(threshold) != query.Get("threshold") {
+		return "", 0, errors.New("its threshold is no number from 1 on")
+	}
+	return u.Path, threshold, nil
+}
+
+// checkThreshold refuses what is no quorum.
+func checkThreshold(threshold, custodians int) error {
+	switch {
+	case threshold < 1 || threshold > custodians:
+		return fmt.Errorf("a threshold of %d among %d custodians: want 1 to %d", threshold, custodians, custodians)
+	case threshold == 1 && custodians > 1:
+		return fmt.Errorf("a threshold of 1 among %d custodians lets each of them alone open everything: want at least 2, or one custodian", custodians)
+	}
+	return nil
+}
+
+func readFile(path string) ([]byte, error) {
+	// A pipe would be waited for before it could be refused.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	owner := -1
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		owner = int(stat.Uid)
+	}
+	if err := checkAccess(info.Mode(), owner, os.Geteuid()); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("it has more than %d bytes", maxFile)
+	}
+	return text, err
+}
+
+// checkAccess refuses a file that somebody else can write: they could name
+// themselves.
+func checkAccess(mode fs.FileMode, owner, self int) error {
+	switch {
+	case !mode.IsRegular():
+		return errors.New("it is not a regular file")
+	case mode.Perm()&0o022 != 0:
+		return fmt.Errorf("its mode is %#o, and others than the owner can name custodians: run chmod go-w", mode.Perm())
+	case owner != 0 && owner != self:
+		return fmt.Errorf("it belongs to uid %d, who could name custodians: want root or uid %d, which the service runs as: run chown", owner, self)
+	}
+	return nil
+}
+
+// nameOf names a quorum by its threshold and recipients, in their own order and
+// whatever they are labelled.
+func nameOf(threshold int, custodians []custodian) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s%d", nameLabel, threshold)
+	for _, c := range custodians {
+		fmt.Fprintf(h, "\x00%s", c.text)
+	}
+	return Scheme + ":" + hex.EncodeToString(h.Sum(nil)[:nameSize])
+}
