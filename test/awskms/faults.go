@@ -157,10 +157,10 @@ func Garbage(w http.ResponseWriter, _ Answer) {
 	_, _ = io.WriteString(w, "<html>Welcome to this hotel's network</html>")
 }
 
-// RedirectTo sends who asks to another place.
-func RedirectTo(url string) Lie {
+// RedirectTo sends who asks to another place, by a status of 3xx.
+func RedirectTo(url string, status int) Lie {
 	return func(w http.ResponseWriter, _ Answer) {
 		w.Header().Set("Location", url)
-		w.WriteHeader(http.StatusTemporaryRedirect)
+		w.WriteHeader(status)
 	}
 }

@@ -16,7 +16,9 @@ package awskms
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/pem"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -45,14 +47,31 @@ type user struct {
 // Account is that of all keys.
 const Account = "111122223333"
 
-// Start starts a server that ends with the test.
+// Start starts a server on a loopback address that ends with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
+	return start(t, httptest.NewServer)
+}
+
+// StartTLS starts one that speaks TLS, and returns its certificate in PEM.
+func StartTLS(t testing.TB) (s *Server, certificate []byte) {
+	t.Helper()
+	s = start(t, func(h http.Handler) *httptest.Server {
+		server := httptest.NewUnstartedServer(h)
+		server.Config.ErrorLog = log.New(io.Discard, "", 0) // who distrusts it breaks off
+		server.StartTLS()
+		certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+		return server
+	})
+	return s, certificate
+}
+
+func start(t testing.TB, serve func(http.Handler) *httptest.Server) *Server {
 	s := &Server{
 		closing: make(chan struct{}),
 		users:   make(map[string]*user), keys: make(map[string]*regional), calls: make(map[string]int),
 	}
-	server := httptest.NewServer(s)
+	server := serve(s)
 	t.Cleanup(server.Close)
 	t.Cleanup(func() { close(s.closing) })
 	s.URL = server.URL

@@ -198,23 +198,22 @@ func TestPolicies(t *testing.T) {
 	}
 	const denied = "AccessDeniedException"
 	actions, keys := []string{"kms:Encrypt"}, []string{arn}
-	when := func(operator, key, value string) map[string]map[string]string {
-		return map[string]map[string]string{operator: {key: value}}
-	}
 	assert.Empty(t, allow(awskms.Statement{Effect: "Allow", Action: actions, Resource: keys}))
 	assert.Empty(t, allow(awskms.Statement{Effect: "Allow", Action: []string{"kms:En*"}, Resource: []string{"arn:aws:kms:*:key/*"}}))
 	assert.Equal(t, denied, allow(awskms.Statement{Effect: "Deny", Action: actions, Resource: keys}))
 	assert.Equal(t, denied, allow(awskms.Statement{Effect: "Allow", Action: []string{"kms:Decrypt"}, Resource: keys}))
 	assert.Equal(t, denied, allow(awskms.Statement{Effect: "Allow", Action: actions, Resource: []string{other}}))
-	for condition, want := range map[*map[string]map[string]string]string{
-		new(when("StringEquals", "kms:EncryptionContext:a", "1")):  "",
-		new(when("StringLike", "kms:EncryptionContext:a", "*")):    "",
-		new(when("StringEquals", "kms:EncryptionContext:a", "*")):  denied,
-		new(when("StringEquals", "kms:EncryptionContext:c", "1")):  denied,
-		new(when("StringEquals", "kms:ViaService", "1")):           denied,
-		new(when("NumericEquals", "kms:EncryptionContext:a", "1")): denied,
+	for _, condition := range []struct{ operator, key, value, want string }{
+		{"StringEquals", "kms:EncryptionContext:a", "1", ""},
+		{"StringLike", "kms:EncryptionContext:a", "*", ""},
+		{"StringEquals", "kms:EncryptionContext:a", "*", denied},
+		{"StringEquals", "kms:EncryptionContext:c", "1", denied},
+		{"StringEquals", "kms:ViaService", "1", denied},
+		{"NumericEquals", "kms:EncryptionContext:a", "1", denied},
 	} {
-		assert.Equal(t, want, allow(awskms.Statement{Effect: "Allow", Action: actions, Resource: keys, Condition: *condition}), *condition)
+		when := map[string]map[string]string{condition.operator: {condition.key: condition.value}}
+		got := allow(awskms.Statement{Effect: "Allow", Action: actions, Resource: keys, Condition: when})
+		assert.Equal(t, condition.want, got, condition)
 	}
 	c.server.Allow(c.Credentials, awskms.Nothing())
 	assert.Equal(t, denied, c.call(t, "Encrypt", encryption(arn)).Type)
