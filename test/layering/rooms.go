@@ -100,6 +100,7 @@ func rootRooms() []Room {
 		{Path: "kms/root/file", May: uses, Why: why},
 		{Path: "hsm/tpm/sealed", May: append(uses[:len(uses):len(uses)], "hsm/tpm"), Why: why},
 		{Path: "hsm/pkcs11", May: uses, Cgo: true, Why: why},
+		{Path: "clients/awskms", May: uses, Why: why},
 		{Path: "clients/...", May: uses, Why: why},
 	}
 }
