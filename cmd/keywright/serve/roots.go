@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"keywright.dev/clients/awskms"
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/kms"
 	"keywright.dev/kms/root"
@@ -90,6 +91,8 @@ func openRoot(ctx context.Context, uri string) (root.Root, error) {
 	switch u.Scheme {
 	case "file":
 		return file.Open(u.Path)
+	case "awskms":
+		return awskms.Open(ctx, uri)
 	case "age-quorum":
 		return quorum.Open(ctx, uri, rand.Reader)
 	default:
