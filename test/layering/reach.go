@@ -24,6 +24,7 @@ func Libraries() []Library {
 		{"github.com/anatol/luks.go/...", []string{"unlock/luks", "test/..."}, "it knows no cipher allow-list: only a header that unlock/luks has validated may reach it"},
 		{"github.com/ThalesGroup/crypto11/...", []string{"hsm/pkcs11", "test/..."}, "it needs cgo"},
 		{"github.com/miekg/pkcs11/...", []string{"hsm/pkcs11", "test/..."}, "it needs cgo"},
+		{"github.com/hashicorp/vault/...", []string{"clients/vault"}, "it reads its own environment variables, and all of it but api and sdk is licensed under the BUSL"},
 	}
 }
 

@@ -101,6 +101,7 @@ func rootRooms() []Room {
 		{Path: "hsm/tpm/sealed", May: append(uses[:len(uses):len(uses)], "hsm/tpm"), Why: why},
 		{Path: "hsm/pkcs11", May: uses, Cgo: true, Why: why},
 		{Path: "clients/...", May: uses, Why: why},
+		{Path: "clients/vault", May: uses, Why: why},
 	}
 }
 

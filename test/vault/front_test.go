@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -57,6 +58,7 @@ func started(tb testing.TB) *front {
 	f.signIn = newSignIn(tb)
 	f.server = httptest.NewUnstartedServer(f)
 	f.server.TLS = f.signIn.serverTLS()
+	f.server.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that clients give up
 	f.server.StartTLS()
 	tb.Cleanup(f.server.Close)
 	f.ca = filepath.Join(tb.TempDir(), "ca.pem")
