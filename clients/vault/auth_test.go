@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,6 +45,22 @@ func TestSignsInBeforeItsTokenEnds(t *testing.T) {
 		s.mu.Unlock()
 		require.NoError(t, unwrap(t, r))
 		assert.Len(t, s.requests(login), step.logins)
+	}
+}
+
+func TestSeveralAtOnceSignInOnce(t *testing.T) {
+	for _, query := range []string{byAppRole, byToken} {
+		s := started(t)
+		s.on(lookUp, says(200, `{"data":{"ttl":3600,"renewable":true}}`))
+		s.on(renew, s.answers[login])
+		r := s.open(t, query)
+		var group sync.WaitGroup
+		for range 8 {
+			group.Go(func() { assert.NoError(t, unwrap(t, r)) })
+		}
+		group.Wait()
+		assert.LessOrEqual(t, len(s.requests(login)), 1)
+		assert.Len(t, s.requests(decrypt), 8)
 	}
 }
 

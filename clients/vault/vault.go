@@ -58,7 +58,7 @@ type Root struct {
 }
 
 // Open prepares the root that uri names. It calls nobody, so that it succeeds
-// while Vault is down; files that uri names must be there, but for a token's.
+// while Vault is down. Files for TLS must be there, credentials may come later.
 // The root keeps a token from expiring until Close.
 func Open(ctx context.Context, uri string, options Options) (*Root, error) {
 	c, err := parse(uri)
