@@ -59,7 +59,7 @@ func started(tb testing.TB) *front {
 	f.server = httptest.NewUnstartedServer(f)
 	f.server.TLS = f.signIn.serverTLS()
 	f.server.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that clients give up
-	f.server.EnableHTTP2 = true // as Vault has
+	f.server.EnableHTTP2 = true                           // as Vault has
 	f.server.StartTLS()
 	tb.Cleanup(f.server.Close)
 	f.ca = filepath.Join(tb.TempDir(), "ca.pem")
