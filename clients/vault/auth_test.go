@@ -124,6 +124,17 @@ func TestTokenIsRenewed(t *testing.T) {
 	require.NoError(t, r.Close())
 }
 
+// An outage near the end of a token's time ends a renewal while the token lives.
+func TestRenewalThatEndedBeginsAnew(t *testing.T) {
+	s := started(t)
+	s.on(lookUp, says(200, `{"data":{"ttl":3600,"renewable":true}}`))
+	s.on(renew, says(200, `{"auth":{"client_token":"`+token+`","lease_duration":0,"renewable":true}}`))
+	r := s.open(t, byToken)
+	for len(s.requests(renew)) < 2 {
+		require.NoError(t, unwrap(t, r))
+	}
+}
+
 func TestTokenFiles(t *testing.T) {
 	s := started(t)
 	r := s.open(t, byToken)

@@ -153,11 +153,22 @@ func TestWaitsAsLongAsVaultAsks(t *testing.T) {
 			assert.Equal(t, want, s.waited)
 			if want == nil {
 				require.ErrorIs(t, err, root.ErrUnavailable)
+				assert.ErrorContains(t, err, "quota; it asks us to wait for 1h0m0s")
 			} else {
 				require.NoError(t, err)
 			}
 		})
 	}
+}
+
+func TestNobodyThere(t *testing.T) {
+	s := started(t)
+	r := s.open(t, byAppRole)
+	s.Close()
+	err := unwrap(t, r)
+	require.ErrorIs(t, err, root.ErrUnavailable)
+	assert.ErrorContains(t, err, "connection refused")
+	assert.Len(t, s.waited, 4)
 }
 
 func TestEndedContextIsNotTriedAgain(t *testing.T) {

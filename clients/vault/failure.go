@@ -91,6 +91,9 @@ func answered(answer *api.ResponseError, resp *api.Response, now time.Time) *fai
 		if resp != nil {
 			f.after = retryAfter(resp.Header.Get("Retry-After"), now)
 		}
+		if f.after > longestPause {
+			f.text += fmt.Sprintf("; it asks us to wait for %s", f.after)
+		}
 	}
 	return f
 }

@@ -53,7 +53,8 @@ func (k *keeper) forget(token secret.Bytes) {
 	}
 }
 
-// renew renews until Vault does not prolong the token any more, or ctx ends.
+// renew renews until Vault does not prolong the token any more, or ctx ends. The
+// next use of the token begins anew.
 // What fails here is not told: the token ends, and calls say so.
 func (k *keeper) renew(ctx context.Context, token secret.Bytes) {
 	lease, err := k.lookUp(ctx, token)
@@ -70,6 +71,8 @@ func (k *keeper) renew(ctx context.Context, token secret.Bytes) {
 	}
 	defer context.AfterFunc(ctx, watcher.Stop)()
 	watcher.Start()
+	// It ends before the token does, whether that can be renewed no more or Vault is away.
+	k.forget(token)
 }
 
 func (k *keeper) lookUp(ctx context.Context, token secret.Bytes) (api.SecretAuth, error) {
