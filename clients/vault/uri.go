@@ -3,6 +3,7 @@ package vault
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -192,10 +193,10 @@ func (c *config) setQuery(values map[string]string) error {
 	if required == nil {
 		return errors.New("its auth is not one of token, approle, kubernetes, cert")
 	}
-	for key := range values {
+	for _, key := range slices.Sorted(maps.Keys(values)) {
 		switch {
 		case holdsSecret(key):
-			return fmt.Errorf("it has a credential in it (%s); put it into a file and name that with %s-file", key, strings.ReplaceAll(key, "_", "-"))
+			return fmt.Errorf("it has a credential in it (%s); credentials are in files that it names", key)
 		case !slices.Contains(slices.Concat(common(), required, optional), key):
 			return fmt.Errorf("its query has %s, which is not known with auth=%s", shownKey(key), c.auth)
 		}
@@ -205,9 +206,10 @@ func (c *config) setQuery(values map[string]string) error {
 			return fmt.Errorf("its query has no %s, which auth=%s needs", key, c.auth)
 		}
 	}
-	for key, set := range c.setters() {
+	setters := c.setters()
+	for _, key := range slices.Sorted(maps.Keys(setters)) {
 		if value := values[key]; value != "" {
-			if err := set(value); err != nil {
+			if err := setters[key](value); err != nil {
 				return fmt.Errorf("its %s %w", key, err)
 			}
 		}

@@ -112,6 +112,7 @@ func TestSecretsInAURIAreRefusedAndNotRepeated(t *testing.T) {
 	} {
 		_, err := parse(uri)
 		require.Error(t, err, uri)
+		assert.ErrorContains(t, err, example)
 		assert.NotContains(t, err.Error(), hidden)
 	}
 }
