@@ -25,6 +25,7 @@ func Libraries() []Library {
 		{"github.com/aws/...", []string{"clients/awskms", "test/..."}, "who depends on AWS does so by a root that another can replace"},
 		{"github.com/ThalesGroup/crypto11/...", []string{"hsm/pkcs11", "test/..."}, "it needs cgo"},
 		{"github.com/miekg/pkcs11/...", []string{"hsm/pkcs11", "test/..."}, "it needs cgo"},
+		{"github.com/hashicorp/vault/...", []string{"clients/vault"}, "it reads its own environment variables, and all of it but api and sdk is licensed under the BUSL"},
 	}
 }
 

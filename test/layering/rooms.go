@@ -107,6 +107,7 @@ func rootRooms() []Room {
 		{Path: "hsm/pkcs11", May: uses, Cgo: true, Why: why},
 		{Path: "clients/awskms", May: uses, Why: why},
 		{Path: "clients/...", May: uses, Why: why},
+		{Path: "clients/vault", May: uses, Why: why},
 	}
 }
 

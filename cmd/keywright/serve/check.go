@@ -10,6 +10,7 @@ import (
 
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/kms/pki"
+	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
 )
 
@@ -35,8 +36,11 @@ func checkRoot(uri string) error {
 	if u, err := url.Parse(uri); err == nil && u.Scheme == "file" {
 		return checkRootKey(u.Path)
 	}
-	_, err := openRoot(context.Background(), uri)
-	return err
+	r, err := openRoot(context.Background(), uri, "")
+	if err != nil {
+		return err
+	}
+	return closeRoots([]root.Root{r})
 }
 
 // checkRootKey opens the root key of whoever checks. Another user's, such as the

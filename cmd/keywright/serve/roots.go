@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"keywright.dev/clients/awskms"
+	"keywright.dev/clients/vault"
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/kms"
 	"keywright.dev/kms/root"
@@ -71,19 +73,22 @@ func openRoots(ctx context.Context, s config.Server, credentials string) (rootCh
 	}
 	var c rootChoice
 	for _, uri := range s.Roots {
-		r, err := openRoot(ctx, uri)
+		r, err := openRoot(ctx, uri, credentials)
 		if err != nil {
 			return c, fmt.Errorf("opening the roots of trust: %w", err)
 		}
-		if slices.Contains(c.uris(), r.URI()) {
+		twice := slices.Contains(c.uris(), r.URI())
+		c.list = append(c.list, r)
+		if twice {
 			return c, fmt.Errorf("opening the roots of trust: server.roots names %s twice", r.URI())
 		}
-		c.list = append(c.list, r)
 	}
 	return c, nil
 }
 
-func openRoot(ctx context.Context, uri string) (root.Root, error) {
+// openRoot opens a root by its URI; credentials is the folder of those that systemd
+// passes, empty without.
+func openRoot(ctx context.Context, uri, credentials string) (root.Root, error) {
 	u, err := url.Parse(uri)
 	if err != nil {
 		return nil, fmt.Errorf("%q is no URI", uri)
@@ -91,6 +96,8 @@ func openRoot(ctx context.Context, uri string) (root.Root, error) {
 	switch u.Scheme {
 	case "file":
 		return file.Open(u.Path)
+	case "vault":
+		return vault.Open(ctx, uri, vault.Options{Clock: time.Now, Wait: wait, Random: rand.Reader, Credentials: credentials})
 	case "awskms":
 		return awskms.Open(ctx, uri)
 	case "age-quorum":
@@ -115,11 +122,11 @@ func InitRoot(ctx context.Context, uri string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r, err := openRoot(ctx, uri)
+	r, err := openRoot(ctx, uri, "")
 	if err != nil {
 		return "", err
 	}
-	return r.URI(), nil
+	return r.URI(), closeRoots([]root.Root{r})
 }
 
 func openEmbedded(data, credentials string) (rootChoice, error) {
@@ -161,12 +168,31 @@ func awaitKeys(ctx context.Context, c kms.KeysConfig, waiting func(error), logge
 		}
 		logger.Warn("the start waits for a root of trust", "error", err, "next", rootPause)
 		waiting(err)
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(err, ctx.Err())
-		case <-time.After(rootPause):
+		if ended := wait(ctx, rootPause); ended != nil {
+			return nil, errors.Join(err, ended)
 		}
 	}
+}
+
+// wait waits, or returns why ctx ended.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// closeRoots ends what roots do in the background.
+func closeRoots(roots []root.Root) error {
+	var errs []error
+	for _, r := range roots {
+		if c, ok := r.(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // metered is a root whose calls are counted.
