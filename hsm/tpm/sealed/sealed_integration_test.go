@@ -49,7 +49,9 @@ func newHost(t testing.TB) *host {
 	return &host{emulated: swtpm.New(t), dir: t.TempDir(), changed: make(chan struct{})}
 }
 
-func (h *host) uri(query string) string { return (&url.URL{Scheme: "tpm", Path: h.path()}).String() + query }
+func (h *host) uri(query string) string {
+	return (&url.URL{Scheme: "tpm", Path: h.path()}).String() + query
+}
 
 func (h *host) path() string { return filepath.Join(h.dir, "root.tpm") }
 

@@ -83,6 +83,9 @@ func TestDamageIsNoWrongPassphrase(t *testing.T) {
 			_, err := OpenURI(t.Context(), uri, "")
 			require.Error(t, err)
 			require.NotErrorIs(t, err, ErrPassphrase, "byte %d", i)
+			if i >= len(protectedHeader) {
+				require.ErrorContains(t, err, "it is damaged", "byte %d", i)
+			}
 		}
 	}
 }
