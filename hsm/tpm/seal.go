@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -52,7 +53,7 @@ func (d *Device) seal(data secret.Bytes, pcrs []uint) (sealed Sealed, err error)
 			return explain("sealing", err)
 		}
 		sealed = Sealed{
-			Parent: bytes.Clone(srk.name), PCRs: pcrs,
+			Parent: bytes.Clone(srk.name), PCRs: slices.Clone(pcrs),
 			Public: bytes.Clone(rsp.OutPublic.Bytes()), Private: rsp.OutPrivate.Buffer,
 		}
 		_, err = sealed.Name()

@@ -4,6 +4,7 @@ package tpm_test
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 
@@ -92,6 +93,8 @@ func TestSealedUnderThePersistentSRK(t *testing.T) {
 	evict(t, emulated, rsp.ObjectHandle, rsp.Name)
 	bareFlushed(t, emulated, rsp.ObjectHandle)
 
+	// Who keeps the owner's password to himself has made the key for us.
+	require.NoError(t, changeOwnerAuth(emulated, "", "password"))
 	wire.wire = nil
 	after, err := device.Seal(data, nil)
 	require.NoError(t, err)
@@ -102,6 +105,7 @@ func TestSealedUnderThePersistentSRK(t *testing.T) {
 		require.True(t, got.Equal(data))
 	}
 	assert.False(t, wire.saw(tpm2.TPMCCCreatePrimary))
+	require.NoError(t, changeOwnerAuth(emulated, "password", ""))
 
 	// What an owner leaves there of another template is passed by.
 	evict(t, emulated, 0x81000001, rsp.Name)
@@ -119,11 +123,8 @@ func TestSealedUnderThePersistentSRK(t *testing.T) {
 
 func TestSealingSaysWhatToDo(t *testing.T) {
 	emulated := swtpm.New(t)
-	_, err := tpm2.HierarchyChangeAuth{
-		AuthHandle: hierarchy(tpm2.TPMRHOwner), NewAuth: tpm2.TPM2BAuth{Buffer: []byte("password")},
-	}.Execute(emulated)
-	require.NoError(t, err)
-	_, err = tpm.New(emulated).Seal(newSecret(t), nil)
+	require.NoError(t, changeOwnerAuth(emulated, "", "password"))
+	_, err := tpm.New(emulated).Seal(newSecret(t), nil)
 	require.ErrorContains(t, err, "the owner hierarchy has a password")
 
 	device := tpm.New(swtpm.New(t))
@@ -160,6 +161,51 @@ func TestSealedAreasThatWereAltered(t *testing.T) {
 		assert.ErrorIs(t, err, tpm.ErrMalformed, name)
 	}
 	require.Empty(t, loaded(t, emulated))
+}
+
+// Somebody else's guesses at a password of this TPM must not stop a service.
+func TestSealedOpensWhileTheTPMIsLocked(t *testing.T) {
+	emulated := swtpm.New(t)
+	device, data := tpm.New(emulated), newSecret(t)
+	sealed, err := device.Seal(data, nil)
+	require.NoError(t, err)
+	lock(t, emulated)
+	got, err := device.Unseal(sealed)
+	require.NoError(t, err)
+	require.True(t, got.Equal(data))
+}
+
+// lock guesses at the password of a key until the TPM takes no more guesses.
+func lock(t *testing.T, emulated transport.TPM) {
+	t.Helper()
+	template := tpm2.ECCSRKTemplate
+	template.ObjectAttributes.NoDA = false
+	key, err := tpm2.CreatePrimary{
+		PrimaryHandle: hierarchy(tpm2.TPMRHOwner), InPublic: tpm2.New2B(template),
+		InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{
+			UserAuth: tpm2.TPM2BAuth{Buffer: []byte("password")},
+		}},
+	}.Execute(emulated)
+	require.NoError(t, err)
+	defer bareFlushed(t, emulated, key.ObjectHandle)
+	for range 100 {
+		_, err := tpm2.Create{
+			ParentHandle: tpm2.AuthHandle{Handle: key.ObjectHandle, Name: key.Name, Auth: tpm2.PasswordAuth([]byte("guess"))},
+			InPublic:     tpm2.New2B(tpm2.ECCSRKTemplate),
+		}.Execute(emulated)
+		require.Error(t, err)
+		if errors.Is(err, tpm2.TPMRCLockout) {
+			return
+		}
+	}
+	t.Fatal("the TPM never locks")
+}
+
+func changeOwnerAuth(emulated transport.TPM, before, after string) error {
+	auth := hierarchy(tpm2.TPMRHOwner)
+	auth.Auth = tpm2.PasswordAuth([]byte(before))
+	_, err := tpm2.HierarchyChangeAuth{AuthHandle: auth, NewAuth: tpm2.TPM2BAuth{Buffer: []byte(after)}}.Execute(emulated)
+	return err
 }
 
 func TestAttack13InterposerSeesNothingSealed(t *testing.T) {
