@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"keywright.dev/hsm/tpm"
+	"keywright.dev/kms/root/local"
 )
 
 const (
@@ -24,25 +25,22 @@ const (
 
 // render returns the one form that parse reads.
 func render(s tpm.Sealed) string {
-	text := strings.Join([]string{
+	return local.AddDigest(strings.Join([]string{
 		header,
 		"srk " + hex.EncodeToString(s.Parent),
 		"pcrs " + renderPCRs(s.PCRs),
 		"public " + base64.StdEncoding.EncodeToString(s.Public),
 		"private " + base64.StdEncoding.EncodeToString(s.Private),
-	}, "\n") + "\n"
-	digest := sha256.Sum256([]byte(text))
-	return text + "sha256 " + hex.EncodeToString(digest[:]) + "\n"
+	}, "\n") + "\n")
 }
 
 func parse(text string) (tpm.Sealed, error) {
-	first, rest, _ := strings.Cut(text, "\n")
+	first, _, _ := strings.Cut(text, "\n")
 	if first != header {
 		return tpm.Sealed{}, errors.New("it is no key sealed to a TPM: want a first line " + header)
 	}
-	body, digest, ok := strings.Cut(rest, "\nsha256 ")
-	sum := sha256.Sum256([]byte(first + "\n" + body + "\n"))
-	if !ok || digest != hex.EncodeToString(sum[:])+"\n" {
+	body, whole := local.CutDigest(text)
+	if !whole {
 		return tpm.Sealed{}, errors.New("it is cut or damaged: its last line is not the digest of those before; bring back a copy")
 	}
 	s, err := parseBody(strings.Split(body, "\n"))
@@ -59,22 +57,22 @@ func parse(text string) (tpm.Sealed, error) {
 }
 
 func parseBody(lines []string) (tpm.Sealed, error) {
-	names := []string{"srk ", "pcrs ", "public ", "private "}
+	names := []string{header, "srk ", "pcrs ", "public ", "private ", ""}
 	if len(lines) != len(names) {
-		return tpm.Sealed{}, fmt.Errorf("it has %d lines between the first and the last, not %d", len(lines), len(names))
+		return tpm.Sealed{}, fmt.Errorf("it has %d lines, not %d", len(lines), len(names))
 	}
 	values := make([]string, len(names))
 	for i, name := range names {
 		value, ok := strings.CutPrefix(lines[i], name)
 		if !ok {
-			return tpm.Sealed{}, fmt.Errorf("its line %d is not %q", i+2, name)
+			return tpm.Sealed{}, fmt.Errorf("its line %d is not %q", i+1, name)
 		}
 		values[i] = value
 	}
-	parent, parentErr := hex.DecodeString(values[0])
-	pcrs, pcrErr := parsePCRs(values[1])
-	public, publicErr := base64.StdEncoding.Strict().DecodeString(values[2])
-	private, privateErr := base64.StdEncoding.Strict().DecodeString(values[3])
+	parent, parentErr := hex.DecodeString(values[1])
+	pcrs, pcrErr := parsePCRs(values[2])
+	public, publicErr := base64.StdEncoding.Strict().DecodeString(values[3])
+	private, privateErr := base64.StdEncoding.Strict().DecodeString(values[4])
 	if err := errors.Join(parentErr, pcrErr, publicErr, privateErr); err != nil {
 		return tpm.Sealed{}, fmt.Errorf("one of its lines cannot be read: %w", err)
 	}

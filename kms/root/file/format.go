@@ -2,15 +2,14 @@ package file
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
 	"keywright.dev/kms/root"
+	"keywright.dev/kms/root/local"
 	"keywright.dev/kms/secret"
 )
 
@@ -75,19 +74,17 @@ func (p protected) derivation() string {
 
 // render returns the one form that parseProtected reads.
 func (p protected) render() string {
-	text := p.derivation() + base64.StdEncoding.EncodeToString(p.sealed) + "\n"
-	digest := sha256.Sum256([]byte(text))
-	return text + "sha256 " + hex.EncodeToString(digest[:]) + "\n"
+	return local.AddDigest(p.derivation() + base64.StdEncoding.EncodeToString(p.sealed) + "\n")
 }
 
 func parseProtected(text string) (protected, error) {
-	lines := strings.Split(text, "\n")
-	if len(lines) != 5 {
-		return protected{}, errors.New("it is damaged: a root key file under a passphrase has four lines; bring back a copy")
-	}
-	digest := sha256.Sum256([]byte(strings.Join(lines[:3], "\n") + "\n"))
-	if lines[3] != "sha256 "+hex.EncodeToString(digest[:]) {
+	body, whole := local.CutDigest(text)
+	if !whole {
 		return protected{}, errDigest
+	}
+	lines := strings.Split(body, "\n")
+	if len(lines) != 4 {
+		return protected{}, errors.New("a root key file under a passphrase has four lines")
 	}
 	p, err := parseDerivation(lines[1])
 	if err != nil {

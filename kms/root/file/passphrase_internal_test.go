@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/kms/root"
+	"keywright.dev/kms/root/local"
 	"keywright.dev/kms/root/roottest"
 	"keywright.dev/kms/secret"
 )
@@ -226,10 +227,13 @@ func TestCostsOutOfBounds(t *testing.T) {
 func FuzzProtected(f *testing.F) {
 	f.Add(protected{cost: cheap, salt: make([]byte, saltSize), sealed: make([]byte, sealedSize)}.render())
 	f.Fuzz(func(t *testing.T, text string) {
-		p, err := parseProtected(text)
-		if err == nil {
-			require.Equal(t, text, p.render())
-			require.NoError(t, p.cost.check())
+		lines, _ := local.CutDigest(text)
+		for _, text := range []string{text, local.AddDigest(lines)} {
+			p, err := parseProtected(text)
+			if err == nil {
+				require.Equal(t, text, p.render())
+				require.NoError(t, p.cost.check())
+			}
 		}
 	})
 }

@@ -137,3 +137,18 @@ func TestAwaitEndsWithItsContext(t *testing.T) {
 	_, err = local.Await(t.Context(), func() (secret.Bytes, error) { return secret.Bytes{}, broken })
 	require.Equal(t, broken, err)
 }
+
+func TestDigest(t *testing.T) {
+	text := local.AddDigest("a\nb\n")
+	lines, whole := local.CutDigest(text)
+	assert.True(t, whole)
+	assert.Equal(t, "a\nb\n", lines)
+	for i := range text {
+		altered := []byte(text)
+		altered[i] ^= 1
+		for _, text := range []string{text[:i], string(altered), text + text[i:]} {
+			_, whole := local.CutDigest(text)
+			assert.False(t, whole, "byte %d", i)
+		}
+	}
+}
