@@ -28,7 +28,7 @@ func (p *Program) rootInit() *cobra.Command {
 this host's TPM seals. What is there already is never replaced. Keys at Vault and AWS
 are made there; see docs/roots. It asks no service.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			name, err := serve.InitRoot(c.Context(), args[0])
+			name, err := serve.InitRoot(c.Context(), args[0], p.Env("CREDENTIALS_DIRECTORY"))
 			if err != nil {
 				return err
 			}

@@ -11,7 +11,6 @@ import (
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/kms/pki"
 	"keywright.dev/kms/root"
-	"keywright.dev/kms/root/file"
 )
 
 // CheckFiles looks at the files that a configuration names, as a start would.
@@ -31,33 +30,26 @@ func CheckFiles(c config.Config) error {
 	return errors.Join(trustErr, policyErr, namesErr, socketErr, rootErr)
 }
 
-// checkRoot looks at what a root's URI names.
+// checkRoot looks at what a root's URI names. A file of another user's, such as the
+// service's, opens for that user alone: then it must only be there.
 func checkRoot(uri string) error {
-	if u, err := url.Parse(uri); err == nil && u.Scheme == "file" {
-		return checkRootKey(u.Path)
+	if u, err := url.Parse(uri); err == nil && u.Path != "" && (u.Scheme == "file" || u.Scheme == "tpm") {
+		info, err := os.Stat(u.Path)
+		switch {
+		case err != nil:
+			return err
+		case !info.Mode().IsRegular():
+			return fmt.Errorf("%s is no regular file", u.Path)
+		}
+		if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
+			return nil
+		}
 	}
 	r, err := openRoot(context.Background(), uri, "")
 	if err != nil {
 		return err
 	}
 	return closeRoots([]root.Root{r})
-}
-
-// checkRootKey opens the root key of whoever checks. Another user's, such as the
-// service's, opens for that user alone: then it must only be there.
-func checkRootKey(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is no regular file", path)
-	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
-		return nil
-	}
-	_, err = file.Open(path)
-	return err
 }
 
 // named puts the key of the configuration in front of an error.

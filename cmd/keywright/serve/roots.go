@@ -16,6 +16,8 @@ import (
 	"keywright.dev/clients/awskms"
 	"keywright.dev/clients/vault"
 	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/hsm/tpm"
+	"keywright.dev/hsm/tpm/sealed"
 	"keywright.dev/kms"
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
@@ -95,7 +97,9 @@ func openRoot(ctx context.Context, uri, credentials string) (root.Root, error) {
 	}
 	switch u.Scheme {
 	case "file":
-		return file.Open(u.Path)
+		return file.OpenURI(ctx, uri, credentials)
+	case "tpm":
+		return sealed.Open(ctx, uri, tpm.Open)
 	case "vault":
 		return vault.Open(ctx, uri, vault.Options{Clock: time.Now, Wait: wait, Random: rand.Reader, Credentials: credentials})
 	case "awskms":
@@ -108,25 +112,24 @@ func openRoot(ctx context.Context, uri, credentials string) (root.Root, error) {
 }
 
 // InitRoot makes the key of a root, and returns the root's name.
-func InitRoot(ctx context.Context, uri string) (string, error) {
+func InitRoot(ctx context.Context, uri, credentials string) (string, error) {
 	u, err := url.Parse(uri)
 	if err != nil {
 		return "", fmt.Errorf("%q is no URI", uri)
 	}
+	var r root.Root
 	switch u.Scheme {
 	case "file":
-		err = file.Create(u.Path, rand.Reader)
+		r, err = file.CreateURI(ctx, uri, credentials, rand.Reader)
+	case "tpm":
+		r, err = sealed.Create(ctx, uri, rand.Reader, tpm.Open)
 	default:
 		err = fmt.Errorf("making a root of trust: the key of %q is not made here", uri)
 	}
 	if err != nil {
 		return "", err
 	}
-	r, err := openRoot(ctx, uri, "")
-	if err != nil {
-		return "", err
-	}
-	return r.URI(), closeRoots([]root.Root{r})
+	return r.URI(), nil
 }
 
 func openEmbedded(data, credentials string) (rootChoice, error) {
