@@ -27,6 +27,9 @@ type Keys struct {
 	held map[keyringRef]secret.Bytes
 	// current is the version that new secrets of a keyring are wrapped with.
 	current map[string]uint32
+	// changing is held while versions are made, and while what is held is brought
+	// in line with the rows.
+	changing sync.Mutex
 }
 
 type keyringRef struct {
@@ -61,10 +64,14 @@ func (k *Keys) open(ctx context.Context) error {
 		return k.createFirst(ctx)
 	}
 	for _, v := range versions {
+		if !v.Status.opens() {
+			continue
+		}
 		if err := k.hold(ctx, v); err != nil {
 			return err
 		}
 	}
+	k.choose(versions)
 	return nil
 }
 
@@ -81,6 +88,7 @@ func (k *Keys) createFirst(ctx context.Context) error {
 	if err := k.store.AddKeys(ctx, versions, nil, nil); err != nil {
 		return fmt.Errorf("creating the first keyrings: %w", err)
 	}
+	k.choose(versions)
 	return nil
 }
 
@@ -90,7 +98,7 @@ func (k *Keys) makeVersion(ctx context.Context, name string, version uint32) (Ke
 	if err != nil {
 		return KeyringVersion{}, fmt.Errorf("creating keyring/%s@%d: %w", name, version, err)
 	}
-	v := KeyringVersion{Keyring: name, Version: version, Enabled: true, Created: k.clock()}
+	v := KeyringVersion{Keyring: name, Version: version, Status: KeyringEnabled, Created: k.clock()}
 	for _, r := range k.roots {
 		wrapped, err := r.Wrap(ctx, key, keyringContext(name, version))
 		if err != nil {
@@ -133,7 +141,6 @@ func (k *Keys) keep(name string, version uint32, key secret.Bytes) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.held[keyringRef{name, version}] = key
-	k.current[name] = max(k.current[name], version)
 }
 
 // keyringContext is what a root binds a wrapped keyring key to.
@@ -204,7 +211,7 @@ func (k *Keys) AddServiceKey(ctx context.Context, kind ServiceKeyKind, make NewS
 		return ServiceKey{}, secret.Bytes{}, fmt.Errorf("making the service's %s key: %w", kind, err)
 	}
 	row := ServiceKey{Kind: kind, ID: id, Public: public, Created: k.clock()}
-	row.Wrapped, _, err = k.Wrap(serviceKeyContext(row), private)
+	row.Wrapped, row.KeyringVersion, err = k.Wrap(serviceKeyContext(row), private)
 	if err == nil {
 		err = k.store.AddKeys(ctx, nil, []ServiceKey{row}, drop)
 	}

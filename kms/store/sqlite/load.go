@@ -29,7 +29,7 @@ func (l *loader) load(key kms.Key) error {
 			return err
 		}
 	}
-	if err := l.loadSameKey(key); err != nil {
+	if err := errors.Join(l.loadSameKey(key), l.loadKeyrings(key)); err != nil {
 		return err
 	}
 	return l.loadHolders(key)

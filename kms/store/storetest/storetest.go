@@ -9,6 +9,8 @@ package storetest
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"keywright.dev/kms"
 )
 
@@ -68,6 +70,13 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"ServiceKeys":           testServiceKeys,
 		"KeysExist":             testKeysExist,
 		"ReplaceServiceKey":     testReplaceServiceKey,
+		"KeyringState":          testKeyringState,
+		"KeyringConflicts":      testKeyringConflicts,
+		"KeyringRace":           testKeyringRace,
+		"RetiredVersions":       testRetiredVersions,
+		"NamedSecrets":          testNamedSecrets,
+		"SecretsOn":             testSecretsOn,
+		"Census":                testCensus,
 		"SequenceNothing":       testSequenceNothing,
 		"Sequence":              testSequence,
 		"SequenceFails":         testSequenceFails,
@@ -80,7 +89,11 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, open(t))
+			s := open(t)
+			if name != "Keyrings" { // it begins without any
+				require.NoError(t, AddKeyring(s))
+			}
+			test(t, s)
 		})
 	}
 }

@@ -39,14 +39,23 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.addWrapperStmt, err = db.PrepareContext(ctx, addWrapper); err != nil {
 		return nil, fmt.Errorf("error preparing query AddWrapper: %w", err)
 	}
+	if q.allDependentsStmt, err = db.PrepareContext(ctx, allDependents); err != nil {
+		return nil, fmt.Errorf("error preparing query AllDependents: %w", err)
+	}
 	if q.announcementOfStmt, err = db.PrepareContext(ctx, announcementOf); err != nil {
 		return nil, fmt.Errorf("error preparing query AnnouncementOf: %w", err)
 	}
 	if q.approvedMeasurementsOfGroupStmt, err = db.PrepareContext(ctx, approvedMeasurementsOfGroup); err != nil {
 		return nil, fmt.Errorf("error preparing query ApprovedMeasurementsOfGroup: %w", err)
 	}
+	if q.changeKeyringVersionStmt, err = db.PrepareContext(ctx, changeKeyringVersion); err != nil {
+		return nil, fmt.Errorf("error preparing query ChangeKeyringVersion: %w", err)
+	}
 	if q.countsStmt, err = db.PrepareContext(ctx, counts); err != nil {
 		return nil, fmt.Errorf("error preparing query Counts: %w", err)
+	}
+	if q.dependentsOfKeyringStmt, err = db.PrepareContext(ctx, dependentsOfKeyring); err != nil {
+		return nil, fmt.Errorf("error preparing query DependentsOfKeyring: %w", err)
 	}
 	if q.dropMachineStmt, err = db.PrepareContext(ctx, dropMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query DropMachine: %w", err)
@@ -78,6 +87,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.dropVolumesOfMachineStmt, err = db.PrepareContext(ctx, dropVolumesOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query DropVolumesOfMachine: %w", err)
 	}
+	if q.dropWrappersStmt, err = db.PrepareContext(ctx, dropWrappers); err != nil {
+		return nil, fmt.Errorf("error preparing query DropWrappers: %w", err)
+	}
 	if q.entriesAfterStmt, err = db.PrepareContext(ctx, entriesAfter); err != nil {
 		return nil, fmt.Errorf("error preparing query EntriesAfter: %w", err)
 	}
@@ -89,6 +101,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.getMeasurementStmt, err = db.PrepareContext(ctx, getMeasurement); err != nil {
 		return nil, fmt.Errorf("error preparing query GetMeasurement: %w", err)
+	}
+	if q.getSecretStmt, err = db.PrepareContext(ctx, getSecret); err != nil {
+		return nil, fmt.Errorf("error preparing query GetSecret: %w", err)
 	}
 	if q.headStmt, err = db.PrepareContext(ctx, head); err != nil {
 		return nil, fmt.Errorf("error preparing query Head: %w", err)
@@ -162,6 +177,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.moveHeadStmt, err = db.PrepareContext(ctx, moveHead); err != nil {
 		return nil, fmt.Errorf("error preparing query MoveHead: %w", err)
 	}
+	if q.moveServiceKeyStmt, err = db.PrepareContext(ctx, moveServiceKey); err != nil {
+		return nil, fmt.Errorf("error preparing query MoveServiceKey: %w", err)
+	}
 	if q.platformsOfMachineStmt, err = db.PrepareContext(ctx, platformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query PlatformsOfMachine: %w", err)
 	}
@@ -195,6 +213,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.redeemedStmt, err = db.PrepareContext(ctx, redeemed); err != nil {
 		return nil, fmt.Errorf("error preparing query Redeemed: %w", err)
 	}
+	if q.secretsOfVersionStmt, err = db.PrepareContext(ctx, secretsOfVersion); err != nil {
+		return nil, fmt.Errorf("error preparing query SecretsOfVersion: %w", err)
+	}
 	if q.secretsOfVolumeStmt, err = db.PrepareContext(ctx, secretsOfVolume); err != nil {
 		return nil, fmt.Errorf("error preparing query SecretsOfVolume: %w", err)
 	}
@@ -203,6 +224,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.treeHashStmt, err = db.PrepareContext(ctx, treeHash); err != nil {
 		return nil, fmt.Errorf("error preparing query TreeHash: %w", err)
+	}
+	if q.versionsOfKeyringStmt, err = db.PrepareContext(ctx, versionsOfKeyring); err != nil {
+		return nil, fmt.Errorf("error preparing query VersionsOfKeyring: %w", err)
 	}
 	if q.volumesAndSecretsStmt, err = db.PrepareContext(ctx, volumesAndSecrets); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesAndSecrets: %w", err)
@@ -246,6 +270,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing addWrapperStmt: %w", cerr)
 		}
 	}
+	if q.allDependentsStmt != nil {
+		if cerr := q.allDependentsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing allDependentsStmt: %w", cerr)
+		}
+	}
 	if q.announcementOfStmt != nil {
 		if cerr := q.announcementOfStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing announcementOfStmt: %w", cerr)
@@ -256,9 +285,19 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing approvedMeasurementsOfGroupStmt: %w", cerr)
 		}
 	}
+	if q.changeKeyringVersionStmt != nil {
+		if cerr := q.changeKeyringVersionStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing changeKeyringVersionStmt: %w", cerr)
+		}
+	}
 	if q.countsStmt != nil {
 		if cerr := q.countsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing countsStmt: %w", cerr)
+		}
+	}
+	if q.dependentsOfKeyringStmt != nil {
+		if cerr := q.dependentsOfKeyringStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dependentsOfKeyringStmt: %w", cerr)
 		}
 	}
 	if q.dropMachineStmt != nil {
@@ -311,6 +350,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing dropVolumesOfMachineStmt: %w", cerr)
 		}
 	}
+	if q.dropWrappersStmt != nil {
+		if cerr := q.dropWrappersStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropWrappersStmt: %w", cerr)
+		}
+	}
 	if q.entriesAfterStmt != nil {
 		if cerr := q.entriesAfterStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing entriesAfterStmt: %w", cerr)
@@ -329,6 +373,11 @@ func (q *Queries) Close() error {
 	if q.getMeasurementStmt != nil {
 		if cerr := q.getMeasurementStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing getMeasurementStmt: %w", cerr)
+		}
+	}
+	if q.getSecretStmt != nil {
+		if cerr := q.getSecretStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing getSecretStmt: %w", cerr)
 		}
 	}
 	if q.headStmt != nil {
@@ -451,6 +500,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing moveHeadStmt: %w", cerr)
 		}
 	}
+	if q.moveServiceKeyStmt != nil {
+		if cerr := q.moveServiceKeyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing moveServiceKeyStmt: %w", cerr)
+		}
+	}
 	if q.platformsOfMachineStmt != nil {
 		if cerr := q.platformsOfMachineStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing platformsOfMachineStmt: %w", cerr)
@@ -506,6 +560,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing redeemedStmt: %w", cerr)
 		}
 	}
+	if q.secretsOfVersionStmt != nil {
+		if cerr := q.secretsOfVersionStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing secretsOfVersionStmt: %w", cerr)
+		}
+	}
 	if q.secretsOfVolumeStmt != nil {
 		if cerr := q.secretsOfVolumeStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing secretsOfVolumeStmt: %w", cerr)
@@ -519,6 +578,11 @@ func (q *Queries) Close() error {
 	if q.treeHashStmt != nil {
 		if cerr := q.treeHashStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing treeHashStmt: %w", cerr)
+		}
+	}
+	if q.versionsOfKeyringStmt != nil {
+		if cerr := q.versionsOfKeyringStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing versionsOfKeyringStmt: %w", cerr)
 		}
 	}
 	if q.volumesAndSecretsStmt != nil {
@@ -585,9 +649,12 @@ type Queries struct {
 	addServiceKeyStmt                   *sql.Stmt
 	addTreeHashStmt                     *sql.Stmt
 	addWrapperStmt                      *sql.Stmt
+	allDependentsStmt                   *sql.Stmt
 	announcementOfStmt                  *sql.Stmt
 	approvedMeasurementsOfGroupStmt     *sql.Stmt
+	changeKeyringVersionStmt            *sql.Stmt
 	countsStmt                          *sql.Stmt
+	dependentsOfKeyringStmt             *sql.Stmt
 	dropMachineStmt                     *sql.Stmt
 	dropMachineStateStmt                *sql.Stmt
 	dropMeasurementStmt                 *sql.Stmt
@@ -598,10 +665,12 @@ type Queries struct {
 	dropServiceKeysOfKindStmt           *sql.Stmt
 	dropVolumeStmt                      *sql.Stmt
 	dropVolumesOfMachineStmt            *sql.Stmt
+	dropWrappersStmt                    *sql.Stmt
 	entriesAfterStmt                    *sql.Stmt
 	findMeasurementsStmt                *sql.Stmt
 	getMachineStmt                      *sql.Stmt
 	getMeasurementStmt                  *sql.Stmt
+	getSecretStmt                       *sql.Stmt
 	headStmt                            *sql.Stmt
 	keyringVersionsStmt                 *sql.Stmt
 	lastEntryStmt                       *sql.Stmt
@@ -626,6 +695,7 @@ type Queries struct {
 	machinesByNameStmt                  *sql.Stmt
 	machinesByProposedNameStmt          *sql.Stmt
 	moveHeadStmt                        *sql.Stmt
+	moveServiceKeyStmt                  *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
 	predictedForStmt                    *sql.Stmt
 	pruneRedemptionsStmt                *sql.Stmt
@@ -637,9 +707,11 @@ type Queries struct {
 	putVolumeStmt                       *sql.Stmt
 	redeemStmt                          *sql.Stmt
 	redeemedStmt                        *sql.Stmt
+	secretsOfVersionStmt                *sql.Stmt
 	secretsOfVolumeStmt                 *sql.Stmt
 	serviceKeysStmt                     *sql.Stmt
 	treeHashStmt                        *sql.Stmt
+	versionsOfKeyringStmt               *sql.Stmt
 	volumesAndSecretsStmt               *sql.Stmt
 	volumesAndSecretsForStmt            *sql.Stmt
 	volumesWithKeyStmt                  *sql.Stmt
@@ -655,9 +727,12 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		addServiceKeyStmt:                   q.addServiceKeyStmt,
 		addTreeHashStmt:                     q.addTreeHashStmt,
 		addWrapperStmt:                      q.addWrapperStmt,
+		allDependentsStmt:                   q.allDependentsStmt,
 		announcementOfStmt:                  q.announcementOfStmt,
 		approvedMeasurementsOfGroupStmt:     q.approvedMeasurementsOfGroupStmt,
+		changeKeyringVersionStmt:            q.changeKeyringVersionStmt,
 		countsStmt:                          q.countsStmt,
+		dependentsOfKeyringStmt:             q.dependentsOfKeyringStmt,
 		dropMachineStmt:                     q.dropMachineStmt,
 		dropMachineStateStmt:                q.dropMachineStateStmt,
 		dropMeasurementStmt:                 q.dropMeasurementStmt,
@@ -668,10 +743,12 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		dropServiceKeysOfKindStmt:           q.dropServiceKeysOfKindStmt,
 		dropVolumeStmt:                      q.dropVolumeStmt,
 		dropVolumesOfMachineStmt:            q.dropVolumesOfMachineStmt,
+		dropWrappersStmt:                    q.dropWrappersStmt,
 		entriesAfterStmt:                    q.entriesAfterStmt,
 		findMeasurementsStmt:                q.findMeasurementsStmt,
 		getMachineStmt:                      q.getMachineStmt,
 		getMeasurementStmt:                  q.getMeasurementStmt,
+		getSecretStmt:                       q.getSecretStmt,
 		headStmt:                            q.headStmt,
 		keyringVersionsStmt:                 q.keyringVersionsStmt,
 		lastEntryStmt:                       q.lastEntryStmt,
@@ -696,6 +773,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		machinesByNameStmt:                  q.machinesByNameStmt,
 		machinesByProposedNameStmt:          q.machinesByProposedNameStmt,
 		moveHeadStmt:                        q.moveHeadStmt,
+		moveServiceKeyStmt:                  q.moveServiceKeyStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
 		predictedForStmt:                    q.predictedForStmt,
 		pruneRedemptionsStmt:                q.pruneRedemptionsStmt,
@@ -707,9 +785,11 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		putVolumeStmt:                       q.putVolumeStmt,
 		redeemStmt:                          q.redeemStmt,
 		redeemedStmt:                        q.redeemedStmt,
+		secretsOfVersionStmt:                q.secretsOfVersionStmt,
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,
 		serviceKeysStmt:                     q.serviceKeysStmt,
 		treeHashStmt:                        q.treeHashStmt,
+		versionsOfKeyringStmt:               q.versionsOfKeyringStmt,
 		volumesAndSecretsStmt:               q.volumesAndSecretsStmt,
 		volumesAndSecretsForStmt:            q.volumesAndSecretsForStmt,
 		volumesWithKeyStmt:                  q.volumesWithKeyStmt,
