@@ -94,21 +94,29 @@ func (k *Keys) createFirst(ctx context.Context) error {
 
 // makeVersion makes a key, holds it, and returns it wrapped by every root.
 func (k *Keys) makeVersion(ctx context.Context, name string, version uint32) (KeyringVersion, error) {
+	v, key, err := k.newVersion(ctx, name, version)
+	if err == nil {
+		k.keep(name, version, key)
+	}
+	return v, err
+}
+
+// newVersion makes a key and wraps it by every root.
+func (k *Keys) newVersion(ctx context.Context, name string, version uint32) (KeyringVersion, secret.Bytes, error) {
 	key, err := secret.Random(k.random, envelope.KeySize)
 	if err != nil {
-		return KeyringVersion{}, fmt.Errorf("creating keyring/%s@%d: %w", name, version, err)
+		return KeyringVersion{}, secret.Bytes{}, fmt.Errorf("creating keyring/%s@%d: %w", name, version, err)
 	}
 	v := KeyringVersion{Keyring: name, Version: version, Status: KeyringEnabled, Created: k.clock()}
 	for _, r := range k.roots {
 		wrapped, err := r.Wrap(ctx, key, keyringContext(name, version))
 		if err != nil {
 			key.Wipe()
-			return KeyringVersion{}, fmt.Errorf("creating keyring/%s@%d: %w", name, version, err)
+			return KeyringVersion{}, secret.Bytes{}, fmt.Errorf("creating keyring/%s@%d: %w", name, version, err)
 		}
 		v.Wrappers = append(v.Wrappers, Wrapper{Root: r.URI(), Wrapped: wrapped.Ciphertext})
 	}
-	k.keep(name, version, key)
-	return v, nil
+	return v, key, nil
 }
 
 // hold unwraps a version and keeps its key.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"keywright.dev/kms/secret"
 )
 
 // currentOf returns the version that new secrets are wrapped with: the newest
@@ -86,39 +88,30 @@ func (k *Keys) forgetAllBut(opened map[keyringRef]bool) {
 }
 
 // Add makes a version, reads each of its wrappers back, and has store store it.
-// Nothing is wrapped with it before store returned without an error.
+// It is held, and may become the current one, after store returned without an
+// error: what a key wrapped that is in no row would be lost with the process.
 func (k *Keys) Add(ctx context.Context, name string, version uint32, store func(KeyringVersion) error) error {
 	k.changing.Lock()
 	defer k.changing.Unlock()
-	v, err := k.makeVersion(ctx, name, version)
+	v, key, err := k.newVersion(ctx, name, version)
 	if err == nil {
-		err = k.readBack(ctx, v)
+		err = k.readBack(ctx, v, key)
 	}
 	if err == nil {
 		err = store(v)
 	}
 	if err != nil {
-		// Whatever is in the rows by this name, it need not be what is held.
-		k.forget(keyringRef{name, version})
+		key.Wipe()
+		return err
 	}
-	_ = k.follow(ctx) // what it could not open is tried again by the next Follow
-	return err
-}
-
-func (k *Keys) forget(ref keyringRef) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.held[ref].Wipe()
-	delete(k.held, ref)
+	k.keep(name, version, key)
+	_ = k.follow(ctx) // what it could not read or open is tried again by the next one
+	return nil
 }
 
 // readBack opens each wrapper of a version that was made just now: a root that
 // wrapped what it does not open must not be found out when it is too late.
-func (k *Keys) readBack(ctx context.Context, v KeyringVersion) error {
-	k.mu.RLock()
-	key := k.held[keyringRef{v.Keyring, v.Version}].Clone()
-	k.mu.RUnlock()
-	defer key.Wipe()
+func (k *Keys) readBack(ctx context.Context, v KeyringVersion, key secret.Bytes) error {
 	for i, r := range k.roots {
 		got, err := r.Unwrap(ctx, v.Wrappers[i].Wrapped, keyringContext(v.Keyring, v.Version))
 		if err == nil && !got.Equal(key) {
