@@ -52,6 +52,7 @@ type fixture struct {
 	clock  *clock
 	store  *sqlite.Store
 	keys   *kms.Keys
+	root   *countingRoot
 	policy *policy.Engine
 	trust  string
 }
@@ -69,7 +70,8 @@ func newFixture(t *testing.T) *fixture {
 	require.NoError(t, file.Create(rootPath, rand.Reader))
 	rootKey, err := file.Open(rootPath)
 	require.NoError(t, err)
-	f.keys, err = kms.OpenKeys(ctx, f.store, []root.Root{rootKey}, f.clock.Now, rand.Reader)
+	f.root = &countingRoot{Root: rootKey}
+	f.keys, err = kms.OpenKeys(ctx, f.store, f.roots(), f.clock.Now, rand.Reader)
 	require.NoError(t, err)
 
 	documents, err := policy.Shipped()
@@ -99,6 +101,29 @@ func (f *fixture) service() *kms.Service {
 	})
 	require.NoError(f.t, err)
 	return service
+}
+
+func (f *fixture) roots() []root.Root { return []root.Root{f.root} }
+
+// secretsOf returns the secrets of a machine's volumes, recovery keys included.
+func (f *fixture) secretsOf(m *sim.Machine) (secrets []kms.Secret) {
+	f.t.Helper()
+	require.NoError(f.t, f.store.Transact(f.t.Context(), kms.Key{Machine: m.TPM.Machine(), Recovery: true}, func(state kms.State) (kms.Outcome, error) {
+		secrets = state.Secrets
+		return kms.Outcome{}, nil
+	}))
+	return secrets
+}
+
+// latest returns the newest entry of an action.
+func (f *fixture) latest(action string) audit.Entry {
+	f.t.Helper()
+	found, err := f.store.LatestEntries(f.t.Context(), "", action, 1)
+	require.NoError(f.t, err)
+	require.Len(f.t, found, 1)
+	entry, err := f.Log.Verifier().Verify(found[0].Signed)
+	require.NoError(f.t, err)
+	return entry
 }
 
 func operator() kms.Operator {

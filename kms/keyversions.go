@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"keywright.dev/kms/root"
 	"keywright.dev/kms/secret"
 )
 
@@ -60,12 +61,20 @@ func (k *Keys) follow(ctx context.Context) error {
 			continue
 		}
 		if err := k.hold(ctx, v); err != nil {
-			errs = append(errs, err)
+			errs = append(errs, classify(err))
 		}
 	}
 	k.choose(versions)
 	k.forgetAllBut(opened)
 	return errors.Join(errs...)
+}
+
+// classify makes a root that is away an [ErrUnavailable].
+func classify(err error) error {
+	if errors.Is(err, root.ErrUnavailable) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
 }
 
 func (k *Keys) holds(ref keyringRef) bool {
@@ -102,7 +111,7 @@ func (k *Keys) Add(ctx context.Context, name string, version uint32, store func(
 	}
 	if err != nil {
 		key.Wipe()
-		return err
+		return classify(err)
 	}
 	k.keep(name, version, key)
 	_ = k.follow(ctx) // what it could not read or open is tried again by the next one

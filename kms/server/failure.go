@@ -51,6 +51,7 @@ func Meanings() []Meaning {
 		{api.CodeConflict, http.StatusConflict, "It exists already, or changed meanwhile."},
 		{api.CodeState, http.StatusConflict, "What is there does not allow it."},
 		{api.CodeFile, http.StatusConflict, "The file cannot be written where the service runs."},
+		{api.CodeInUse, http.StatusConflict, "Something still depends on it; keywright keyring census names what."},
 		{api.CodeForbidden, http.StatusForbidden, "You may not do this; the attempt was recorded."},
 		{api.CodeUnavailable, http.StatusServiceUnavailable, "The service cannot answer now; come again after the time in Retry-After."},
 		{api.CodeInternal, http.StatusInternalServerError, "The service failed; its log says why, under the id of this request."},
@@ -117,6 +118,7 @@ func failureOf(err error) *failure {
 		usage   *kms.UsageError
 		state   *kms.StateError
 		missing *kms.NotFoundError
+		inUse   *kms.InUseError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -127,13 +129,15 @@ func failureOf(err error) *failure {
 		return failWith(api.CodeMalformed, usage.Text)
 	case errors.As(err, &state):
 		return failWith(api.CodeState, state.Text)
+	case errors.As(err, &inUse):
+		return failWith(api.CodeInUse, inUse.Error())
 	case errors.As(err, &missing):
 		return failWith(api.CodeNotFound, fmt.Sprintf("There is no such %s.", missing.Kind))
 	case errors.Is(err, kms.ErrNotFound):
 		return fail(api.CodeNotFound)
 	case errors.Is(err, kms.ErrExists):
 		return fail(api.CodeConflict)
-	case errors.Is(err, kms.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, kms.ErrUnavailable), errors.Is(err, kms.ErrRetired), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		f := failAfter(api.CodeUnavailable, retryUnavailable)
 		f.cause = err
 		return f
