@@ -16,6 +16,7 @@ import (
 
 	"keywright.dev/kms"
 	"keywright.dev/kms/audit"
+	"keywright.dev/kms/envelope"
 	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/secret"
@@ -93,11 +94,16 @@ func stateError(t *testing.T, err error, text string) {
 func TestKeyringLife(t *testing.T) {
 	f, ctx := newFixture(t), t.Context()
 	m := f.active("web-17")
+	held := envelope.Context{Keyring: kms.DefaultKeyring, Purpose: "test"}
+	text, version, err := f.keys.Wrap(held, secret.Copy([]byte("s")))
+	require.NoError(t, err)
+	held.Version = version
+	opens := func() error { _, err := f.keys.Unwrap(held, text); return err }
 	two := f.rotate(kms.DefaultKeyring)
 	assert.Equal(t, []any{uint32(2), kms.KeyringEnabled, "operator/uid/0"}, []any{two.Version, two.Status, two.ChangedBy})
 	f.unlock(m)
 
-	_, err := f.ScheduleDestroy(ctx, operator(), f.version("default@1"), 0)
+	_, err = f.ScheduleDestroy(ctx, operator(), f.version("default@1"), 0)
 	stateError(t, err, "only a disabled version can be destroyed")
 	f.disable("default@1")
 	_, err = f.DisableKeyring(ctx, operator(), f.version("default@2"))
@@ -113,12 +119,14 @@ func TestKeyringLife(t *testing.T) {
 	v, err := f.ScheduleDestroy(ctx, operator(), f.version("default@1"), kms.MinDestroyWait)
 	require.NoError(t, err)
 	assert.Equal(t, f.clock.Now().Add(kms.MinDestroyWait), v.DestroyAt)
+	require.ErrorIs(t, opens(), kms.ErrNotFound, "unusable at once")
 	_, err = f.EnableKeyring(ctx, operator(), f.version("default@1"))
 	stateError(t, err, "only a disabled version can be enabled")
 	f.clock.Advance(kms.MinDestroyWait - time.Second)
 	require.NoError(t, f.TendKeyrings(ctx))
 	_, err = f.CancelDestroy(ctx, operator(), f.version("default@1"))
 	require.NoError(t, err)
+	require.NoError(t, opens())
 	_, err = f.CancelDestroy(ctx, operator(), f.version("default@1"))
 	stateError(t, err, "there is no destruction to cancel")
 	_, err = f.ScheduleDestroy(ctx, operator(), f.version("default@1"), kms.MinDestroyWait)
@@ -264,6 +272,32 @@ func TestRewrapSkipsPoison(t *testing.T) {
 	_, err = f.ScheduleDestroy(ctx, operator(), f.version("default@1"), 0)
 	var inUse *kms.InUseError
 	require.ErrorAs(t, err, &inUse, "what nobody can open is not dropped either: somebody has to decide that")
+}
+
+// Boots get their keys at every point of rotations and rewraps.
+func TestBootsGoOnDuringARewrap(t *testing.T) {
+	f, ctx := newFixture(t), t.Context()
+	var machines []*sim.Machine
+	for n := range 4 {
+		machines = append(machines, f.active(fmt.Sprintf("web-%d", n)))
+	}
+	var booted atomic.Int64
+	var boots sync.WaitGroup
+	for _, m := range machines {
+		boots.Go(func() {
+			for range 15 {
+				m.Boot()
+				_, err := m.Unlock(ctx, f.guest())
+				assert.NoError(t, err)
+				booted.Add(1)
+			}
+		})
+	}
+	for booted.Load() < 60 && !t.Failed() {
+		f.rotate(kms.DefaultKeyring)
+		assert.Empty(t, f.rewrapAll(kms.DefaultKeyring, 5).Failed)
+	}
+	boots.Wait()
 }
 
 // A row that changes between its reading and its writing stays what it became.
