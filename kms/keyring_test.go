@@ -167,8 +167,10 @@ func TestSystemKeyringRotates(t *testing.T) {
 
 func TestRotateIsCompareAndSet(t *testing.T) {
 	f, ctx := newFixture(t), t.Context()
+	wraps, unwraps := f.root.wraps.Load(), f.root.unwraps.Load()
 	_, err := f.RotateKeyring(ctx, operator(), "default", 1)
 	require.NoError(t, err)
+	assert.Equal(t, []int64{wraps + 1, unwraps + 1}, []int64{f.root.wraps.Load(), f.root.unwraps.Load()})
 	before := f.root.calls()
 	_, err = f.RotateKeyring(ctx, operator(), "default", 1)
 	stateError(t, err, "somebody rotated it meanwhile")

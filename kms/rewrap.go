@@ -291,7 +291,8 @@ func (k *Keys) rewrap(c envelope.Context, text string) (wrapped string, version 
 	c.Version = version
 	again, err := k.Unwrap(c, wrapped)
 	if err != nil {
-		return "", 0, fmt.Errorf("opening what was just wrapped: %v", err) //nolint:errorlint // the row is not the one that does not open
+		// Not wrapped: it is not the row that does not open.
+		return "", 0, fmt.Errorf("opening what was just wrapped: %v", err)
 	}
 	defer again.Wipe()
 	if !again.Equal(plaintext) {

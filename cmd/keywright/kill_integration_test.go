@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -136,7 +135,7 @@ func TestKilledWithKeyrings(t *testing.T) {
 		time.Sleep(rand.N(250 * time.Millisecond)) // when, is what this test varies
 		k.kill()
 		var refused *api.Error
-		require.False(t, errors.As(<-ended, &refused), "nothing was refused: %v", refused)
+		require.NotErrorAs(t, <-ended, &refused, "nothing was refused")
 		k.start()
 		for i, m := range machines {
 			require.Equal(t, keys[i], k.keysOf(m))
