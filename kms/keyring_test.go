@@ -334,6 +334,37 @@ func (b *beforeTransact) Transact(ctx context.Context, key kms.Key, decide func(
 	return b.Store.Transact(ctx, key, decide)
 }
 
+func TestAssignKeyring(t *testing.T) {
+	f, ctx := newFixture(t), t.Context()
+	m, other := f.active("web-17"), f.active("web-18")
+	_, err := f.CreateKeyring(ctx, operator(), "prod")
+	require.NoError(t, err)
+	before := f.root.calls()
+	done, err := f.AssignKeyring(ctx, operator(), "web-17", "prod")
+	require.NoError(t, err)
+	assert.Equal(t, []any{"prod", 2, 4}, []any{done.Keyring, done.Volumes, done.Secrets})
+	assert.Equal(t, before, f.root.calls())
+	for _, s := range f.secretsOf(m) {
+		assert.Equal(t, []any{"prod", uint32(1)}, []any{s.Keyring, s.KeyringVersion})
+	}
+	assert.Equal(t, "default", f.secretsOf(other)[0].Keyring)
+	f.unlock(m)
+	f.rotate("prod")
+	assert.Equal(t, 4, f.rewrapAll("prod", 3).Done)
+	f.unlock(m)
+
+	_, err = f.AssignKeyring(ctx, operator(), "web-17", kms.SystemKeyring)
+	stateError(t, err, "no machine's")
+	_, err = f.AssignKeyring(ctx, operator(), "web-17", "none")
+	require.ErrorIs(t, err, kms.ErrNotFound)
+	spoiled := f.secretsOf(other)[0]
+	spoiled.Wrapped = f.secretsOf(m)[0].Wrapped
+	f.write(kms.Outcome{Secrets: []kms.Secret{spoiled}})
+	_, err = f.AssignKeyring(ctx, operator(), "web-18", "prod")
+	stateError(t, err, "does not open")
+	assert.Equal(t, "default", f.secretsOf(other)[1].Keyring, "all or none")
+}
+
 // TestAttack28RewrapBindsToNobodyElse swaps the AK of a machine's row for that of
 // another: its secrets do not open for it, and are not sealed for it either.
 func TestAttack28RewrapBindsToNobodyElse(t *testing.T) {

@@ -171,7 +171,7 @@ func (r *rewrap) moveSecrets(ctx context.Context, rows []BoundSecret) error {
 	was := make(map[SecretRef]string)
 	var failed []RewrapFailure
 	for i := range rows {
-		row, err := r.reseal(&rows[i])
+		row, err := r.service.reseal(&rows[i], r.keyring.Name)
 		if detail, poison := doesNotOpen(err); poison {
 			failed = append(failed, RewrapFailure{dependentOf(&rows[i]), fmt.Sprintf("%s@%d", rows[i].Keyring, rows[i].KeyringVersion), detail})
 			continue
@@ -262,10 +262,10 @@ func doesNotOpen(err error) (detail string, poison bool) {
 	return "", false
 }
 
-// reseal returns the row under the current version. The names it is bound to are
+// reseal returns the row under the current version of a keyring. The names it is bound to are
 // those of the machine's row: where these are not the ones that it was sealed for,
 // it does not open, and is not bound to others.
-func (r *rewrap) reseal(b *BoundSecret) (Secret, error) {
+func (s *Service) reseal(b *BoundSecret, keyring string) (Secret, error) {
 	ek, ak, refusal := keysOf(&Machine{ID: b.Machine, EK: b.EK, AK: b.AK})
 	if refusal != nil {
 		return Secret{}, &errKeys{refusal.Detail}
@@ -273,18 +273,20 @@ func (r *rewrap) reseal(b *BoundSecret) (Secret, error) {
 	row := b.Secret
 	c := secretContext(bindingOf(ek, ak), b.Machine, &row, row.Purpose)
 	var err error
-	row.Wrapped, row.KeyringVersion, err = r.service.Keys.rewrap(c, row.Wrapped)
+	row.Keyring = keyring
+	row.Wrapped, row.KeyringVersion, err = s.Keys.rewrap(c, row.Wrapped, keyring)
 	return row, err
 }
 
-// rewrap opens text under c, seals what is in it under the current version, and
-// opens that again, to be sure.
-func (k *Keys) rewrap(c envelope.Context, text string) (wrapped string, version uint32, err error) {
+// rewrap opens text under c, seals what is in it under the current version of a
+// keyring, and opens that again, to be sure.
+func (k *Keys) rewrap(c envelope.Context, text, keyring string) (wrapped string, version uint32, err error) {
 	plaintext, err := k.Unwrap(c, text)
 	if err != nil {
 		return "", 0, err
 	}
 	defer plaintext.Wipe()
+	c.Keyring = keyring
 	if wrapped, version, err = k.Wrap(c, plaintext); err != nil {
 		return "", 0, err
 	}
@@ -343,6 +345,6 @@ func (r *rewrap) resealServiceKey(row ServiceKey) (ServiceKey, error) {
 	c := serviceKeyContext(row)
 	c.Version = row.KeyringVersion
 	var err error
-	row.Wrapped, row.KeyringVersion, err = r.service.Keys.rewrap(c, row.Wrapped)
+	row.Wrapped, row.KeyringVersion, err = r.service.Keys.rewrap(c, row.Wrapped, SystemKeyring)
 	return row, err
 }

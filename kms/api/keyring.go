@@ -123,6 +123,25 @@ type RewrapFailure struct {
 	Detail  string `json:"detail"`
 }
 
+// AssignKeyring is the body that has a keyring wrap a machine's secrets.
+type AssignKeyring struct {
+	Keyring string `json:"keyring"`
+}
+
+// AssignedKeyring is what moving a machine to a keyring did.
+type AssignedKeyring struct {
+	Machine Machine `json:"machine"`
+	Keyring string  `json:"keyring"`
+	// Volumes and Secrets count what was moved.
+	Volumes int `json:"volumes"`
+	Secrets int `json:"secrets"`
+}
+
+// AssignKeyring has a keyring wrap the secrets of a machine.
+func (o *OperatorClient) AssignKeyring(ctx context.Context, machine, keyring string) (AssignedKeyring, error) {
+	return post[AssignedKeyring](ctx, o.c, at(PathMachineKeyring, machine), AssignKeyring{Keyring: keyring})
+}
+
 // Keyrings returns a page of keyrings.
 func (o *OperatorClient) Keyrings(ctx context.Context, q ListQuery) (Page[Keyring], error) {
 	return get[Page[Keyring]](ctx, o.c, PathKeyrings, q.values())

@@ -11,6 +11,7 @@ const (
 	PathMachineRevoke      = "/v1/machines/{ref}/revoke"
 	PathMachineReadmit     = "/v1/machines/{ref}/readmit"
 	PathExpectRestore      = "/v1/machines/{ref}/expect-restore"
+	PathMachineKeyring     = "/v1/machines/{ref}/keyring"
 	PathMachineExplain     = "/v1/machines/{ref}/explanation"
 	PathMeasurements       = "/v1/measurements"
 	PathMeasurement        = "/v1/measurements/{ref}"

@@ -108,7 +108,7 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 	}
 	bodies := map[string]string{
 		api.PathMachineRename: `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
-		api.PathKeyrings:      `{"name":"prod"}`,
+		api.PathMachineKeyring: `{"keyring":"default"}`, api.PathKeyrings: `{"name":"prod"}`,
 		api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
 	}
 	tried := 0

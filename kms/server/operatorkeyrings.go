@@ -37,6 +37,11 @@ type (
 		DryRunInput
 		Body api.ChangeKeyring
 	}
+	assignKeyringInput struct {
+		RefInput
+		DryRunInput
+		Body api.AssignKeyring
+	}
 	destroyKeyringInput struct {
 		RefInput
 		DryRunInput
@@ -79,7 +84,19 @@ func (o *operators) addKeyrings() {
 		},
 		find: findKeyring[*rewrapKeyringInput](service), act: o.rewrapKeyring,
 	})
+	register(o, operation[assignKeyringInput, *kms.Machine, api.AssignedKeyring]{
+		Route: Route{Method: http.MethodPost, Path: api.PathMachineKeyring, Action: kms.ActionAssignKeyring, Summary: "Have a keyring wrap a machine's secrets."},
+		find:  findMachine[*assignKeyringInput](service.FindNamed), act: o.assignKeyring,
+	})
 	o.addKeyringStates()
+}
+
+func (o *operators) assignKeyring(ctx context.Context, m *kms.Machine, in *assignKeyringInput) (api.AssignedKeyring, error) {
+	done, err := o.server.Service.AssignKeyring(ctx, in.operator(ctx), m.ID, in.Body.Keyring)
+	if err != nil {
+		return api.AssignedKeyring{}, err
+	}
+	return api.AssignedKeyring{Machine: machineOf(&done.Machine), Keyring: done.Keyring, Volumes: done.Volumes, Secrets: done.Secrets}, nil
 }
 
 func (o *operators) addKeyringStates() {

@@ -26,7 +26,7 @@ enabled. A version is named NAME@VERSION, such as default@3.
   destroy   a disabled version on which nothing depends, after 7 to 30 days`,
 	}
 	c.AddCommand(
-		p.keyringCreate(), p.keyringList(), p.keyringShow(), p.keyringRotate(), p.keyringRewrap(), p.keyringCensus(),
+		p.keyringCreate(), p.keyringList(), p.keyringShow(), p.keyringRotate(), p.keyringRewrap(), p.keyringCensus(), p.keyringAssign(),
 		p.keyringDisable(), p.keyringEnable(), p.keyringDestroy(), p.keyringCancelDestroy(),
 	)
 	return c
@@ -151,6 +151,40 @@ If somebody else rotated the keyring meanwhile, nothing is done.`,
 				return o.RotateKeyring(ctx, k.Name, k.Current)
 			}, func(v api.KeyringVersion) string {
 				return fmt.Sprintf("%s is the current version now; keywright keyring rewrap %s moves what version %d wraps", versionRef(v), k.Name, k.Current)
+			})
+		},
+	}
+	addDryRun(c, &dryRun)
+	return c
+}
+
+func (p *Program) keyringAssign() *cobra.Command {
+	var dryRun bool
+	c := &cobra.Command{
+		Use: "assign KEYRING MACHINE", Short: "Have a keyring wrap a machine's secrets",
+		Long: `Have a keyring wrap the secrets of a machine, and of the volumes that it adds from
+then on. The secrets stay what they are; the machine notices nothing.`,
+		Args: exactly("KEYRING", "MACHINE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			k, err := p.keyring(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			m, err := p.named(c.Context(), args[1])
+			if err != nil {
+				return err
+			}
+			a, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.AssignedKeyring, error) {
+				return acting(o, dryRun).AssignKeyring(ctx, m.ID, k.Name)
+			})
+			if a, err = on(refOf(m.Machine), a, err); err != nil {
+				return err
+			}
+			return p.print(a, func(w io.Writer) {
+				if dryRun {
+					fmt.Fprint(w, "would be: ")
+				}
+				fmt.Fprintf(w, "keyring/%s wraps the secrets of %s; %d were moved\n", a.Keyring, refOf(m.Machine), a.Secrets)
 			})
 		},
 	}
