@@ -13,7 +13,7 @@ import (
 
 const (
 	scheme  = "pkcs11:"
-	maxURI  = 2048
+	maxURI  = 8192 // what String writes is never longer
 	maxID   = 128
 	maxText = 256 // of a label; a token's own texts are shorter
 

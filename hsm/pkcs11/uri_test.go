@@ -36,7 +36,7 @@ func TestParseRefuses(t *testing.T) {
 	for uri, says := range map[string]string{
 		"":                                                   "begins with pkcs11:",
 		"PKCS11:serial=1;id=%01" + query:                     "begins with pkcs11:",
-		"pkcs11:" + strings.Repeat("a", 3000):                "longer than 2048",
+		"pkcs11:" + strings.Repeat("a", 9000):                "longer than 8192",
 		"pkcs11:":                                            "give serial",
 		"pkcs11:serial=1" + query:                            "give id",
 		"pkcs11:id=%01" + query:                              "give serial",
@@ -133,9 +133,6 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		again, err := parse(a.String())
-		if len(a.String()) > maxURI {
-			return // written in full, it is too long
-		}
 		require.NoError(t, err)
 		require.Equal(t, a, again)
 		require.Equal(t, a.String(), again.String())
