@@ -4,6 +4,7 @@
  *   log       the functions called, a line each
  *   slow      milliseconds that each of them takes; it ends with the file
  *   flags     bits that C_GetTokenInfo adds
+ *   sessions  the most that it says it allows
  *   C_Name    "RV N": the next N calls return RV, all where N is negative
  */
 #include <dlfcn.h>
@@ -73,14 +74,25 @@ FAULT(C_GetSlotList, (CK_BBOOL present, CK_SLOT_ID_PTR l, CK_ULONG_PTR n), (pres
 FAULT(C_OpenSession, (CK_SLOT_ID s, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n, CK_SESSION_HANDLE_PTR h), (s, f, a, n, h))
 FAULT(C_Login, (CK_SESSION_HANDLE h, CK_USER_TYPE u, CK_UTF8CHAR_PTR p, CK_ULONG n), (h, u, p, n))
 FAULT(C_EncryptInit, (CK_SESSION_HANDLE h, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (h, m, k))
-FAULT(C_Encrypt, (CK_SESSION_HANDLE h, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR e, CK_ULONG_PTR m), (h, d, n, e, m))
 FAULT(C_DecryptInit, (CK_SESSION_HANDLE h, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (h, m, k))
-FAULT(C_Decrypt, (CK_SESSION_HANDLE h, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR e, CK_ULONG_PTR m), (h, d, n, e, m))
+
+/* The real one has its turn, since its operation must end; asked for a size, it does not. */
+#define FAULT_OF_OPERATION(name)                                                                          \
+  static CK_RV my_##name(CK_SESSION_HANDLE h, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR e, CK_ULONG_PTR m) { \
+    if (!e) return real->name(h, d, n, e, m);                                                             \
+    CK_RV rv = fault(#name), own = real->name(h, d, n, e, m);                                             \
+    return rv != CKR_OK ? rv : own;                                                                       \
+  }
+
+FAULT_OF_OPERATION(C_Encrypt)
+FAULT_OF_OPERATION(C_Decrypt)
 
 static CK_RV my_C_GetTokenInfo(CK_SLOT_ID s, CK_TOKEN_INFO_PTR info) {
   CK_RV rv = real->C_GetTokenInfo(s, info);
   unsigned long flags, none;
   if (rv == CKR_OK && number("flags", "%lx%lx", &flags, &none) >= 1) info->flags |= flags;
+  long sessions;
+  if (rv == CKR_OK && number("sessions", "%ld%lx", &sessions, &none) >= 1) info->ulMaxSessionCount = sessions;
   return rv;
 }
 
