@@ -92,7 +92,7 @@ func TestPINFileIsPrivate(t *testing.T) {
 	}
 	for _, content := range []string{"", "\n", userPIN + "\n\n", userPIN + "\nmore", userPIN + "\x00", strings.Repeat("1", 300)} {
 		require.NoError(t, os.WriteFile(h.pin, []byte(content), 0o600))
-		h.refused(t, uri)
+		require.ErrorContains(t, h.refused(t, uri), h.pin)
 	}
 	require.NoError(t, os.Remove(h.pin))
 	require.ErrorContains(t, h.refused(t, uri), "no such file")

@@ -41,7 +41,7 @@ func fails(t testing.TB, r root.Root, w root.Wrapped, class error) error {
 	t.Helper()
 	_, err := r.Unwrap(t.Context(), w.Ciphertext, []byte("c"))
 	for _, one := range []error{root.ErrUnavailable, root.ErrRefused, root.ErrDoesNotOpen} {
-		require.Equal(t, one == class, errors.Is(err, one), "%v", err)
+		require.Equal(t, errors.Is(class, one), errors.Is(err, one), "%v", err)
 	}
 	return err
 }

@@ -225,7 +225,7 @@ func printable(name, value string) error {
 
 func absolute(name, value string) (string, error) {
 	if !filepath.IsAbs(value) || filepath.Clean(value) != value {
-		return "", fmt.Errorf("%s in the PKCS#11 URI is no absolute path without . and ..", name)
+		return "", fmt.Errorf("%s in the PKCS#11 URI is no absolute path in its shortest form", name)
 	}
 	return value, printable(name, value)
 }
