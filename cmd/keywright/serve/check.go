@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/hsm/pkcs11"
 	"keywright.dev/kms/pki"
 	"keywright.dev/kms/root"
 )
@@ -48,7 +49,7 @@ func checkRoot(uri string) error {
 			return nil // whoever starts the service writes to it
 		}
 	}
-	r, err := openRoot(context.Background(), uri, "")
+	r, err := opener{modules: &pkcs11.Modules{}}.open(context.Background(), uri)
 	if err != nil {
 		return err
 	}
