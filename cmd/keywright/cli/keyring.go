@@ -23,7 +23,8 @@ enabled. A version is named NAME@VERSION, such as default@3.
   rewrap    wrap the secrets that are there with the current version
   census    what still depends on a version
   disable   have a version wrap nothing new; it still opens what it wrapped
-  destroy   a disabled version on which nothing depends, after 7 to 30 days`,
+  destroy   a disabled version on which nothing depends, after 7 to 30 days
+  assign    have another keyring wrap a machine's secrets`,
 	}
 	c.AddCommand(
 		p.keyringCreate(), p.keyringList(), p.keyringShow(), p.keyringRotate(), p.keyringRewrap(), p.keyringCensus(), p.keyringAssign(),

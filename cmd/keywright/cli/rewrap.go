@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -105,6 +106,9 @@ func (r *rewrapping) run(ctx context.Context, k api.Keyring) error {
 	defer progress.end()
 	for {
 		done, err := r.pass(ctx, progress)
+		if errors.Is(err, context.Canceled) {
+			err = fmt.Errorf("interrupted after %d secrets and keys of keyring/%s: run it again, and it goes on", r.total.Done, r.keyring)
+		}
 		if err != nil {
 			return err
 		}
