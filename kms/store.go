@@ -96,6 +96,8 @@ type Outcome struct {
 	Secrets      []Secret
 	Measurements []Measurement
 	Platforms    []Platform
+	// Uses are entered where they are not known yet: the first one stays.
+	Uses []KeyringUse
 	// Entries are appended to the audit log, in this order.
 	Entries []LogEntry
 }

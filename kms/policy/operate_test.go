@@ -17,6 +17,7 @@ func resources() map[string]policy.Resource {
 	return map[string]policy.Resource{
 		"Machine": web17, "Volume": root, "Service": policy.Service{}, "Log": policy.Log{},
 		"Measurement": policy.Measurement{ID: "ab", Group: "web"},
+		"Keyring":     policy.Keyring{Name: "prod"},
 	}
 }
 
@@ -24,7 +25,7 @@ func now() policy.Call { return policy.Call{Time: time.Date(2026, 3, 14, 9, 26, 
 
 // TestRoleMatrix is the table of docs/policy.md.
 func TestRoleMatrix(t *testing.T) {
-	all := []policy.Class{policy.Read, policy.Propose, policy.Protect, policy.Grant, policy.Destroy, policy.Disclose}
+	all := []policy.Class{policy.Read, policy.Propose, policy.Protect, policy.Grant, policy.Destroy, policy.Use, policy.Disclose}
 	for role, classes := range map[policy.Role][]policy.Class{
 		policy.RoleViewer:   {policy.Read},
 		policy.RoleOperator: {policy.Read, policy.Propose, policy.Protect, policy.Grant},

@@ -27,6 +27,7 @@ const (
 	actionRelease   = types.String("boot.release")
 	actionStage     = types.String("boot.stage")
 	actionAddVolume = types.String("volume.add")
+	actionUseKeys   = types.String("key.use")
 )
 
 // Class says what an operator's action can do, and so what it takes to do it.
@@ -39,6 +40,7 @@ const (
 	Protect  Class = "protect"  // takes rights away for the time being
 	Grant    Class = "grant"    // gives rights or trust
 	Destroy  Class = "destroy"  // irreversible
+	Use      Class = "use"      // works with a keyring's key, and changes nothing
 	Disclose Class = "disclose" // lets secrets, wrapped or not, out of the service
 )
 
@@ -47,7 +49,7 @@ type Action struct {
 	Name  string // such as machine.approve
 	Class Class
 	// Resource is the kind of object that it acts on: Machine, Volume,
-	// Measurement, Service or Log.
+	// Measurement, Keyring, Service or Log.
 	Resource string
 }
 

@@ -34,6 +34,7 @@ func newOperators(s *Server) *operators {
 	o.addMeasurements()
 	o.addVolumes()
 	o.addRecovery()
+	o.addKeys()
 	o.addLog()
 	o.addService()
 	return o

@@ -103,10 +103,13 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 	refs := map[string]string{
 		api.PathMeasurement: details.Measurements[0].ID, api.PathMeasurementApprove: details.Measurements[0].ID,
 		api.PathVolume: details.Volumes[0].ID, api.PathVolumeRecoveryKey: details.Volumes[0].ID, api.PathVolumeAccept: details.Volumes[0].ID,
+		api.PathKeyWrap: "default", api.PathKeyUnwrap: "default", api.PathKeyRewrap: "default", api.PathKeyDataKey: "default",
 	}
+	const keyCall = `{"challenge":"AAAA","token":"AAAA","statement":"AAAA","request":"AAAA"}`
 	bodies := map[string]string{
 		api.PathMachineRename: `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
 		api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
+		api.PathKeyWrap:       keyCall, api.PathKeyUnwrap: keyCall, api.PathKeyRewrap: keyCall, api.PathKeyDataKey: keyCall,
 	}
 	tried := 0
 	for _, route := range r.service.Server.Routes() {

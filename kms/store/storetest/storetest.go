@@ -16,6 +16,7 @@ import (
 type Store interface {
 	kms.Store
 	kms.ServiceKeys
+	kms.KeyringUses
 }
 
 // Run runs the suite. open returns an empty store, which it closes when the
@@ -67,6 +68,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"Keyrings":              testKeyrings,
 		"ServiceKeys":           testServiceKeys,
 		"KeysExist":             testKeysExist,
+		"KeyringUses":           testKeyringUses,
 		"ReplaceServiceKey":     testReplaceServiceKey,
 		"SequenceNothing":       testSequenceNothing,
 		"Sequence":              testSequence,

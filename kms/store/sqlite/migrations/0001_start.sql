@@ -201,6 +201,14 @@ CREATE TABLE service_keys (
   PRIMARY KEY (kind, id)
 ) STRICT, WITHOUT ROWID;
 
+-- Keyring versions that wrapped for the key API, which keeps no row of what it wraps.
+CREATE TABLE keyring_uses (
+  keyring TEXT    NOT NULL,
+  version INTEGER NOT NULL,
+  first   INTEGER NOT NULL,
+  PRIMARY KEY (keyring, version)
+) STRICT, WITHOUT ROWID;
+
 -- How many rows there are of each kind and status, kept by the triggers below:
 -- counting a million rows for every page of the status would not do.
 CREATE TABLE counts (
