@@ -24,6 +24,7 @@ import (
 // Program is a command and what it is run in.
 type Program struct {
 	Version  string
+	In       io.Reader
 	Out, Err io.Writer
 	// Env reads an environment variable.
 	Env func(name string) string
@@ -34,18 +35,19 @@ type Program struct {
 	address string
 }
 
-// The exit codes; 4 is kept for what was done in part.
+// The exit codes.
 const (
 	ExitDone        = 0
 	ExitFailed      = 1
 	ExitUsage       = 2
 	ExitRefused     = 3
+	ExitInPart      = 4
 	ExitUnavailable = 5
 	ExitWaiting     = 6
 )
 
-const exitCodes = `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 5 service unavailable,
-6 waiting for approval (prints its id).`
+const exitCodes = `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 done in part, 5 service
+unavailable, 6 waiting for approval (prints its id).`
 
 // Run runs the command and returns its exit code.
 func (p *Program) Run(ctx context.Context, args []string) int {
@@ -84,7 +86,7 @@ tells the kind, the name alone will do, and so will the beginning of an id.
 	flags.StringVar(&p.address, "addr", "", "the service's operator socket (default $KEYWRIGHT_ADDR, then ./keywright-data/operator.sock, then /run/keywright/operator.sock)")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return p.checkFormat() }
 	root.AddCommand(
-		p.serverCommand(), p.machineCommand(), p.measurementCommand(), p.volumeCommand(), p.revokeCommand(),
+		p.serverCommand(), p.machineCommand(), p.measurementCommand(), p.volumeCommand(), p.keyCommand(), p.revokeCommand(),
 		p.auditCommand(), p.explainCommand(), p.statusCommand(), p.configCommand(), p.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()

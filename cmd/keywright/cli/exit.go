@@ -108,6 +108,7 @@ func exitCode(err error) int {
 		gone  *errUnreachable
 		no    *refusal
 		wait  *waiting
+		part  *inPart
 		broke *errBrokenOff
 	)
 	switch {
@@ -121,6 +122,8 @@ func exitCode(err error) int {
 		return ExitUnavailable
 	case errors.As(err, &wait):
 		return ExitWaiting
+	case errors.As(err, &part):
+		return ExitInPart
 	case errors.As(err, &no), errors.Is(err, audit.ErrTampered):
 		return ExitRefused
 	default:
