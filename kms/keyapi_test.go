@@ -450,3 +450,34 @@ func TestBootsHaveARateOfTheirOwn(t *testing.T) {
 	assert.Less(t, calls, 100)
 	f.unlock(m)
 }
+
+// However often applications ask, what became of the last boot is what a machine
+// is explained by.
+func TestExplainLooksPastTheUseOfKeys(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-17")
+	use := func(times int) error {
+		var err error
+		for range times {
+			f.clock.Advance(2 * time.Second)
+			_, err = m.UseKeys(t.Context(), f.guest(), exchange.KeyDataKey, kms.DefaultKeyring, exchange.KeyItem{Size: 32})
+		}
+		return err
+	}
+	for _, times := range []int{1, 40} {
+		require.NoError(t, use(times))
+		x, err := f.Explain(t.Context(), "web-17")
+		require.NoError(t, err)
+		require.NotNil(t, x.Last)
+		assert.Equal(t, kms.ActionRelease, x.Last.Action)
+	}
+	m.Log = recordedBoot(t, "grub-a")
+	m.Boot()
+	_, err := m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonMeasurement, err)
+	refused(t, kms.ReasonUnreleased, use(40))
+	x, err := f.Explain(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Equal(t, kms.ActionRelease, x.Last.Action)
+	assert.Equal(t, string(kms.ReasonMeasurement), x.Last.Code)
+}
