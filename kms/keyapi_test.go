@@ -153,17 +153,22 @@ func TestItemsFailByThemselves(t *testing.T) {
 	f := newFixture(t)
 	good := f.operate(exchange.KeyWrap, kms.DefaultKeyring, exchange.KeyItem{Plaintext: plain("one")})[0].Wrapped
 	altered := []byte(good)
-	altered[len(altered)-5] ^= 1
+	if at := &altered[len(altered)-5]; *at == 'A' {
+		*at = 'B'
+	} else {
+		*at = 'A'
+	}
 	items := []exchange.KeyItem{
 		{Reference: "good", Wrapped: good},
 		{Reference: "empty"},
 		{Reference: "no form", Wrapped: "vault:v1:AAAA"},
 		{Reference: "altered", Wrapped: string(altered)},
 		{Reference: "no such version", Wrapped: strings.Replace(good, ".1.", ".7.", 1)},
+		{Reference: "another keyring's, of no version here", Wrapped: strings.Replace(good, "default.1.", "prod.7.", 1)},
 		{Reference: "both", Wrapped: good, Plaintext: plain("x")},
 		{Reference: "good too", Wrapped: good},
 	}
-	want := []string{"", "malformed", "malformed", "ciphertext", "keyring", "malformed", ""}
+	want := []string{"", "malformed", "malformed", "ciphertext", "keyring", "ciphertext", "malformed", ""}
 	for _, operation := range []exchange.KeyOperation{exchange.KeyUnwrap, exchange.KeyRewrap} {
 		results := f.operate(operation, kms.DefaultKeyring, items...)
 		for i, r := range results {
@@ -177,7 +182,7 @@ func TestItemsFailByThemselves(t *testing.T) {
 	require.NoError(t, err)
 	entry, err := f.Log.Verifier().Verify(entries[0].Signed)
 	require.NoError(t, err)
-	assert.Equal(t, "5", facts(entry)["failed"])
+	assert.Equal(t, "6", facts(entry)["failed"])
 	assert.Equal(t, "keyring/default", entry.Object)
 	assert.Equal(t, audit.ActorOperator, entry.Actor.Kind)
 }
