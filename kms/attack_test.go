@@ -241,6 +241,10 @@ func (empty) AddVolume(m policy.Machine, b policy.Boot) policy.Decision {
 	return (&policy.Engine{}).AddVolume(m, b)
 }
 
+func (empty) UseKeys(m policy.Machine, k policy.Keyring, b policy.Boot) policy.Decision {
+	return (&policy.Engine{}).UseKeys(m, k, b)
+}
+
 func (empty) Stage(m policy.Machine, b policy.Boot) policy.Decision {
 	return (&policy.Engine{}).Stage(m, b)
 }

@@ -27,7 +27,7 @@ func inUse(v *KeyringVersion, count int64) *InUseError {
 // Dependent is one row that depends on a keyring version.
 type Dependent struct {
 	Kind DependentKind
-	// Object is volume/ID or service-key/KIND/ID.
+	// Object is volume/ID, service-key/KIND/ID or ciphertexts/outside.
 	Object  string
 	Machine string // id; of a secret
 	Purpose string // of a secret; of a service key its kind
@@ -50,6 +50,13 @@ func (s *Service) DependentsOn(ctx context.Context, v *KeyringVersion, after str
 		if page, err = s.dependentServiceKeys(ctx, v.Version); err != nil {
 			return nil, "", err
 		}
+	}
+	if after == "" {
+		outside, err := s.dependentOutside(ctx, v)
+		if err != nil {
+			return nil, "", err
+		}
+		page = append(page, outside...)
 	}
 	rows, err := s.Store.SecretsOn(ctx, v.Keyring, v.Version, from.secret, limit)
 	if err != nil {
@@ -83,6 +90,21 @@ func (s *Service) dependentServiceKeys(ctx context.Context, version uint32) ([]D
 		}
 	}
 	return found, nil
+}
+
+// dependentOutside tells whether the key API ever wrapped with a version: who has
+// these ciphertexts, nobody here knows.
+func (s *Service) dependentOutside(ctx context.Context, v *KeyringVersion) ([]Dependent, error) {
+	counts, err := s.Store.Dependents(ctx, v.Keyring)
+	if err != nil {
+		return nil, fmt.Errorf("reading what depends on keyring/%s@%d: %w", v.Keyring, v.Version, err)
+	}
+	for _, d := range counts {
+		if d.Version == v.Version && d.Kind == DependentOutside {
+			return []Dependent{{Kind: DependentOutside, Object: "ciphertexts/outside", Purpose: d.Purpose}}, nil
+		}
+	}
+	return nil, nil
 }
 
 func serviceKeyObject(k *ServiceKey) string { return "service-key/" + string(k.Kind) + "/" + k.ID }

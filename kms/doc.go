@@ -9,7 +9,8 @@
 //   - A secret leaves only sealed to the recipient key of a statement that the
 //     machine's own AK signed over a challenge redeemed in that transaction,
 //     and only after the transaction is durable. Recovery keys alone are shown to
-//     an operator too, after the entry that says so is durable.
+//     an operator too, after the entry that says so is durable; and what operators
+//     had wrapped for applications, sealed to the recipient key of their call.
 //   - A machine's secret is unwrapped for it under the names of the keys that
 //     verified this quote, never under names read from a row, and for the purpose
 //     that it is about to serve.

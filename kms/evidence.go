@@ -123,6 +123,8 @@ func (s *Service) checkStatement(statement *exchange.Statement) *Refusal {
 		return refuse(ReasonMalformed, "the PCR selection in the statement is not the one of the challenge")
 	case statement.ServiceKey != s.identityFingerprint:
 		return refuse(ReasonServiceKey, "the guest pins another service key")
+	case statement.Purpose == exchange.PurposeKey:
+		return nil // about no volume
 	case len(statement.Volumes) == 0:
 		return refuse(ReasonVolume, "the statement names no volume")
 	default:

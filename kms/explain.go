@@ -33,26 +33,14 @@ func (s *Service) Explain(ctx context.Context, ref string) (*Explanation, error)
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.Store.LatestEntries(ctx, m.ID, "", explained)
+	x := &Explanation{Machine: m, Index: -1}
+	telling, err := s.search(ctx, x, "", explained)
+	if err == nil && !telling && x.Last != nil && x.Last.Action == ActionKeyUse {
+		// Applications ask as often as they like.
+		_, err = s.search(ctx, x, ActionRelease, 1)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("explaining machine/%s: %w", m.ID, err)
-	}
-	x := &Explanation{Machine: m, Index: -1}
-	for _, f := range found {
-		entry, err := s.openEntry(f.Signed)
-		if err != nil {
-			return nil, fmt.Errorf("explaining machine/%s: %w", m.ID, err)
-		}
-		if entry.Actor.Kind != audit.ActorMachine {
-			continue
-		}
-		hides := incidental(&entry)
-		if x.Last == nil || !hides {
-			x.Last, x.Index = &entry, f.Index
-		}
-		if !hides {
-			break
-		}
 	}
 	revoked, err := s.Revocation(ctx, m)
 	if err != nil {
@@ -65,11 +53,37 @@ func (s *Service) Explain(ctx context.Context, ref string) (*Explanation, error)
 	return x, nil
 }
 
+// search looks for the newest entry that the machine caused, and for one that
+// tells more than an incidental one, which it says that it found.
+func (s *Service) search(ctx context.Context, x *Explanation, action string, limit int) (telling bool, err error) {
+	found, err := s.Store.LatestEntries(ctx, x.Machine.ID, action, limit)
+	if err != nil {
+		return false, err
+	}
+	for _, f := range found {
+		entry, err := s.openEntry(f.Signed)
+		if err != nil {
+			return false, err
+		}
+		if entry.Actor.Kind != audit.ActorMachine {
+			continue
+		}
+		telling = !incidental(&entry)
+		if x.Last == nil || telling {
+			x.Last, x.Index = &entry, f.Index
+		}
+		if telling {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // incidental tells whether an entry hides the one that is wanted: a machine that
-// runs announces its boots each day, and is refused to where its last boot had no
-// keys. Why it had none is in the entry of that boot.
+// runs announces its boots each day, and uses keys for its applications, and is
+// refused to where its last boot had no keys. Why it had none is in the entry of that boot.
 func incidental(e *audit.Entry) bool {
-	return e.Action == ActionStage && (e.Outcome == audit.Allowed || e.Code == string(ReasonUnreleased))
+	return (e.Action == ActionStage || e.Action == ActionKeyUse) && (e.Outcome == audit.Allowed || e.Code == string(ReasonUnreleased))
 }
 
 // openEntry verifies an entry before anything of it is believed.

@@ -20,6 +20,9 @@ const (
 	// boot asks once, a client that keeps trying every 30 seconds.
 	machineEvery = 6 * time.Second
 	machineBurst = 20
+	// keyEvery and keyBurst limit one machine's calls of the key API.
+	keyEvery = time.Second
+	keyBurst = 30
 	// maxLimited bounds the machines whose rate is remembered.
 	maxLimited = 100_000
 	// maxAggregates bounds the kinds of refusals that are counted apart.
@@ -32,12 +35,14 @@ const (
 // for approval, and by what is kept of each.
 type machineLimits struct {
 	clock    func() time.Time
+	every    time.Duration
+	burst    int
 	mu       sync.Mutex
 	limiters map[string]*rate.Limiter
 }
 
-func newMachineLimits(clock func() time.Time) *machineLimits {
-	return &machineLimits{clock: clock, limiters: make(map[string]*rate.Limiter)}
+func newMachineLimits(clock func() time.Time, every time.Duration, burst int) *machineLimits {
+	return &machineLimits{clock: clock, every: every, burst: burst, limiters: make(map[string]*rate.Limiter)}
 }
 
 func (l *machineLimits) allow(machine string) bool {
@@ -46,7 +51,7 @@ func (l *machineLimits) allow(machine string) bool {
 	limiter, ok := l.limiters[machine]
 	if !ok {
 		l.makeRoom()
-		limiter = rate.NewLimiter(rate.Every(machineEvery), machineBurst)
+		limiter = rate.NewLimiter(rate.Every(l.every), l.burst)
 		l.limiters[machine] = limiter
 	}
 	return limiter.AllowN(l.clock(), 1)
@@ -59,7 +64,7 @@ func (l *machineLimits) makeRoom() {
 	}
 	now := l.clock()
 	for machine, limiter := range l.limiters {
-		if limiter.TokensAt(now) >= machineBurst {
+		if limiter.TokensAt(now) >= float64(l.burst) {
 			delete(l.limiters, machine)
 		}
 	}

@@ -32,6 +32,9 @@ const (
 	ReasonKeys        Reason = "tpm_keys"
 	ReasonServiceKey  Reason = "service_key"
 	ReasonUnreleased  Reason = "not_released"
+	ReasonKeyring     Reason = "keyring"
+	// ReasonCiphertext is of single items of the key API.
+	ReasonCiphertext Reason = "ciphertext"
 )
 
 // Reasons returns every reason, so that a table over them can be checked.
@@ -40,6 +43,7 @@ func Reasons() []Reason {
 		ReasonMalformed, ReasonChallenge, ReasonQuote, ReasonEventLog, ReasonMachine, ReasonPending,
 		ReasonRevoked, ReasonCounters, ReasonReleased, ReasonRate, ReasonMeasurement, ReasonPlatform,
 		ReasonVolume, ReasonPolicy, ReasonEnrolled, ReasonCredential, ReasonKeys, ReasonServiceKey, ReasonUnreleased,
+		ReasonKeyring, ReasonCiphertext,
 	}
 }
 

@@ -131,7 +131,11 @@ func (s *Service) verifyMachine(ctx context.Context, purpose exchange.Purpose, a
 	if refusal != nil {
 		return nil, refusal
 	}
-	if !s.limits.allow(machine.ID) {
+	limits := s.limits
+	if purpose == exchange.PurposeKey {
+		limits = s.keyLimits
+	}
+	if !limits.allow(machine.ID) {
 		return nil, refuse(ReasonRate, "the machine asks too often")
 	}
 	return v, nil

@@ -104,7 +104,7 @@ func (s *Service) newRewrap(ctx context.Context, by Operator, name string, pause
 func (s *Service) remaining(ctx context.Context, keyring string, current uint32) (count int64, err error) {
 	dependents, err := s.Store.Dependents(ctx, keyring)
 	for _, d := range dependents {
-		if d.Version != current {
+		if d.Version != current && d.Kind != DependentOutside { // its owners rewrap it
 			count += d.Count
 		}
 	}
@@ -142,7 +142,7 @@ func (r *rewrap) page(ctx context.Context, from position, limit int) error {
 func (r *rewrap) versions() []uint32 {
 	var versions []uint32
 	for _, d := range r.keyring.Dependents {
-		if d.Version != r.keyring.Current {
+		if d.Version != r.keyring.Current && d.Kind != DependentOutside {
 			versions = append(versions, d.Version)
 		}
 	}

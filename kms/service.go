@@ -30,6 +30,7 @@ type Policy interface {
 	Release(m policy.Machine, v policy.Volume, b policy.Boot) policy.Decision
 	Stage(m policy.Machine, b policy.Boot) policy.Decision
 	AddVolume(m policy.Machine, b policy.Boot) policy.Decision
+	UseKeys(m policy.Machine, k policy.Keyring, b policy.Boot) policy.Decision
 }
 
 // TrustByPerson means that nobody vouches for an EK until an operator does.
@@ -62,9 +63,11 @@ type Service struct {
 	identitySPKI        []byte
 	identityFingerprint [32]byte
 	appraiser           *attest.Appraiser
-	limits              *machineLimits
-	aggregates          *aggregates
-	maxPending          int64
+	// keyLimits are the key API's: what applications ask must not use up what a
+	// boot needs.
+	limits, keyLimits *machineLimits
+	aggregates        *aggregates
+	maxPending        int64
 }
 
 // rememberedLogs bounds the cache of event logs: a fleet boots few images.
@@ -78,7 +81,8 @@ func New(c Config) (*Service, error) {
 	}
 	return &Service{
 		Config: c, identitySPKI: spki, identityFingerprint: exchange.Fingerprint(spki),
-		appraiser: attest.NewAppraiser(rememberedLogs), limits: newMachineLimits(c.Clock), aggregates: newAggregates(),
+		appraiser: attest.NewAppraiser(rememberedLogs), limits: newMachineLimits(c.Clock, machineEvery, machineBurst),
+		keyLimits: newMachineLimits(c.Clock, keyEvery, keyBurst), aggregates: newAggregates(),
 		maxPending: maxPending,
 	}, nil
 }

@@ -214,21 +214,30 @@ func (g *staging) decide(state State) (Outcome, *Refusal, error) {
 // judge wants a system that had its keys from here in this very boot, and whose
 // boot is still approved.
 func (g *staging) judge(state *State, d *draft) *Refusal {
+	if refusal := g.judgeReleased(state, d); refusal != nil {
+		return refusal
+	}
+	return g.judgePolicy(state, d)
+}
+
+// judgeReleased wants an active machine whose running system had its keys from
+// here in this very boot, and a good statement of it.
+func (v *verified) judgeReleased(state *State, d *draft) *Refusal {
 	m := state.Machine
 	if refusal := judgeStatus(m.Status); refusal != nil {
 		return refusal
 	}
-	if g.boot.Counters.Since(m.Counters) == attest.Regression {
-		d.fact("tpm.counters", formatCounters(m.Counters), formatCounters(g.boot.Counters))
+	if v.boot.Counters.Since(m.Counters) == attest.Regression {
+		d.fact("tpm.counters", formatCounters(m.Counters), formatCounters(v.boot.Counters))
 		return refuse(ReasonCounters, "the TPM's counters went back: a copied vTPM, a restored snapshot, or a cleared TPM")
 	}
-	if g.refusal != nil {
-		return g.refusal
+	if v.refusal != nil {
+		return v.refusal
 	}
-	if released := exchange.Extend([32]byte{}, exchange.ReleaseEvent(m.Release[:])); m.Release == [32]byte{} || g.boot.PCR15 != released {
+	if released := exchange.Extend([32]byte{}, exchange.ReleaseEvent(m.Release[:])); m.Release == [32]byte{} || v.boot.PCR15 != released {
 		return refuse(ReasonUnreleased, "PCR 15 does not show this machine's last release: the running system did not get its keys from here, or something extended PCR 15 since")
 	}
-	return g.judgePolicy(state, d)
+	return nil
 }
 
 // judgePolicy asks the policy whether the running boot may stage others.

@@ -136,6 +136,8 @@ type Outcome struct {
 	Keyrings []KeyringVersion
 	// ServiceKeys are keys that exist, with another wrapping.
 	ServiceKeys []ServiceKey
+	// Uses are entered where they are not known yet: the first one stays.
+	Uses []KeyringUse
 	// Entries are appended to the audit log, in this order.
 	Entries []LogEntry
 }
@@ -245,6 +247,9 @@ type DependentKind string
 const (
 	DependentSecret     DependentKind = "secret"
 	DependentServiceKey DependentKind = "service-key"
+	// DependentOutside stands for what the key API wrapped, of which there is no
+	// row: one for a version that ever wrapped for it.
+	DependentOutside DependentKind = "outside"
 )
 
 // BoundSecret is a secret with what its machine's row says of whom it is bound to.

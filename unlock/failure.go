@@ -185,6 +185,7 @@ const (
 	ExitUsage       = 2
 	ExitRefused     = 3 // by the service, or a header that is not opened
 	ExitUnknown     = 4 // whether the next boot gets its keys
+	ExitInPart      = 4 // some items of a batch
 	ExitUnavailable = 5 // no service answers
 )
 

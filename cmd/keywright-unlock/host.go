@@ -20,6 +20,7 @@ import (
 
 // host is the machine that the program runs on: what a test stands in for.
 type host struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	openTPM        func(path string) (*tpm.Device, error)
 	unseal         func(ctx context.Context, v unlock.Volume, key secret.Bytes) (secret.Bytes, error)
@@ -49,7 +50,7 @@ type host struct {
 func system() host {
 	var tools initramfs.Tools
 	return host{
-		stdout: os.Stdout, stderr: os.Stderr,
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		openTPM: tpm.Open, unseal: unlock.Unseal, opener: unlock.Disks{}, clock: unlock.SystemClock{},
 		announce: unlock.Consoles, question: unlock.Question, consoles: unlock.OtherConsoles, harden: unlock.Harden, reboot: unlock.Reboot,
 		run: unlock.DefaultRunDir, esp: unlock.ESPFolders(), grub: unlock.DefaultGRUB,

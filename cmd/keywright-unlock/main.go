@@ -46,6 +46,7 @@ func commands() []command {
 		{"format", "DEVICE [--mapping NAME] [--no-recovery-key]", "make a blank disk a volume of this machine", format},
 		{"stage", "[--uki FILE] [--hook]", "announce the boots that can follow, so that they get their keys", stage},
 		{"preflight", "[--uki FILE]", "tell whether the next boot will get its keys", preflight},
+		{"key", "wrap|unwrap|rewrap|data-key [--keyring NAME] [--context TEXT] [--input FILE] [--output FILE] [--key-output FILE] [--batch]", "wrap and unwrap secrets of this machine's applications", key},
 		{"status", "[--config FILE]", "show this machine's enrolment, its volumes and its boots", status},
 		{"initramfs", "[--config FILE]", "put this version into every initramfs of an enrolled machine", refresh},
 		{"leave", "[--device DEVICE]…", "undo what enroll did to this machine and its volumes", leave},
@@ -112,7 +113,8 @@ func printUsage(w io.Writer) {
   keywright-unlock COMMAND --help shows the flags of a command.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 refused (by the service, or a LUKS
-header that is not opened), 4 not known (preflight), 5 no service answers.
+header that is not opened), 4 not known (preflight) or done in part (key), 5 no
+service answers.
 `)
 }
 

@@ -28,6 +28,11 @@ func TestUsage(t *testing.T) {
 		"stage of nobody":  {[]string{"stage", "--config", "/nonexistent"}, unlock.ExitFailed, "run keywright-unlock enroll first"},
 		"hook of nobody":   {[]string{"stage", "--hook", "--config", "/nonexistent"}, unlock.ExitDone, ""},
 		"next of nobody":   {[]string{"preflight", "--config", "/nonexistent"}, unlock.ExitFailed, "run keywright-unlock enroll first"},
+		"key of nobody":    {[]string{"key", "wrap", "--config", "/nonexistent"}, unlock.ExitFailed, "run keywright-unlock enroll first"},
+		"key for what":     {[]string{"key"}, unlock.ExitUsage, "wrap, unwrap, rewrap or data-key"},
+		"key for this":     {[]string{"key", "sign"}, unlock.ExitUsage, "wrap, unwrap, rewrap or data-key"},
+		"size of a key":    {[]string{"key", "data-key", "--size", "48"}, unlock.ExitUsage, "16, 32 or 64 bytes"},
+		"help of key":      {[]string{"key", "--help"}, unlock.ExitDone, "-key-output"},
 		"version":          {[]string{"version"}, unlock.ExitDone, "keywright-unlock unknown"},
 		"version of what":  {[]string{"version", "x"}, unlock.ExitUsage, "no arguments"},
 	} {

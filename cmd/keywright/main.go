@@ -39,6 +39,6 @@ func run() int {
 	defer stop()
 	// After the first signal the second one is the system's: it ends at once.
 	context.AfterFunc(ctx, stop)
-	p := &cli.Program{Version: version, Out: os.Stdout, Err: os.Stderr, Env: os.Getenv, Clock: time.Now}
+	p := &cli.Program{Version: version, In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.Getenv, Clock: time.Now}
 	return p.Run(ctx, os.Args[1:])
 }

@@ -52,6 +52,8 @@ const (
 	CodeKeys        Code = "tpm_keys"
 	CodeServiceKey  Code = "service_key"
 	CodeUnreleased  Code = "not_released"
+	CodeKeyring     Code = "keyring"
+	CodeCiphertext  Code = "ciphertext"
 	CodeConflict    Code = "conflict"
 	CodeForbidden   Code = "forbidden"
 	CodeState       Code = "state"
@@ -96,6 +98,8 @@ func numbers() []numbered {
 		{CodeKeys, 1215},
 		{CodeServiceKey, 1216},
 		{CodeUnreleased, 1217},
+		{CodeKeyring, 1218},
+		{CodeCiphertext, 1219},
 		{CodeConflict, 1301},
 		{CodeForbidden, 1302},
 		{CodeState, 1303},

@@ -12,6 +12,10 @@ const (
 	MaxAnswer = 4 << 20
 	// MaxGuestAnswer bounds what a guest reads of one answer, in bytes.
 	MaxGuestAnswer = 256 << 10
+	// MaxKeyRequest bounds the body of a call of the key API, in bytes, and
+	// MaxKeyAnswer what a client reads of the answer.
+	MaxKeyRequest = 3 << 20
+	MaxKeyAnswer  = 3 << 20
 	// MaxDepth bounds how deep arrays and objects of a body nest.
 	MaxDepth = 8
 	// MaxPage is the largest page of a list.

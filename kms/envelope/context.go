@@ -25,7 +25,9 @@ type Context struct {
 	// for secrets that belong to no machine.
 	Binding []byte
 	Machine string // machine id, or empty
-	Volume  string // volume id, or empty
+	// Volume is a volume id, or empty; of the purpose of applications, what the
+	// caller gave as their context.
+	Volume  string
 	Purpose string // what the secret is for, 1 to 63 bytes of a-z, 0-9 and -
 	// SecretVersion counts the secrets of one volume and purpose from 1; 0 for
 	// secrets without versions of their own.

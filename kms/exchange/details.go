@@ -103,7 +103,7 @@ type LUKSToken struct {
 
 // Details are what can stand in a statement.
 type Details interface {
-	EnrollDetails | CommitDetails | BootDetails | StageDetails
+	EnrollDetails | CommitDetails | BootDetails | StageDetails | KeyDetails
 }
 
 // MarshalDetails encodes one of the details for [Statement].Details.

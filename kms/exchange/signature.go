@@ -46,6 +46,10 @@ func SignResponse(key crypto.Signer, statement, response []byte) ([]byte, error)
 // and that it signed statement and response. Its errors are [ErrServiceKey] and
 // [ErrSignature].
 func VerifyResponse(pins [][32]byte, spki, statement, response, signature []byte) error {
+	return verifyService(pins, spki, responseHash(statement, response), signature)
+}
+
+func verifyService(pins [][32]byte, spki []byte, hash [32]byte, signature []byte) error {
 	if !slices.Contains(pins, Fingerprint(spki)) {
 		return ErrServiceKey
 	}
@@ -57,7 +61,6 @@ func VerifyResponse(pins [][32]byte, spki, statement, response, signature []byte
 	if !ok || key.Curve != elliptic.P256() {
 		return ErrServiceKey
 	}
-	hash := responseHash(statement, response)
 	if !ecdsa.VerifyASN1(key, hash[:], signature) {
 		return ErrSignature
 	}

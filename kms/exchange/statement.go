@@ -18,11 +18,14 @@ const (
 	PurposeCommit Purpose = "commit"
 	PurposeBoot   Purpose = "boot"
 	PurposeStage  Purpose = "stage"
+	PurposeKey    Purpose = "key"
 )
 
 // HasAnswer tells whether a secret comes back, so that the statement names a
 // recipient.
-func (p Purpose) HasAnswer() bool { return p == PurposeEnroll || p == PurposeBoot }
+func (p Purpose) HasAnswer() bool {
+	return p == PurposeEnroll || p == PurposeBoot || p == PurposeKey
+}
 
 // Limits of a statement.
 const (
@@ -120,7 +123,7 @@ func ParseStatement(data []byte) (*Statement, error) {
 		return nil, fmt.Errorf("%w statement", ErrMalformed)
 	}
 	switch s.Purpose {
-	case PurposeEnroll, PurposeCommit, PurposeBoot, PurposeStage:
+	case PurposeEnroll, PurposeCommit, PurposeBoot, PurposeStage, PurposeKey:
 		return &s, nil
 	default:
 		return nil, fmt.Errorf("%w statement: unknown purpose", ErrMalformed)

@@ -80,6 +80,21 @@ func (e *Engine) Stage(m Machine, b Boot) Decision { return e.own(m, actionStage
 // to be asked in the transaction that read m.
 func (e *Engine) AddVolume(m Machine, b Boot) Decision { return e.own(m, actionAddVolume, b) }
 
+// UseKeys decides whether machine m may use keyring k for its applications in the
+// running boot b. It is to be asked in the transaction that read m.
+func (e *Engine) UseKeys(m Machine, k Keyring, b Boot) Decision {
+	if e.empty() {
+		return deny(noPolicy)
+	}
+	resource := k.entities()
+	return e.decide(cedar.Request{
+		Principal: m.uid(),
+		Action:    types.NewEntityUID(actionType, actionUseKeys),
+		Resource:  resource[0].UID,
+		Context:   b.context(),
+	}, append(m.entities(), resource...), b.evidence)
+}
+
 // own decides about what a machine does to itself.
 func (e *Engine) own(m Machine, action types.String, b Boot) Decision {
 	if e.empty() {

@@ -101,7 +101,7 @@ func TestShippedDocumentsLoad(t *testing.T) {
 	for _, d := range documents {
 		names = append(names, d.Name)
 	}
-	assert.Equal(t, []string{"operators.cedar", "release.cedar", "volumes.cedar"}, names)
+	assert.Equal(t, []string{"keys.cedar", "operators.cedar", "release.cedar", "volumes.cedar"}, names)
 	_, err = policy.New(documents...)
 	require.NoError(t, err)
 }

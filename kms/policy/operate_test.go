@@ -24,7 +24,7 @@ func now() policy.Call { return policy.Call{Time: time.Date(2026, 3, 14, 9, 26, 
 
 // TestRoleMatrix is the table of docs/policy.md.
 func TestRoleMatrix(t *testing.T) {
-	all := []policy.Class{policy.Read, policy.Propose, policy.Maintain, policy.Protect, policy.Grant, policy.Destroy, policy.Disclose}
+	all := []policy.Class{policy.Read, policy.Propose, policy.Maintain, policy.Protect, policy.Grant, policy.Destroy, policy.Use, policy.Disclose}
 	for role, classes := range map[policy.Role][]policy.Class{
 		policy.RoleViewer:   {policy.Read},
 		policy.RoleOperator: {policy.Read, policy.Propose, policy.Maintain, policy.Protect, policy.Grant},

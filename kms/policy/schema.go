@@ -27,6 +27,7 @@ const (
 	actionRelease   = types.String("boot.release")
 	actionStage     = types.String("boot.stage")
 	actionAddVolume = types.String("volume.add")
+	actionUseKeys   = types.String("key.use")
 )
 
 // Class says what an operator's action can do, and so what it takes to do it.
@@ -40,6 +41,7 @@ const (
 	Protect  Class = "protect"  // takes rights away for the time being
 	Grant    Class = "grant"    // gives rights or trust
 	Destroy  Class = "destroy"  // irreversible
+	Use      Class = "use"      // works with a keyring's key, and changes nothing
 	Disclose Class = "disclose" // lets secrets, wrapped or not, out of the service
 )
 

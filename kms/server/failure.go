@@ -48,6 +48,8 @@ func Meanings() []Meaning {
 		{api.CodeKeys, http.StatusForbidden, "The TPM's keys are not of a known template, or nothing vouches for them."},
 		{api.CodeServiceKey, http.StatusForbidden, "The machine pins another service key than this service has."},
 		{api.CodeUnreleased, http.StatusForbidden, "The running system did not get its keys from this service in this boot, or PCR 15 was extended since."},
+		{api.CodeKeyring, http.StatusForbidden, "There is no such keyring for this, or not that version of it."},
+		{api.CodeCiphertext, http.StatusForbidden, "The wrapped form does not open: it is another machine's or keyring's, of another context or purpose, or was altered."},
 		{api.CodeConflict, http.StatusConflict, "It exists already, or changed meanwhile."},
 		{api.CodeState, http.StatusConflict, "What is there does not allow it."},
 		{api.CodeFile, http.StatusConflict, "The file cannot be written where the service runs."},

@@ -13,7 +13,7 @@ import (
 	"keywright.dev/kms/api"
 )
 
-// guests serves the guest listener: eight paths, one method, JSON both ways.
+// guests serves the guest listener: ten paths, one method, JSON both ways.
 type guests struct {
 	server *Server
 	routes []guestRoute
@@ -21,7 +21,7 @@ type guests struct {
 	rates  *sourceRates
 	bodies *bodies
 
-	releases, enrolments, challenges *lane
+	releases, enrolments, challenges, keys *lane
 }
 
 // guestRoute is one path of the guest listener.
@@ -66,6 +66,7 @@ func newGuests(s *Server) *guests {
 		releases:   newLane("release", s.Limits.Releases),
 		enrolments: newLane("enrolment", s.Limits.Enrolments),
 		challenges: newLane("challenge", s.Limits.Challenges),
+		keys:       newLane("key", s.Limits.Keys),
 	}
 	g.routes = g.table()
 	for _, r := range g.routes {
@@ -74,7 +75,7 @@ func newGuests(s *Server) *guests {
 	return g
 }
 
-func (g *guests) lanes() []*lane { return []*lane{g.releases, g.enrolments, g.challenges} }
+func (g *guests) lanes() []*lane { return []*lane{g.releases, g.enrolments, g.challenges, g.keys} }
 
 // ServeHTTP answers one request.
 func (g *guests) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -149,7 +150,8 @@ func (g *guests) count(r Route, err error) {
 	case errors.As(err, &refusal):
 		m.refusals.WithLabelValues(r.Path, string(refusal.Reason)).Inc()
 	case err != nil:
-	case r.Path == api.PathBootChallenge, r.Path == api.PathCommitChallenge, r.Path == api.PathStageChallenge, r.Path == api.PathEnrollBegin:
+	case r.Path == api.PathBootChallenge, r.Path == api.PathCommitChallenge, r.Path == api.PathStageChallenge,
+		r.Path == api.PathGuestKeyChallenge, r.Path == api.PathEnrollBegin:
 		m.challenges.WithLabelValues(r.Path, "issued").Inc()
 	default:
 		m.challenges.WithLabelValues(r.Path, "redeemed").Inc()

@@ -36,6 +36,12 @@ func (g *guests) table() []guestRoute {
 		guestCall(Route{
 			Path: api.PathStage, Action: kms.ActionStage, Summary: "Announce, from a running system, the boots that can follow.",
 		}, api.MaxEvidenceRequest, g.enrolments, g.stage),
+		guestCall(Route{
+			Path: api.PathGuestKeyChallenge, Action: kms.ActionKeyUse, Summary: "Ask for the challenge of a call on keys.",
+		}, api.MaxRequest, g.keys, g.keyChallenge),
+		guestCall(Route{
+			Path: api.PathGuestKeys, Action: kms.ActionKeyUse, Summary: "Wrap, unwrap, rewrap or make keys for the applications of a running machine.",
+		}, api.MaxKeyRequest, g.keys, g.useKeys),
 	}
 }
 

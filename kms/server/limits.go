@@ -19,6 +19,8 @@ type Limits struct {
 	// Releases, Enrolments and Challenges bound how many requests of that lane
 	// are worked on at once. Boots have lanes of their own.
 	Releases, Enrolments, Challenges int
+	// Keys likewise bounds the key API, that of operators included.
+	Keys int
 	// BodyMemory bounds the bytes that request bodies take, received and decoded.
 	BodyMemory int64
 	// BodyTimeout bounds how long a body may take to arrive.
@@ -33,7 +35,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		Connections: 1024, PerSource: 256,
 		Rate: 50, Burst: 200, Sources: 16384,
-		Releases: 128, Enrolments: 32, Challenges: 64,
+		Releases: 128, Enrolments: 32, Challenges: 64, Keys: 8,
 		BodyMemory: 96 << 20, BodyTimeout: 10 * time.Second,
 	}
 }

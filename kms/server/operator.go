@@ -36,6 +36,7 @@ func newOperators(s *Server) *operators {
 	o.addRecovery()
 	o.addRoots()
 	o.addKeyrings()
+	o.addKeys()
 	o.addLog()
 	o.addService()
 	return o

@@ -50,7 +50,7 @@ func Reaches() []Reach {
 			From: []string{"cmd/keywright-unlock"},
 			Ours: []string{
 				"cmd/keywright-unlock/...", "unlock/...", "hsm/tpm",
-				"kms/api", "kms/eventlog", "kms/exchange", "kms/secret", "kms/claims",
+				"kms/api", "kms/eventlog", "kms/exchange", "kms/keyio", "kms/secret", "kms/claims",
 			},
 			Not: []string{
 				"database/sql", "modernc.org/...", "github.com/jackc/...", "github.com/pressly/goose/...",

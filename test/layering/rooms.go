@@ -45,6 +45,7 @@ func kmsRooms() []Room {
 		{Path: "kms/claims", Not: outside(), Why: whyLeaf + ", and it holds facts, not where they come from"},
 		{Path: "kms/api", May: []string{"kms/exchange", "kms/secret"}, Why: "it is the wire alone: a domain type on it would make every change of the domain a change of the protocol"},
 		{Path: "kms/exchange", May: []string{"kms/secret"}, Why: "both ends must agree on it to the byte, so that nothing of either end may be in it"},
+		{Path: "kms/keyio", May: []string{"kms/exchange", "kms/secret"}, Why: "the service's command and the guest's read and write the same, and each asks in its own way"},
 		{Path: "kms/envelope", May: []string{"kms/secret"}, Not: outside(), Why: whyPure},
 		{Path: "kms/recovery", May: []string{"kms/secret"}, Why: "a recovery key must open its volume when all else is gone, and so depends on nothing of it"},
 		{Path: "kms/audit", Why: "an entry has no field for a secret or a domain type: what is logged stays verifiable without the service"},

@@ -24,6 +24,7 @@ import (
 // Program is a command and what it is run in.
 type Program struct {
 	Version  string
+	In       io.Reader
 	Out, Err io.Writer
 	// Env reads an environment variable.
 	Env func(name string) string
@@ -85,7 +86,7 @@ tells the kind, the name alone will do, and so will the beginning of an id.
 	flags.StringVar(&p.address, "addr", "", "the service's operator socket (default $KEYWRIGHT_ADDR, then ./keywright-data/operator.sock, then /run/keywright/operator.sock)")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return p.checkFormat() }
 	root.AddCommand(
-		p.serverCommand(), p.machineCommand(), p.measurementCommand(), p.volumeCommand(), p.keyringCommand(), p.rootCommand(),
+		p.serverCommand(), p.machineCommand(), p.measurementCommand(), p.volumeCommand(), p.keyringCommand(), p.keyCommand(), p.rootCommand(),
 		p.revokeCommand(),
 		p.auditCommand(), p.explainCommand(), p.statusCommand(), p.configCommand(), p.versionCommand(),
 	)

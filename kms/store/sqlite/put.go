@@ -162,7 +162,7 @@ func (p *putter) putRows(o kms.Outcome) error {
 			return fmt.Errorf("platform %x: %w", f.Digest, translate(err))
 		}
 	}
-	return nil
+	return p.putUses(o.Uses)
 }
 
 func (p *putter) addEntries(entries []kms.LogEntry) error {

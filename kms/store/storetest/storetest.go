@@ -18,6 +18,7 @@ import (
 type Store interface {
 	kms.Store
 	kms.ServiceKeys
+	kms.KeyringUses
 }
 
 // Run runs the suite. open returns an empty store, which it closes when the
@@ -69,6 +70,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"Keyrings":              testKeyrings,
 		"ServiceKeys":           testServiceKeys,
 		"KeysExist":             testKeysExist,
+		"KeyringUses":           testKeyringUses,
 		"ReplaceServiceKey":     testReplaceServiceKey,
 		"Wrappers":              testWrappers,
 		"LeaseEpoch":            testLeaseEpoch,

@@ -217,6 +217,14 @@ CREATE TABLE service_keys (
   PRIMARY KEY (kind, id)
 ) STRICT, WITHOUT ROWID;
 
+-- Keyring versions that wrapped for the key API, which keeps no row of what it wraps.
+CREATE TABLE keyring_uses (
+  keyring TEXT    NOT NULL,
+  version INTEGER NOT NULL,
+  first   INTEGER NOT NULL,
+  PRIMARY KEY (keyring, version)
+) STRICT, WITHOUT ROWID;
+
 -- The census: how many rows each keyring version opens, kept by the triggers
 -- below.
 CREATE TABLE dependents (
@@ -238,6 +246,11 @@ CREATE TABLE counts (
   PRIMARY KEY (kind, status)
 ) STRICT, WITHOUT ROWID;
 
+-- +goose StatementBegin
+CREATE TRIGGER keyring_uses_added AFTER INSERT ON keyring_uses BEGIN
+  INSERT INTO dependents VALUES (new.keyring, new.version, 'outside', 'application', '', 1) ON CONFLICT DO UPDATE SET n = 1;
+END;
+-- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER machines_added AFTER INSERT ON machines BEGIN
   INSERT INTO counts VALUES ('machine', new.status, 1) ON CONFLICT DO UPDATE SET n = n + 1;

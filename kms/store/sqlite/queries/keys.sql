@@ -60,3 +60,9 @@ DELETE FROM service_keys WHERE kind = ? AND id = ?;
 
 -- name: DropServiceKeysOfKind :exec
 DELETE FROM service_keys WHERE kind = ?;
+
+-- name: AddKeyringUse :exec
+INSERT INTO keyring_uses (keyring, version, first) VALUES (?, ?, ?) ON CONFLICT DO NOTHING;
+
+-- name: KeyringUses :many
+SELECT * FROM keyring_uses ORDER BY keyring, version;

@@ -27,6 +27,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.addEntryStmt, err = db.PrepareContext(ctx, addEntry); err != nil {
 		return nil, fmt.Errorf("error preparing query AddEntry: %w", err)
 	}
+	if q.addKeyringUseStmt, err = db.PrepareContext(ctx, addKeyringUse); err != nil {
+		return nil, fmt.Errorf("error preparing query AddKeyringUse: %w", err)
+	}
 	if q.addKeyringVersionStmt, err = db.PrepareContext(ctx, addKeyringVersion); err != nil {
 		return nil, fmt.Errorf("error preparing query AddKeyringVersion: %w", err)
 	}
@@ -107,6 +110,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.headStmt, err = db.PrepareContext(ctx, head); err != nil {
 		return nil, fmt.Errorf("error preparing query Head: %w", err)
+	}
+	if q.keyringUsesStmt, err = db.PrepareContext(ctx, keyringUses); err != nil {
+		return nil, fmt.Errorf("error preparing query KeyringUses: %w", err)
 	}
 	if q.keyringVersionsStmt, err = db.PrepareContext(ctx, keyringVersions); err != nil {
 		return nil, fmt.Errorf("error preparing query KeyringVersions: %w", err)
@@ -259,6 +265,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing addEntryStmt: %w", cerr)
 		}
 	}
+	if q.addKeyringUseStmt != nil {
+		if cerr := q.addKeyringUseStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing addKeyringUseStmt: %w", cerr)
+		}
+	}
 	if q.addKeyringVersionStmt != nil {
 		if cerr := q.addKeyringVersionStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing addKeyringVersionStmt: %w", cerr)
@@ -392,6 +403,11 @@ func (q *Queries) Close() error {
 	if q.headStmt != nil {
 		if cerr := q.headStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing headStmt: %w", cerr)
+		}
+	}
+	if q.keyringUsesStmt != nil {
+		if cerr := q.keyringUsesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing keyringUsesStmt: %w", cerr)
 		}
 	}
 	if q.keyringVersionsStmt != nil {
@@ -669,6 +685,7 @@ type Queries struct {
 	db                                  DBTX
 	tx                                  *sql.Tx
 	addEntryStmt                        *sql.Stmt
+	addKeyringUseStmt                   *sql.Stmt
 	addKeyringVersionStmt               *sql.Stmt
 	addServiceKeyStmt                   *sql.Stmt
 	addTreeHashStmt                     *sql.Stmt
@@ -696,6 +713,7 @@ type Queries struct {
 	getMeasurementStmt                  *sql.Stmt
 	getSecretStmt                       *sql.Stmt
 	headStmt                            *sql.Stmt
+	keyringUsesStmt                     *sql.Stmt
 	keyringVersionsStmt                 *sql.Stmt
 	lastEntryStmt                       *sql.Stmt
 	latestEntriesStmt                   *sql.Stmt
@@ -750,6 +768,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		db:                                  tx,
 		tx:                                  tx,
 		addEntryStmt:                        q.addEntryStmt,
+		addKeyringUseStmt:                   q.addKeyringUseStmt,
 		addKeyringVersionStmt:               q.addKeyringVersionStmt,
 		addServiceKeyStmt:                   q.addServiceKeyStmt,
 		addTreeHashStmt:                     q.addTreeHashStmt,
@@ -777,6 +796,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		getMeasurementStmt:                  q.getMeasurementStmt,
 		getSecretStmt:                       q.getSecretStmt,
 		headStmt:                            q.headStmt,
+		keyringUsesStmt:                     q.keyringUsesStmt,
 		keyringVersionsStmt:                 q.keyringVersionsStmt,
 		lastEntryStmt:                       q.lastEntryStmt,
 		latestEntriesStmt:                   q.latestEntriesStmt,

@@ -9,6 +9,21 @@ import (
 	"context"
 )
 
+const addKeyringUse = `-- name: AddKeyringUse :exec
+INSERT INTO keyring_uses (keyring, version, first) VALUES (?, ?, ?) ON CONFLICT DO NOTHING
+`
+
+type AddKeyringUseParams struct {
+	Keyring string
+	Version int64
+	First   int64
+}
+
+func (q *Queries) AddKeyringUse(ctx context.Context, arg AddKeyringUseParams) error {
+	_, err := q.exec(ctx, q.addKeyringUseStmt, addKeyringUse, arg.Keyring, arg.Version, arg.First)
+	return err
+}
+
 const addKeyringVersion = `-- name: AddKeyringVersion :exec
 INSERT INTO keyring_versions (keyring, version, status, created, changed, changed_by, destroy_at)
 VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -236,6 +251,33 @@ func (q *Queries) GetSecret(ctx context.Context, arg GetSecretParams) (Secret, e
 		&i.AgeCopy,
 	)
 	return i, err
+}
+
+const keyringUses = `-- name: KeyringUses :many
+SELECT keyring, version, "first" FROM keyring_uses ORDER BY keyring, version
+`
+
+func (q *Queries) KeyringUses(ctx context.Context) ([]KeyringUse, error) {
+	rows, err := q.query(ctx, q.keyringUsesStmt, keyringUses)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []KeyringUse
+	for rows.Next() {
+		var i KeyringUse
+		if err := rows.Scan(&i.Keyring, &i.Version, &i.First); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const keyringVersions = `-- name: KeyringVersions :many

@@ -27,6 +27,12 @@ type Entry struct {
 	Time    int64
 }
 
+type KeyringUse struct {
+	Keyring string
+	Version int64
+	First   int64
+}
+
 type KeyringVersion struct {
 	Keyring   string
 	Version   int64

@@ -1,0 +1,506 @@
+package kms_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms"
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/policy"
+	"keywright.dev/kms/secret"
+	"keywright.dev/test/sim"
+)
+
+func keyChallenge(c kms.KeyChallenge, err error) (api.KeyChallenge, error) {
+	plain, err := challenge(c.Challenge, err)
+	return api.KeyChallenge{
+		Challenge: plain.Challenge, Token: plain.Token, Expires: plain.Expires, Selection: plain.Selection,
+		Recipient: c.Recipient, Signature: c.Signature, ServiceKey: c.ServiceKey,
+	}, err
+}
+
+func (d *direct) KeyChallenge(context.Context) (api.KeyChallenge, error) {
+	return keyChallenge(d.service.IssueKeyChallenge())
+}
+
+func (d *direct) Keys(ctx context.Context, r api.KeyRequest) (api.KeyAnswer, error) {
+	s, err := d.service.UseKeys(ctx, attested(r.Attested), r.Request)
+	return api.KeyAnswer{Sealed: sealed(s)}, err
+}
+
+func (f *fixture) use(m *sim.Machine, operation exchange.KeyOperation, items ...exchange.KeyItem) []exchange.KeyResult {
+	f.t.Helper()
+	results, err := m.UseKeys(f.t.Context(), f.guest(), operation, kms.DefaultKeyring, items...)
+	require.NoError(f.t, err)
+	require.Len(f.t, results, len(items))
+	return results
+}
+
+// operatorCall is an operator's call that a test may falsify.
+type operatorCall struct {
+	*exchange.KeyCall
+	sent    kms.KeyCall
+	request *exchange.KeyRequest
+}
+
+func (f *fixture) prepareOperate(operation exchange.KeyOperation, keyring string, items ...exchange.KeyItem) *operatorCall {
+	f.t.Helper()
+	c, err := keyChallenge(f.IssueKeyChallenge())
+	require.NoError(f.t, err)
+	request := &exchange.KeyRequest{Items: items}
+	call, err := api.OpenKeyCall([][32]byte{f.ServiceKey()}, c, operation, keyring, request)
+	require.NoError(f.t, err)
+	call.Statement.ServiceKey = f.ServiceKey()
+	return &operatorCall{call, kms.KeyCall{Challenge: c.Challenge, Token: c.Token, Request: call.Sealed}, request}
+}
+
+func (f *fixture) send(c *operatorCall, operation exchange.KeyOperation, keyring string) ([]exchange.KeyResult, error) {
+	f.t.Helper()
+	statement, err := c.Statement.Marshal()
+	require.NoError(f.t, err)
+	c.sent.Statement = statement
+	s, err := f.OperateKeys(f.t.Context(), operator(), operation, keyring, c.sent)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := api.CloseKeyCall([][32]byte{f.ServiceKey()}, c.KeyCall, statement, api.KeyAnswer{Sealed: sealed(s)}, c.request)
+	require.NoError(f.t, err)
+	return answer.Results, nil
+}
+
+func (f *fixture) operate(operation exchange.KeyOperation, keyring string, items ...exchange.KeyItem) []exchange.KeyResult {
+	f.t.Helper()
+	results, err := f.send(f.prepareOperate(operation, keyring, items...), operation, keyring)
+	require.NoError(f.t, err)
+	require.Len(f.t, results, len(items))
+	return results
+}
+
+func plain(text string) secret.Bytes { return secret.Copy([]byte(text)) }
+
+func text(s secret.Bytes) string { return string(s.Expose()) }
+
+func facts(e audit.Entry) map[string]string {
+	found := make(map[string]string)
+	for _, f := range e.Facts {
+		found[f.Name] = f.Is
+	}
+	return found
+}
+
+func TestMachineWrapsForItself(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-17")
+	wrapped := f.use(m, exchange.KeyWrap,
+		exchange.KeyItem{Reference: "db", Context: "postgres", Plaintext: plain("hunter2")},
+		exchange.KeyItem{Reference: "tls", Plaintext: plain("a private key")},
+	)
+	assert.True(t, strings.HasPrefix(wrapped[0].Wrapped, "kw1.default.1."))
+	assert.Equal(t, []string{"db", "tls"}, []string{wrapped[0].Reference, wrapped[1].Reference})
+
+	opened := f.use(m, exchange.KeyUnwrap,
+		exchange.KeyItem{Reference: "2", Wrapped: wrapped[1].Wrapped},
+		exchange.KeyItem{Reference: "1", Context: "postgres", Wrapped: wrapped[0].Wrapped},
+	)
+	assert.Equal(t, "a private key", text(opened[0].Plaintext))
+	assert.Equal(t, "hunter2", text(opened[1].Plaintext))
+
+	entry := f.lastEntry(m.TPM.Machine())
+	assert.Equal(t, kms.ActionKeyUse, entry.Action)
+	assert.Equal(t, audit.Allowed, entry.Outcome)
+	assert.Equal(t, []string{"use-default-keyring-in-approved-boot"}, entry.Policies)
+	got := facts(entry)
+	h := sha256.Sum256([]byte("\x00\x00\x00\x012\x00\x00\x00\x011"))
+	assert.Equal(t, hex.EncodeToString(h[:]), got["references"])
+	delete(got, "references")
+	assert.Equal(t, map[string]string{
+		"operation": "unwrap", "keyring": "default", "purpose": "application", "items": "2", "failed": "0", "versions": "",
+	}, got)
+	assert.NotContains(t, fmt.Sprint(entry), "hunter2")
+
+	m.Boot()
+	f.unlock(m)
+	again := f.use(m, exchange.KeyUnwrap, exchange.KeyItem{Context: "postgres", Wrapped: wrapped[0].Wrapped})
+	assert.Equal(t, "hunter2", text(again[0].Plaintext), "the next boot opens it too")
+}
+
+func TestDataKeys(t *testing.T) {
+	f := newFixture(t)
+	made := f.operate(exchange.KeyDataKey, kms.DefaultKeyring,
+		exchange.KeyItem{Size: 16}, exchange.KeyItem{Size: 32}, exchange.KeyItem{Size: 64}, exchange.KeyItem{Size: 33})
+	for i, size := range []int{16, 32, 64} {
+		require.Equal(t, size, made[i].Plaintext.Len())
+		opened := f.operate(exchange.KeyUnwrap, kms.DefaultKeyring, exchange.KeyItem{Wrapped: made[i].Wrapped})
+		assert.True(t, made[i].Plaintext.Equal(opened[0].Plaintext))
+	}
+	assert.Equal(t, string(kms.ReasonMalformed), made[3].Code)
+	assert.Zero(t, made[3].Plaintext.Len())
+}
+
+// What is wrong with one item is told of it alone.
+func TestItemsFailByThemselves(t *testing.T) {
+	f := newFixture(t)
+	good := f.operate(exchange.KeyWrap, kms.DefaultKeyring, exchange.KeyItem{Plaintext: plain("one")})[0].Wrapped
+	altered := []byte(good)
+	if at := &altered[len(altered)-5]; *at == 'A' {
+		*at = 'B'
+	} else {
+		*at = 'A'
+	}
+	items := []exchange.KeyItem{
+		{Reference: "good", Wrapped: good},
+		{Reference: "empty"},
+		{Reference: "no form", Wrapped: "vault:v1:AAAA"},
+		{Reference: "altered", Wrapped: string(altered)},
+		{Reference: "no such version", Wrapped: strings.Replace(good, ".1.", ".7.", 1)},
+		{Reference: "another keyring's, of no version here", Wrapped: strings.Replace(good, "default.1.", "prod.7.", 1)},
+		{Reference: "both", Wrapped: good, Plaintext: plain("x")},
+		{Reference: "good too", Wrapped: good},
+	}
+	want := []string{"", "malformed", "malformed", "ciphertext", "keyring", "ciphertext", "malformed", ""}
+	for _, operation := range []exchange.KeyOperation{exchange.KeyUnwrap, exchange.KeyRewrap} {
+		results := f.operate(operation, kms.DefaultKeyring, items...)
+		for i, r := range results {
+			assert.Equal(t, items[i].Reference, r.Reference)
+			assert.Equal(t, want[i], r.Code, r.Reference)
+			assert.Equal(t, want[i] == "", r.Plaintext.Len() > 0 || r.Wrapped != "", r.Reference)
+			assert.NotContains(t, r.Detail, "AAAA")
+		}
+	}
+	entries, err := f.store.LatestEntries(t.Context(), "", kms.ActionKeyRewrap, 1)
+	require.NoError(t, err)
+	entry, err := f.Log.Verifier().Verify(entries[0].Signed)
+	require.NoError(t, err)
+	assert.Equal(t, "6", facts(entry)["failed"])
+	assert.Equal(t, "keyring/default", entry.Object)
+	assert.Equal(t, audit.ActorOperator, entry.Actor.Kind)
+}
+
+func TestRewrapMovesToTheCurrentVersion(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-17")
+	item := exchange.KeyItem{Context: "c", Plaintext: plain("s")}
+	theirs, own := f.operate(exchange.KeyWrap, kms.DefaultKeyring, item)[0].Wrapped, f.use(m, exchange.KeyWrap, item)[0].Wrapped
+	uses, err := f.store.KeyringUses(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, []kms.KeyringUse{{Keyring: "default", Version: 1, First: f.clock.Now()}}, uses)
+
+	_, err = f.RotateKeyring(t.Context(), operator(), kms.DefaultKeyring, 0)
+	require.NoError(t, err)
+	moved := f.operate(exchange.KeyRewrap, kms.DefaultKeyring, exchange.KeyItem{Context: "c", Wrapped: theirs})[0]
+	assert.True(t, strings.HasPrefix(moved.Wrapped, "kw1.default.2."), moved.Detail)
+	assert.Zero(t, moved.Plaintext.Len())
+	again := f.operate(exchange.KeyRewrap, kms.DefaultKeyring, exchange.KeyItem{Context: "c", Wrapped: moved.Wrapped})[0]
+	assert.Equal(t, moved.Wrapped, again.Wrapped, "what is there already stays")
+	opened := f.operate(exchange.KeyUnwrap, kms.DefaultKeyring, exchange.KeyItem{Context: "c", Wrapped: moved.Wrapped})[0]
+	assert.Equal(t, "s", text(opened.Plaintext))
+
+	movedOwn := f.use(m, exchange.KeyRewrap, exchange.KeyItem{Context: "c", Wrapped: own})[0]
+	assert.True(t, strings.HasPrefix(movedOwn.Wrapped, "kw1.default.2."), movedOwn.Detail)
+	assert.Equal(t, "s", text(f.use(m, exchange.KeyUnwrap, exchange.KeyItem{Context: "c", Wrapped: movedOwn.Wrapped})[0].Plaintext))
+	uses, err = f.store.KeyringUses(t.Context())
+	require.NoError(t, err)
+	assert.Len(t, uses, 2)
+}
+
+// What was wrapped for others has no row, and still nobody destroys what opens it.
+func TestCensusKnowsOfCiphertextsOutside(t *testing.T) {
+	f := newFixture(t)
+	f.operate(exchange.KeyWrap, kms.DefaultKeyring, exchange.KeyItem{Plaintext: plain("s")})
+	_, err := f.RotateKeyring(t.Context(), operator(), kms.DefaultKeyring, 0)
+	require.NoError(t, err)
+	v, err := f.DisableKeyring(t.Context(), operator(), f.version("default@1"))
+	require.NoError(t, err)
+	on, next, err := f.DependentsOn(t.Context(), v, "", 10)
+	require.NoError(t, err)
+	assert.Empty(t, next)
+	assert.Equal(t, []kms.Dependent{{Kind: kms.DependentOutside, Object: "ciphertexts/outside", Purpose: "application"}}, on)
+	var inUse *kms.InUseError
+	_, err = f.ScheduleDestroy(t.Context(), operator(), v, 0)
+	require.ErrorAs(t, err, &inUse)
+}
+
+// TestAttack21CiphertextOfAnother presents what was wrapped for one place in every
+// other.
+func TestAttack21CiphertextOfAnother(t *testing.T) {
+	f := newFixture(t)
+	require.NoError(t, f.keys.AddVersion(t.Context(), "prod", 1))
+	one, other := f.running("web-1"), f.running("web-2")
+	item := exchange.KeyItem{Context: "c", Plaintext: plain("s")}
+	own := f.use(one, exchange.KeyWrap, item)[0].Wrapped
+	operators := f.operate(exchange.KeyWrap, kms.DefaultKeyring, item)[0].Wrapped
+	prod := f.operate(exchange.KeyWrap, "prod", item)[0].Wrapped
+	keyslot := f.wrapFor(one, kms.PurposeKeyslot)
+	application := f.wrapFor(one, kms.PurposeApplication)
+
+	asMachine := func(m *sim.Machine) func(exchange.KeyOperation, exchange.KeyItem) exchange.KeyResult {
+		return func(op exchange.KeyOperation, i exchange.KeyItem) exchange.KeyResult { return f.use(m, op, i)[0] }
+	}
+	asOperator := func(op exchange.KeyOperation, i exchange.KeyItem) exchange.KeyResult {
+		return f.operate(op, kms.DefaultKeyring, i)[0]
+	}
+	for name, attack := range map[string]struct {
+		as      func(exchange.KeyOperation, exchange.KeyItem) exchange.KeyResult
+		context string
+		wrapped string
+	}{
+		"another machine's":             {asMachine(other), "c", own},
+		"an operators', by a machine":   {asMachine(one), "c", operators},
+		"a machine's, by an operator":   {asOperator, "c", own},
+		"another context":               {asMachine(one), "d", own},
+		"no context":                    {asMachine(one), "", own},
+		"another keyring's":             {asOperator, "c", prod},
+		"another keyring's, renamed":    {asOperator, "c", strings.Replace(prod, "prod", "default", 1)},
+		"a keyslot's":                   {asMachine(one), one.Volumes[0].ID, keyslot},
+		"a keyslot's, by an operator":   {asOperator, one.Volumes[0].ID, keyslot},
+		"another version of the secret": {asMachine(one), one.Volumes[0].ID, application},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, operation := range []exchange.KeyOperation{exchange.KeyUnwrap, exchange.KeyRewrap} {
+				f.clock.Advance(10 * time.Second)
+				r := attack.as(operation, exchange.KeyItem{Context: attack.context, Wrapped: attack.wrapped})
+				assert.Equal(t, string(kms.ReasonCiphertext), r.Code)
+				assert.Zero(t, r.Plaintext.Len())
+				assert.Empty(t, r.Wrapped)
+			}
+		})
+	}
+	require.NoError(t, f.keys.AddVersion(t.Context(), kms.DefaultKeyring, 2))
+	r := asMachine(one)(exchange.KeyUnwrap, exchange.KeyItem{Context: "c", Wrapped: strings.Replace(own, ".1.", ".2.", 1)})
+	assert.Equal(t, string(kms.ReasonCiphertext), r.Code, "another version of the keyring")
+	assert.Equal(t, "s", text(asMachine(one)(exchange.KeyUnwrap, exchange.KeyItem{Context: "c", Wrapped: own}).Plaintext))
+}
+
+// TestAttack21SoftwareAK swaps the AK in the machine's row for another one: what
+// was wrapped under the TPM's own opens nothing.
+func TestAttack21SoftwareAK(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-17")
+	own := f.use(m, exchange.KeyWrap, exchange.KeyItem{Plaintext: plain("s")})[0].Wrapped
+	thief := *m
+	forged, err := sim.NewTPM()
+	require.NoError(t, err)
+	forged.EKPublic, forged.PCRs = m.TPM.EKPublic, m.TPM.PCRs
+	thief.TPM = forged
+	ak, err := exchange.CheckAK(forged.AKPublic)
+	require.NoError(t, err)
+	require.NoError(t, f.store.Transact(t.Context(), kms.Key{Machine: m.TPM.Machine()}, func(s kms.State) (kms.Outcome, error) {
+		s.Machine.AK, s.Machine.AKName = forged.AKPublic, ak.Name
+		s.Machine.Counters = kms.Counters{}
+		return kms.Outcome{Machine: s.Machine}, nil
+	}))
+	r := f.use(&thief, exchange.KeyUnwrap, exchange.KeyItem{Wrapped: own})[0]
+	assert.Equal(t, string(kms.ReasonCiphertext), r.Code)
+}
+
+// A machine gets nothing unless it runs with its keys of this boot, approved.
+func TestKeysForWhomTheyAreNotFor(t *testing.T) {
+	item := exchange.KeyItem{Plaintext: plain("s")}
+	for name, c := range map[string]struct {
+		reason kms.Reason
+		is     func(f *fixture) *sim.Machine
+	}{
+		"waits for approval": {kms.ReasonPending, func(f *fixture) *sim.Machine {
+			m := f.machine("web-17")
+			require.NoError(t, m.Enroll(t.Context(), f.guest()))
+			return m
+		}},
+		"has no keys of this boot": {kms.ReasonUnreleased, func(f *fixture) *sim.Machine { return f.active("web-17") }},
+		"was restarted": {kms.ReasonUnreleased, func(f *fixture) *sim.Machine {
+			m := f.running("web-17")
+			m.Boot()
+			return m
+		}},
+		"extended PCR 15 since": {kms.ReasonUnreleased, func(f *fixture) *sim.Machine {
+			m := f.running("web-17")
+			m.TPM.Extend(15, [32]byte{1})
+			return m
+		}},
+		"is revoked": {kms.ReasonRevoked, func(f *fixture) *sim.Machine {
+			m := f.running("web-17")
+			_, _, err := f.RevokeMachine(t.Context(), operator(), "web-17", "stolen")
+			require.NoError(t, err)
+			return m
+		}},
+		"went back": {kms.ReasonCounters, func(f *fixture) *sim.Machine {
+			m := f.running("web-17")
+			m.TPM.Clock.ResetCount--
+			return m
+		}},
+		"is forbidden by policy": {kms.ReasonPolicy, func(f *fixture) *sim.Machine {
+			m := f.running("web-17")
+			documents, err := policy.Shipped()
+			require.NoError(t, err)
+			f.policy, err = policy.New(append(documents, policy.Document{Name: "site.cedar", Text: []byte(
+				`@id("no-keys") forbid (principal is Machine, action == Action::"key.use", resource);`)})...)
+			require.NoError(t, err)
+			return m
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			m := c.is(f)
+			_, err := m.UseKeys(t.Context(), f.guest(), exchange.KeyWrap, kms.DefaultKeyring, item)
+			refused(t, c.reason, err)
+			entry := f.lastEntry(m.TPM.Machine())
+			assert.Equal(t, audit.Refused, entry.Outcome)
+			assert.Equal(t, string(c.reason), entry.Code)
+			uses, err := f.store.KeyringUses(t.Context())
+			require.NoError(t, err)
+			assert.Empty(t, uses)
+		})
+	}
+}
+
+func TestKeyringsThatMachinesDoNotGet(t *testing.T) {
+	f := newFixture(t)
+	require.NoError(t, f.keys.AddVersion(t.Context(), "prod", 1))
+	m := f.running("web-17")
+	for keyring, reason := range map[string]kms.Reason{
+		"prod": kms.ReasonPolicy, "system": kms.ReasonKeyring, "none": kms.ReasonKeyring, "": kms.ReasonKeyring,
+	} {
+		_, err := m.UseKeys(t.Context(), f.guest(), exchange.KeyDataKey, keyring, exchange.KeyItem{Size: 32})
+		refused(t, reason, err)
+	}
+}
+
+func TestKeyringsThatOperatorsDoNotGet(t *testing.T) {
+	f := newFixture(t)
+	item := exchange.KeyItem{Size: 32}
+	_, err := f.send(f.prepareOperate(exchange.KeyDataKey, "system", item), exchange.KeyDataKey, "system")
+	var state *kms.StateError
+	require.ErrorAs(t, err, &state)
+	_, err = f.send(f.prepareOperate(exchange.KeyDataKey, "none", item), exchange.KeyDataKey, "none")
+	require.ErrorIs(t, err, kms.ErrNotFound)
+}
+
+// A call answers once: neither it nor a part of it serves another.
+func TestKeyCallsCannotBeMixed(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-17")
+	ctx, g := t.Context(), f.guest()
+	prepare := func(operation exchange.KeyOperation, item exchange.KeyItem) *sim.KeyUse {
+		u, err := m.PrepareKeys(ctx, g, operation, kms.DefaultKeyring, item)
+		require.NoError(t, err)
+		return u
+	}
+	wrap := exchange.KeyItem{Plaintext: plain("s")}
+
+	u := prepare(exchange.KeyWrap, wrap)
+	_, err := u.Call(ctx, g)
+	require.NoError(t, err)
+	_, err = u.Call(ctx, g)
+	refused(t, kms.ReasonChallenge, err)
+
+	swapped := prepare(exchange.KeyWrap, wrap)
+	swapped.Sealed = prepare(exchange.KeyWrap, wrap).Sealed
+	_, err = swapped.Call(ctx, g)
+	refused(t, kms.ReasonMalformed, err)
+
+	other := prepare(exchange.KeyWrap, wrap)
+	h := sha256.Sum256(other.Sealed)
+	other.Statement.Details, err = exchange.MarshalDetails(exchange.KeyDetails{
+		Operation: exchange.KeyUnwrap, Keyring: kms.DefaultKeyring, Request: h[:],
+	})
+	require.NoError(t, err)
+	_, err = other.Call(ctx, g)
+	refused(t, kms.ReasonMalformed, err)
+
+	volumes := prepare(exchange.KeyWrap, wrap)
+	volumes.Statement.Volumes = []exchange.Volume{m.Volumes[0].Volume}
+	_, err = volumes.Call(ctx, g)
+	refused(t, kms.ReasonMalformed, err)
+
+	boot, err := g.Challenge(ctx)
+	require.NoError(t, err)
+	request, err := prepare(exchange.KeyWrap, wrap).Attest()
+	require.NoError(t, err)
+	request.Token = boot.Token
+	_, err = g.Keys(ctx, request)
+	refused(t, kms.ReasonChallenge, err)
+
+	c := f.prepareOperate(exchange.KeyWrap, kms.DefaultKeyring, wrap)
+	_, err = f.send(c, exchange.KeyUnwrap, kms.DefaultKeyring)
+	refused(t, kms.ReasonMalformed, err)
+	_, err = f.send(c, exchange.KeyWrap, kms.DefaultKeyring)
+	require.NoError(t, err)
+	_, err = f.send(c, exchange.KeyWrap, kms.DefaultKeyring)
+	refused(t, kms.ReasonChallenge, err)
+}
+
+// A recipient key that the service did not sign gets no request.
+func TestKeyRequestsGoToTheServiceAlone(t *testing.T) {
+	f := newFixture(t)
+	c, err := keyChallenge(f.IssueKeyChallenge())
+	require.NoError(t, err)
+	request := &exchange.KeyRequest{Items: []exchange.KeyItem{{Size: 32}}}
+	pins := [][32]byte{f.ServiceKey()}
+	thief, err := exchange.NewRecipient()
+	require.NoError(t, err)
+	forged := c
+	forged.Recipient = thief.PublicKey()
+	_, err = api.OpenKeyCall(pins, forged, exchange.KeyDataKey, "default", request)
+	require.ErrorIs(t, err, exchange.ErrSignature)
+	moved := c
+	moved.Challenge = bytes.Repeat([]byte{1}, 32)
+	_, err = api.OpenKeyCall(pins, moved, exchange.KeyDataKey, "default", request)
+	require.ErrorIs(t, err, exchange.ErrSignature)
+	_, err = api.OpenKeyCall([][32]byte{{1}}, c, exchange.KeyDataKey, "default", request)
+	require.ErrorIs(t, err, exchange.ErrServiceKey)
+}
+
+// What applications ask for uses up nothing that a boot needs.
+func TestBootsHaveARateOfTheirOwn(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-17")
+	var err error
+	calls := 0
+	for ; err == nil && calls < 100; calls++ {
+		_, err = m.UseKeys(t.Context(), f.guest(), exchange.KeyDataKey, kms.DefaultKeyring, exchange.KeyItem{Size: 32})
+	}
+	refused(t, kms.ReasonRate, err)
+	assert.Less(t, calls, 100)
+	f.unlock(m)
+}
+
+// However often applications ask, what became of the last boot is what a machine
+// is explained by.
+func TestExplainLooksPastTheUseOfKeys(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-17")
+	use := func(times int) error {
+		var err error
+		for range times {
+			f.clock.Advance(2 * time.Second)
+			_, err = m.UseKeys(t.Context(), f.guest(), exchange.KeyDataKey, kms.DefaultKeyring, exchange.KeyItem{Size: 32})
+		}
+		return err
+	}
+	for _, times := range []int{1, 40} {
+		require.NoError(t, use(times))
+		x, err := f.Explain(t.Context(), "web-17")
+		require.NoError(t, err)
+		require.NotNil(t, x.Last)
+		assert.Equal(t, kms.ActionRelease, x.Last.Action)
+	}
+	m.Log = recordedBoot(t, "grub-a")
+	m.Boot()
+	_, err := m.Unlock(t.Context(), f.guest())
+	refused(t, kms.ReasonMeasurement, err)
+	refused(t, kms.ReasonUnreleased, use(40))
+	x, err := f.Explain(t.Context(), "web-17")
+	require.NoError(t, err)
+	assert.Equal(t, kms.ActionRelease, x.Last.Action)
+	assert.Equal(t, string(kms.ReasonMeasurement), x.Last.Code)
+}
