@@ -1,7 +1,6 @@
 package kms
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -332,7 +331,5 @@ func (k *Keys) Leases() []LeaseState {
 }
 
 func sortedRefs[V any](m map[keyringRef]V) []keyringRef {
-	return slices.SortedFunc(maps.Keys(m), func(a, b keyringRef) int {
-		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.version, b.version))
-	})
+	return slices.SortedFunc(maps.Keys(m), compareRefs)
 }

@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "addslot": addSlot, "copydisk": copyDisk, "tamper": tamper,
+			"identity": identity, "answer": answer,
 		},
 	})
 }
