@@ -107,7 +107,7 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 	bodies := map[string]string{
 		api.PathMachineRename: `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
 		api.PathCustodyDrills: `{"by":[]}`,
-		api.PathRootsRemove: `{"uri":"file:1"}`, api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
+		api.PathRootsRemove:   `{"uri":"file:1"}`, api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
 	}
 	tried := 0
 	for _, route := range r.service.Server.Routes() {

@@ -103,7 +103,9 @@ func (p *Program) drill(c *cobra.Command, root string) error {
 }
 
 func (p *Program) recordDrill(ctx context.Context, d api.Drill) error {
-	_, err := call(ctx, p, func(ctx context.Context, o *api.OperatorClient) (struct{}, error) { return struct{}{}, o.RecordDrill(ctx, d) })
+	_, err := call(ctx, p, func(ctx context.Context, o *api.OperatorClient) (struct{}, error) {
+		return struct{}{}, o.RecordDrill(ctx, d)
+	})
 	return err
 }
 

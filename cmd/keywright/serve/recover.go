@@ -33,8 +33,8 @@ type RecoveryOptions struct {
 // it is open no service is.
 type Recovery struct {
 	RecoveryOptions
-	store *sqlite.Store
-	to    root.Root
+	store    *sqlite.Store
+	to       root.Root
 	versions []kms.KeyringVersion
 	// wrappers and entries are the same, one for one.
 	wrappers []kms.CustodyWrapper
