@@ -168,7 +168,7 @@ func compareRefs(a, b keyringRef) int {
 type Drill struct {
 	// By are the custodians who took part.
 	By []string
-	// Proven and Unproven are keyring versions, such as default@1; of a drill that
+	// Proven and Unproven are keyring versions, such as keyring/default@1; of a drill that
 	// only asked for a sign of each identity there are none.
 	Proven, Unproven []string
 	// Missing are custodians who were asked for a sign and gave none.
@@ -195,8 +195,8 @@ func named(name string, values []string) []audit.Fact {
 	return facts
 }
 
-// RecordRecovery enters that keys were put together from the shares of custodians,
-// of each quorum by its name.
+// RecordRecovery enters that the keys of so many keyring versions were put together
+// from the shares of custodians.
 func (s *Service) RecordRecovery(ctx context.Context, by Operator, quorum string, custodians []string, versions int) error {
 	facts := append([]audit.Fact{{Name: "keyring.versions", Is: strconv.Itoa(versions)}}, named("custodian", custodians)...)
 	return s.Record(ctx, by, ActionRecover, rootObject(quorum), audit.Done, facts...)

@@ -68,7 +68,8 @@ func TestSharesAreExportedInPages(t *testing.T) {
 	require.NoError(t, f.CheckCustody(t.Context(), q))
 
 	var refs []string
-	for after, more := "", true; more; {
+	after := ""
+	for range versions {
 		page, next, err := f.ExportShares(t.Context(), operator(), q, after, 1)
 		require.NoError(t, err)
 		require.Len(t, page, 1)
@@ -77,8 +78,9 @@ func TestSharesAreExportedInPages(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, row.Set.Context, page[0].Context)
 		assert.Len(t, page[0].Check, 32)
-		after, more = next, next != ""
+		after = next
 	}
+	assert.Empty(t, after, "there are no more")
 	assert.Equal(t, []string{"keyring/default@1", "keyring/system@1"}, refs)
 	entry := f.lastEntry("")
 	assert.Equal(t, kms.ActionExportShares, entry.Action)
