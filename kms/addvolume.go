@@ -101,7 +101,7 @@ func (e *enrolling) add(out *Outcome, state *State, _ *draft) error {
 		case known != nil:
 			out.DropVolumes = append(out.DropVolumes, known.ID)
 		}
-		if err := e.addVolume(out, asked); err != nil {
+		if err := e.addVolume(out, asked, keyringFor(state.Volumes)); err != nil {
 			return err
 		}
 	}

@@ -13,15 +13,15 @@ import (
 // keyslotSecret is the length of what opens a LUKS keyslot.
 const keyslotSecret = 32
 
-// addVolume makes a volume and its first secrets.
-func (e *enrolling) addVolume(out *Outcome, asked exchange.Volume) error {
+// addVolume makes a volume of a keyring and its first secrets.
+func (e *enrolling) addVolume(out *Outcome, asked exchange.Volume, keyring string) error {
 	var ids [32]byte
 	if _, err := io.ReadFull(e.service.Random, ids[:]); err != nil {
 		return fmt.Errorf("naming a volume: %w", err)
 	}
 	volume := Volume{
 		ID: hex.EncodeToString(ids[:16]), Machine: e.attested.Machine, UUID: asked.UUID,
-		Status: VolumePending, Resume: ids[16:], Keyring: DefaultKeyring, Created: e.service.Clock(),
+		Status: VolumePending, Resume: ids[16:], Keyring: keyring, Created: e.service.Clock(),
 	}
 	out.Volumes = append(out.Volumes, volume)
 	key, err := e.newSecret(out, &volume, PurposeKeyslot)

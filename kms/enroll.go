@@ -305,7 +305,7 @@ func (e *enrolling) admit(out *Outcome, state *State, d *draft) error {
 	out.DropPlatforms = stagedPlatforms(state.Platforms)
 	out.Machine = e.newMachine(state.Machine)
 	for _, asked := range e.statement.Volumes {
-		if err := e.addVolume(out, asked); err != nil {
+		if err := e.addVolume(out, asked, keyringFor(state.Volumes)); err != nil {
 			return err
 		}
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 // NotFoundError is an [ErrNotFound] that says of what kind the thing was to be:
-// machine, measurement or volume.
+// machine, measurement, volume or keyring.
 type NotFoundError struct {
 	Kind string
 	// Ref is what it was looked for by.
@@ -28,6 +28,8 @@ var (
 	ErrExists = errors.New("exists already")
 	// ErrRedeemed means that a challenge was redeemed before.
 	ErrRedeemed = errors.New("the challenge was redeemed before")
+	// ErrRetired means that a row names a keyring version that opens nothing.
+	ErrRetired = errors.New("the keyring version opens nothing")
 	// ErrUnavailable means that the store or a root cannot answer now, and that
 	// the same request may succeed later.
 	ErrUnavailable = errors.New("unavailable")

@@ -11,6 +11,12 @@ func (s *Service) ScanNextBoots(ctx context.Context, wanted func(Verdict) bool, 
 	return s.scanNextBoots(ctx, MachineFilter{}, wanted, after, limit, scan)
 }
 
+// ReadPosition reads a place in a list and writes it again.
+func ReadPosition(text string) (string, error) {
+	p, err := parsePosition(text)
+	return p.String(), err
+}
+
 // LimitPending has fewer machines wait than a service lets wait.
 func (s *Service) LimitPending(n int64) { s.maxPending = n }
 

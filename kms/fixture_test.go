@@ -52,6 +52,7 @@ type fixture struct {
 	clock  *clock
 	store  *sqlite.Store
 	keys   *kms.Keys
+	root   *countingRoot
 	policy *policy.Engine
 	trust  string
 	slept  atomic.Int64 // of the host, in nanoseconds
@@ -68,7 +69,10 @@ func (f *fixture) keysConfig(roots ...root.Root) kms.KeysConfig {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	return newFixtureOn(t, newSwitched(t))
+	counting := &countingRoot{Root: newSwitched(t)}
+	f := newFixtureOn(t, counting)
+	f.root = counting
+	return f
 }
 
 // newFixtureOn returns a fixture whose keyrings are wrapped by roots.
@@ -121,6 +125,29 @@ func (f *fixture) service() *kms.Service {
 	})
 	require.NoError(f.t, err)
 	return service
+}
+
+func (f *fixture) roots() []root.Root { return []root.Root{f.root} }
+
+// secretsOf returns the secrets of a machine's volumes, recovery keys included.
+func (f *fixture) secretsOf(m *sim.Machine) (secrets []kms.Secret) {
+	f.t.Helper()
+	require.NoError(f.t, f.store.Transact(f.t.Context(), kms.Key{Machine: m.TPM.Machine(), Recovery: true}, func(state kms.State) (kms.Outcome, error) {
+		secrets = state.Secrets
+		return kms.Outcome{}, nil
+	}))
+	return secrets
+}
+
+// latest returns the newest entry of an action.
+func (f *fixture) latest(action string) audit.Entry {
+	f.t.Helper()
+	found, err := f.store.LatestEntries(f.t.Context(), "", action, 1)
+	require.NoError(f.t, err)
+	require.Len(f.t, found, 1)
+	entry, err := f.Log.Verifier().Verify(found[0].Signed)
+	require.NoError(f.t, err)
+	return entry
 }
 
 func operator() kms.Operator {

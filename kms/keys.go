@@ -45,6 +45,9 @@ type Keys struct {
 	current map[string]uint32
 	// epoch is the row's, at which the leases began.
 	epoch uint64
+
+	// changing is held while a version is made.
+	changing sync.Mutex
 }
 
 type keyringRef struct {
@@ -105,7 +108,7 @@ func (k *Keys) begin(ctx context.Context) error {
 	if len(k.refs()) == 0 {
 		return k.createFirst(ctx)
 	}
-	for _, ref := range k.refs() {
+	for _, ref := range k.due() {
 		if err := k.open(ctx, ref); err != nil && ref.name == SystemKeyring {
 			return err
 		}
@@ -114,19 +117,31 @@ func (k *Keys) begin(ctx context.Context) error {
 }
 
 // createFirst makes version 1 of the keyrings that every installation has.
-func (k *Keys) createFirst(ctx context.Context) error {
+func (k *Keys) createFirst(ctx context.Context) (err error) {
+	keys := make(map[keyringRef]secret.Bytes)
 	var versions []KeyringVersion
+	defer func() {
+		for _, key := range keys {
+			key.Wipe()
+		}
+	}()
 	for _, name := range []string{SystemKeyring, DefaultKeyring} {
-		v, err := k.makeVersion(ctx, name, 1)
+		v, key, err := k.newVersion(ctx, name, 1)
 		if err != nil {
 			return err
 		}
 		versions = append(versions, v)
+		keys[v.ref()] = key
 	}
 	if err := k.Store.AddKeys(ctx, versions, nil, nil); err != nil {
 		return fmt.Errorf("creating the first keyrings: %w", err)
 	}
-	return nil
+	for ref, key := range keys {
+		if err := k.keep(ref, key.Clone(), k.Roots[0].URI()); err != nil {
+			return err
+		}
+	}
+	return k.reload(ctx)
 }
 
 // Wrap seals plaintext under the current version of c.Keyring and returns that
@@ -138,7 +153,7 @@ func (k *Keys) Wrap(c envelope.Context, plaintext secret.Bytes) (wrapped string,
 	if c.Version == 0 {
 		return "", 0, fmt.Errorf("wrapping a secret: keyring/%s: %w", c.Keyring, ErrNotFound)
 	}
-	key, err := k.held(keyringRef{c.Keyring, c.Version})
+	key, err := k.usable(keyringRef{c.Keyring, c.Version})
 	if err != nil {
 		return "", 0, fmt.Errorf("wrapping a secret: %w", err)
 	}
@@ -152,7 +167,7 @@ func (k *Keys) Unwrap(c envelope.Context, text string) (secret.Bytes, error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	c.Tenant = DefaultTenant
-	key, err := k.held(keyringRef{c.Keyring, c.Version})
+	key, err := k.usable(keyringRef{c.Keyring, c.Version})
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("unwrapping a secret: %w", err)
 	}

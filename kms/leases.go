@@ -247,14 +247,29 @@ func (k *Keys) Upkeep(ctx context.Context) error {
 }
 
 // due returns the versions to open now, in their order.
-func (k *Keys) due() []keyringRef {
+func (k *Keys) due() []keyringRef { return k.endingWithin(k.Lease / 2) }
+
+// closed returns the versions that are not held.
+func (k *Keys) closed() []keyringRef { return k.endingWithin(0) }
+
+// endingWithin returns the versions in use whose leases end within so long.
+func (k *Keys) endingWithin(d time.Duration) []keyringRef {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	half := k.Uptime() + k.Lease/2
+	limit := k.Uptime() + d
 	return slices.DeleteFunc(sortedRefs(k.versions), func(ref keyringRef) bool {
 		l, ok := k.leases[ref]
-		return ok && l.until > half
+		v := k.versions[ref]
+		return !v.Status.opens() || ok && l.until > limit
 	})
+}
+
+// usable returns the key of a version that is used at all.
+func (k *Keys) usable(ref keyringRef) (secret.Bytes, error) {
+	if v, ok := k.versions[ref]; ok && !v.Status.opens() {
+		return secret.Bytes{}, fmt.Errorf("%v is %s: %w", ref, v.Status, ErrNotFound)
+	}
+	return k.held(ref)
 }
 
 func (k *Keys) wipeEnded() {
@@ -322,6 +337,9 @@ func (k *Keys) Leases() []LeaseState {
 	defer k.mu.RUnlock()
 	var list []LeaseState
 	for _, ref := range sortedRefs(k.versions) {
+		if v := k.versions[ref]; !v.Status.opens() {
+			continue
+		}
 		l := k.leases[ref]
 		list = append(list, LeaseState{
 			Keyring: ref.name, Version: ref.version, Left: max(0, l.until-k.Uptime()), Root: l.root, Err: k.failures[ref].err,

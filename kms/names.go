@@ -27,6 +27,15 @@ func validGroup(name string) bool {
 	return len(name) <= MaxName && validMachineName(name)
 }
 
+// validKeyring takes what the names of wrapped secrets may hold.
+func validKeyring(name string) bool {
+	return validGroup(name) && !strings.Contains(name, ".")
+}
+
+func usageKeyring() *UsageError {
+	return usage("the keyring is not a name: use a-z, 0-9 and -, at most %d characters, beginning and ending with a letter or digit", MaxName)
+}
+
 func usageName() *UsageError {
 	return usage("the name is not one: use a-z, 0-9, - and ., beginning and ending with a letter or digit, and nothing that reads as an id")
 }

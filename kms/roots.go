@@ -66,7 +66,7 @@ func (s *Service) PlanRoots(ctx context.Context, only ...string) (steps []RootSt
 
 // living leaves out the versions that were destroyed.
 func living(versions []KeyringVersion) []KeyringVersion {
-	return slices.DeleteFunc(slices.Clone(versions), func(v KeyringVersion) bool { return len(v.Wrappers) == 0 })
+	return slices.DeleteFunc(slices.Clone(versions), func(v KeyringVersion) bool { return v.Status == KeyringDestroyed })
 }
 
 func (v *KeyringVersion) wrapperOf(uri string) (Wrapper, bool) {
@@ -115,8 +115,8 @@ func (s *Service) rewrapRoot(ctx context.Context, by Operator, step RootStep) er
 		return err
 	}
 	return s.change(ctx, by, Key{Keyrings: true}, func(state State) (Outcome, error) {
-		v := findVersion(state.Keyrings, step.ref())
-		if v == nil || len(v.Wrappers) == 0 {
+		v := versionOf(state.Keyrings, step.ref())
+		if v == nil || v.Status == KeyringDestroyed {
 			return Outcome{}, disallow("%v was destroyed meanwhile", step.ref())
 		}
 		if now, found := v.wrapperOf(step.Root); found == step.Missing || now.Version != step.Was {
@@ -129,7 +129,7 @@ func (s *Service) rewrapRoot(ctx context.Context, by Operator, step RootStep) er
 	})
 }
 
-func findVersion(versions []KeyringVersion, ref keyringRef) *KeyringVersion {
+func versionOf(versions []KeyringVersion, ref keyringRef) *KeyringVersion {
 	i := slices.IndexFunc(versions, func(v KeyringVersion) bool { return v.ref() == ref })
 	if i < 0 {
 		return nil

@@ -37,7 +37,7 @@ func (k *Keys) AddServiceKey(ctx context.Context, kind ServiceKeyKind, make NewS
 	}
 	row := ServiceKey{Kind: kind, ID: id, Public: public, Created: k.Clock()}
 	err = k.opened(ctx, func() (err error) {
-		row.Wrapped, _, err = k.Wrap(serviceKeyContext(row), private)
+		row.Wrapped, row.KeyringVersion, err = k.Wrap(serviceKeyContext(row), private)
 		return err
 	})
 	if err == nil {

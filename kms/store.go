@@ -45,6 +45,20 @@ type Key struct {
 	// Announced loads all platform sets of the machine, and the measurements that
 	// were predicted for it and wait for an operator.
 	Announced bool
+	// Keyring loads the versions of a keyring, without their wrappers, and what
+	// depends on each.
+	Keyring string
+	// Secrets load these secrets, whosever they are, beside those of the machine.
+	Secrets []SecretRef
+	// ServiceKeys loads the service's own keys.
+	ServiceKeys bool
+}
+
+// SecretRef names a secret.
+type SecretRef struct {
+	Volume  string
+	Purpose string
+	Version uint32
 }
 
 // MaxSameKey bounds the volumes with one volume key that are looked at: every one
@@ -75,9 +89,15 @@ type State struct {
 	// waits for an operator, so that a decision can bound them.
 	SeenPlatforms    int
 	SeenMeasurements int
+
+	Keyring     []KeyringVersion // ordered by version
+	Dependents  []Dependents     // on versions of the keyring, ordered as they are
+	ServiceKeys []ServiceKey     // ordered by kind and creation
 }
 
-// Outcome is what a decision wants written. Rows replace those of the same key.
+// Outcome is what a decision wants written. Rows replace those of the same key. A
+// secret or a service key under a keyring version that is neither enabled nor
+// disabled, or that is not there, is an error that is [ErrRetired].
 type Outcome struct {
 	// Redeem enters a challenge as redeemed. That it was redeemed before is an
 	// error of the store even where decide overlooks it.
@@ -108,6 +128,14 @@ type Outcome struct {
 	Secrets      []Secret
 	Measurements []Measurement
 	Platforms    []Platform
+	// NewKeyrings are versions that are added with their wrappers. That one exists
+	// already is an error that is [ErrExists].
+	NewKeyrings []KeyringVersion
+	// Keyrings are versions that exist, with another state; wrappers stay as they
+	// are, and are deleted of one that is destroyed.
+	Keyrings []KeyringVersion
+	// ServiceKeys are keys that exist, with another wrapping.
+	ServiceKeys []ServiceKey
 	// Entries are appended to the audit log, in this order.
 	Entries []LogEntry
 }
@@ -189,8 +217,46 @@ type Reader interface {
 	Announcements(ctx context.Context, machines []Machine) ([]Announcement, error)
 	// Platforms returns the platform sets of a machine, newest first.
 	Platforms(ctx context.Context, machine string) ([]Platform, error)
+	// Dependents counts what depends on the versions of a keyring, or of all with an
+	// empty name; ordered by keyring, version, kind, purpose and status. What nothing
+	// depends on is not in it.
+	Dependents(ctx context.Context, keyring string) ([]Dependents, error)
+	// SecretsOn returns the secrets that a version of a keyring opens, ordered by
+	// volume, purpose and version, with what they are bound to.
+	SecretsOn(ctx context.Context, keyring string, version uint32, after SecretRef, limit int) ([]BoundSecret, error)
 	// Counts summarises the store.
 	Counts(ctx context.Context) (Counts, error)
+}
+
+// Dependents counts the rows of one kind that a keyring version opens.
+type Dependents struct {
+	Keyring string
+	Version uint32
+	Kind    DependentKind
+	Purpose string // of secrets; of service keys their kind
+	Status  string // of secrets
+	Count   int64
+}
+
+// DependentKind is a kind of row that depends on a keyring version.
+type DependentKind string
+
+// The kinds.
+const (
+	DependentSecret     DependentKind = "secret"
+	DependentServiceKey DependentKind = "service-key"
+)
+
+// BoundSecret is a secret with what its machine's row says of whom it is bound to.
+type BoundSecret struct {
+	Secret
+	Machine string // id
+	EK, AK  []byte // public areas
+}
+
+// Ref names the secret.
+func (s *Secret) Ref() SecretRef {
+	return SecretRef{Volume: s.Volume, Purpose: s.Purpose, Version: s.Version}
 }
 
 // Announcement is what the store knows of the boot that a machine announced.

@@ -21,6 +21,7 @@ func TestAttack21RowsAreSwapped(t *testing.T) {
 	f := newFixture(t)
 	m, other := f.active("web-17"), f.active("web-18")
 	own := f.secretOf(m, 0)
+	f.rotate(kms.DefaultKeyring)
 	for name, c := range map[string]struct {
 		change func(*kms.Secret)
 		detail string

@@ -9,30 +9,6 @@ import (
 	"keywright.dev/kms/secret"
 )
 
-// reload reads which versions there are.
-func (k *Keys) reload(ctx context.Context) error {
-	versions, err := k.Store.Keyrings(ctx)
-	if err != nil {
-		return fmt.Errorf("reading keyrings: %w", err)
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	clear(k.versions)
-	clear(k.current)
-	for _, v := range versions {
-		k.add(v)
-	}
-	return nil
-}
-
-// add takes a version up. The caller holds the lock.
-func (k *Keys) add(v KeyringVersion) {
-	k.versions[v.ref()] = v
-	if v.Enabled {
-		k.current[v.Keyring] = max(k.current[v.Keyring], v.Version)
-	}
-}
-
 func (k *Keys) refs() []keyringRef {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -55,29 +31,23 @@ func (k *Keys) version(ctx context.Context, ref keyringRef) (KeyringVersion, err
 	return KeyringVersion{}, fmt.Errorf("opening %v: %w", ref, ErrNotFound)
 }
 
-// makeVersion makes a key, holds it, and returns it wrapped by every root: a
-// version that lacked one would be lost with the others.
-func (k *Keys) makeVersion(ctx context.Context, name string, version uint32) (KeyringVersion, error) {
-	v := KeyringVersion{Keyring: name, Version: version, Enabled: true, Created: k.Clock()}
+// newVersion makes a key, and wraps it by every root: a version that lacked one
+// would be lost with the others. The caller wipes the key, or holds it.
+func (k *Keys) newVersion(ctx context.Context, name string, version uint32) (KeyringVersion, secret.Bytes, error) {
+	v := KeyringVersion{Keyring: name, Version: version, Status: KeyringEnabled, Created: k.Clock()}
 	key, err := secret.Random(k.Random, envelope.KeySize)
 	if err != nil {
-		return v, fmt.Errorf("creating %v: %w", v.ref(), err)
+		return v, key, fmt.Errorf("creating %v: %w", v.ref(), err)
 	}
 	for _, r := range k.Roots {
 		w, err := wrapBy(ctx, r, v.ref(), key)
 		if err != nil {
 			key.Wipe()
-			return v, fmt.Errorf("creating %v: %w", v.ref(), err)
+			return v, key, fmt.Errorf("creating %v: %w", v.ref(), joinRoots([]error{err}))
 		}
 		v.Wrappers = append(v.Wrappers, w)
 	}
-	if err := k.keep(v.ref(), key, k.Roots[0].URI()); err != nil {
-		return v, err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.add(v)
-	return v, nil
+	return v, key, nil
 }
 
 // wrapBy has a root wrap a version's key, and reads it back: a wrapper that does

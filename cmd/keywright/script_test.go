@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"database/sql"
 	"encoding/hex"
 	"net/http"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
+	_ "modernc.org/sqlite" // the driver that poison opens
 
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/exchange"
@@ -45,7 +47,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "addslot": addSlot, "copydisk": copyDisk, "tamper": tamper,
+			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "addslot": addSlot, "copydisk": copyDisk, "tamper": tamper, "poison": poison,
 			"identity": identity, "answer": answer,
 		},
 	})
@@ -172,6 +174,16 @@ func addSlot(ts *testscript.TestScript, _ bool, args []string) {
 func copyDisk(ts *testscript.TestScript, _ bool, args []string) {
 	original := fleetOf(ts).machines[args[0]]
 	enrolWith(ts, args[1], func(m *sim.Machine) { m.Volumes[0].VolumeKeyDigest = original.Volumes[0].VolumeKeyDigest })
+}
+
+// poison spoils one wrapped secret of a store that is closed: poison FILE.
+func poison(ts *testscript.TestScript, _ bool, args []string) {
+	db, err := sql.Open("sqlite", ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer db.Close()
+	_, err = db.Exec(`UPDATE secrets SET wrapped = substr(wrapped, 1, 100) || 'AAAA' || substr(wrapped, 105)
+		WHERE purpose = 'luks-keyslot' AND volume = (SELECT min(volume) FROM secrets)`)
+	ts.Check(err)
 }
 
 // tamper replaces a text in a file: tamper FILE OLD NEW.

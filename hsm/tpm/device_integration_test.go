@@ -130,6 +130,20 @@ func TestDeviceCollectsWhatTheLogSays(t *testing.T) {
 	require.Equal(t, want, evidence.PCRs)
 }
 
+func TestDeviceSeals(t *testing.T) {
+	device := open(t)
+	for _, pcrs := range [][]uint{nil, {7}} {
+		want := newSecret(t)
+		for range 20 {
+			sealed, err := device.Seal(want, pcrs)
+			require.NoError(t, err)
+			got, err := device.Unseal(sealed)
+			require.NoError(t, err)
+			require.True(t, got.Equal(want))
+		}
+	}
+}
+
 // TestDeviceLeavesNothingBehind fills a TPM without a resource manager if an
 // error path forgets an object or a session: there is room for three of each.
 func TestDeviceLeavesNothingBehind(t *testing.T) {

@@ -47,3 +47,16 @@ func explainEndorsement(doing string, err error) error {
 	}
 	return explain(doing, err)
 }
+
+// explainOwner is [explain] for commands that the owner hierarchy authorizes.
+func explainOwner(doing string, err error) error {
+	switch {
+	case errors.Is(err, tpm2.TPMRCBadAuth), errors.Is(err, tpm2.TPMRCAuthFail):
+		return fmt.Errorf("%s: %w: the owner hierarchy has a password; have its owner make the storage root key of the "+
+			"ECC P-256 template persistent at 0x81000001, or clear the password with tpm2_changeauth -c owner", doing, err)
+	case errors.Is(err, tpm2.TPMRCHierarchy):
+		return fmt.Errorf("%s: %w: the storage hierarchy is disabled; enable it in the firmware's settings and reset the machine", doing, err)
+	default:
+		return explain(doing, err)
+	}
+}

@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"crypto/sha256"
 	"slices"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/secret"
 )
 
 func TestPCRsOfAnotherKindAreRefused(t *testing.T) {
@@ -48,6 +50,8 @@ func FuzzResponses(f *testing.F) {
 		_, _ = device.Certificate(exchange.EKP256)
 		_, err := device.Identity(exchange.EKP256, "0123")
 		require.Error(t, err)
+		_, err = device.Seal(secret.New([]byte("data")), []uint{7})
+		require.Error(t, err)
 	})
 }
 
@@ -62,4 +66,26 @@ func FuzzTrimDER(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, der, again)
 	})
+}
+
+// FuzzSealed parses what a file may hold in the place of a sealed object.
+func FuzzSealed(f *testing.F) {
+	public := tpm2.Marshal(sealedTemplate(make([]byte, 32)))
+	f.Add(append(public[:len(public)-2:len(public)-2], append([]byte{0, 32}, make([]byte, 32)...)...), byte(7))
+	f.Add(public, byte(7))
+	f.Fuzz(func(t *testing.T, public []byte, pcr byte) {
+		parent := append([]byte{0, 0x0b}, make([]byte, 32)...)
+		sealed := Sealed{Parent: parent, PCRs: []uint{uint(pcr)}, Public: public, Private: []byte{1}}
+		name, err := sealed.Name()
+		if err != nil {
+			require.ErrorIs(t, err, ErrMalformed)
+			return
+		}
+		require.Equal(t, append([]byte{0, 0x0b}, sum(public)...), name)
+	})
+}
+
+func sum(data []byte) []byte {
+	digest := sha256.Sum256(data)
+	return digest[:]
 }

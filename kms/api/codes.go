@@ -56,6 +56,7 @@ const (
 	CodeForbidden   Code = "forbidden"
 	CodeState       Code = "state"
 	CodeFile        Code = "file"
+	CodeInUse       Code = "in_use"
 	CodeUnavailable Code = "unavailable"
 	CodeInternal    Code = "internal"
 	CodeRoots       Code = "roots_unavailable"
@@ -99,6 +100,7 @@ func numbers() []numbered {
 		{CodeForbidden, 1302},
 		{CodeState, 1303},
 		{CodeFile, 1304},
+		{CodeInUse, 1305},
 		{CodeUnavailable, 1501},
 		{CodeInternal, 1502},
 		{CodeRoots, 1503},

@@ -10,7 +10,7 @@ import (
 )
 
 // Resource is what an operator acts on: [Machine], [Volume], [Measurement],
-// [Service] or [Log].
+// [Keyring], [Service] or [Log].
 type Resource interface {
 	// entities returns the object first, then the objects that it is in.
 	entities() []types.Entity
@@ -59,6 +59,15 @@ type Measurement struct {
 
 func (m Measurement) entities() []types.Entity {
 	return []types.Entity{{UID: uid("Measurement", m.ID), Parents: groupOf(m.Group)}}
+}
+
+// Keyring is a keyring as policies see it.
+type Keyring struct {
+	Name string
+}
+
+func (k Keyring) entities() []types.Entity {
+	return []types.Entity{{UID: uid("Keyring", k.Name)}}
 }
 
 // Service is the installation.

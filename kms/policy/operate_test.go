@@ -16,7 +16,7 @@ import (
 func resources() map[string]policy.Resource {
 	return map[string]policy.Resource{
 		"Machine": web17, "Volume": root, "Service": policy.Service{}, "Log": policy.Log{},
-		"Measurement": policy.Measurement{ID: "ab", Group: "web"},
+		"Measurement": policy.Measurement{ID: "ab", Group: "web"}, "Keyring": policy.Keyring{Name: "prod"},
 	}
 }
 
@@ -24,11 +24,11 @@ func now() policy.Call { return policy.Call{Time: time.Date(2026, 3, 14, 9, 26, 
 
 // TestRoleMatrix is the table of docs/policy.md.
 func TestRoleMatrix(t *testing.T) {
-	all := []policy.Class{policy.Read, policy.Propose, policy.Protect, policy.Grant, policy.Destroy, policy.Disclose}
+	all := []policy.Class{policy.Read, policy.Propose, policy.Maintain, policy.Protect, policy.Grant, policy.Destroy, policy.Disclose}
 	for role, classes := range map[policy.Role][]policy.Class{
 		policy.RoleViewer:   {policy.Read},
-		policy.RoleOperator: {policy.Read, policy.Propose, policy.Protect, policy.Grant},
-		policy.RoleSecurity: {policy.Read, policy.Protect, policy.Destroy},
+		policy.RoleOperator: {policy.Read, policy.Propose, policy.Maintain, policy.Protect, policy.Grant},
+		policy.RoleSecurity: {policy.Read, policy.Maintain, policy.Protect, policy.Destroy},
 		policy.RoleAuditor:  {policy.Read},
 		policy.RoleAdmin:    all,
 		"":                  nil,
@@ -72,6 +72,8 @@ func TestActionsAreWhatTheSchemaSays(t *testing.T) {
 		"measurement.submit":  {Name: "measurement.submit", Class: policy.Propose, Resource: "Measurement"},
 		"measurement.approve": {Name: "measurement.approve", Class: policy.Grant, Resource: "Measurement"},
 		"audit.export":        {Name: "audit.export", Class: policy.Read, Resource: "Log"},
+		"keyring.rotate":      {Name: "keyring.rotate", Class: policy.Maintain, Resource: "Keyring"},
+		"keyring.destroy":     {Name: "keyring.destroy", Class: policy.Destroy, Resource: "Keyring"},
 		"server.backup":       {Name: "server.backup", Class: policy.Disclose, Resource: "Service"},
 	} {
 		got, ok := e.Action(name)

@@ -36,6 +36,7 @@ type Class string
 const (
 	Read     Class = "read"     // changes nothing
 	Propose  Class = "propose"  // changes nothing until somebody approves it
+	Maintain Class = "maintain" // changes how secrets are kept, and nobody's rights
 	Protect  Class = "protect"  // takes rights away for the time being
 	Grant    Class = "grant"    // gives rights or trust
 	Destroy  Class = "destroy"  // irreversible
@@ -47,7 +48,7 @@ type Action struct {
 	Name  string // such as machine.approve
 	Class Class
 	// Resource is the kind of object that it acts on: Machine, Volume,
-	// Measurement, Service or Log.
+	// Measurement, Keyring, Service or Log.
 	Resource string
 }
 

@@ -51,6 +51,7 @@ func Meanings() []Meaning {
 		{api.CodeConflict, http.StatusConflict, "It exists already, or changed meanwhile."},
 		{api.CodeState, http.StatusConflict, "What is there does not allow it."},
 		{api.CodeFile, http.StatusConflict, "The file cannot be written where the service runs."},
+		{api.CodeInUse, http.StatusConflict, "Something still depends on it; keywright keyring census names what."},
 		{api.CodeForbidden, http.StatusForbidden, "You may not do this; the attempt was recorded."},
 		{api.CodeUnavailable, http.StatusServiceUnavailable, "The service cannot answer now; come again after the time in Retry-After."},
 		{api.CodeRoots, http.StatusServiceUnavailable, "No root of trust opens the keys that are needed; the service's log says which, and what each root answered."},
@@ -118,6 +119,7 @@ func failureOf(err error) *failure {
 		usage   *kms.UsageError
 		state   *kms.StateError
 		missing *kms.NotFoundError
+		inUse   *kms.InUseError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -128,6 +130,8 @@ func failureOf(err error) *failure {
 		return failWith(api.CodeMalformed, usage.Text)
 	case errors.As(err, &state):
 		return failWith(api.CodeState, state.Text)
+	case errors.As(err, &inUse):
+		return failWith(api.CodeInUse, inUse.Error())
 	case errors.As(err, &missing):
 		return failWith(api.CodeNotFound, fmt.Sprintf("There is no such %s.", missing.Kind))
 	case errors.Is(err, kms.ErrNotFound):
@@ -138,7 +142,7 @@ func failureOf(err error) *failure {
 		f := failAfter(api.CodeRoots, retryUnavailable)
 		f.cause = err
 		return f
-	case errors.Is(err, kms.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, kms.ErrUnavailable), errors.Is(err, kms.ErrRetired), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		f := failAfter(api.CodeUnavailable, retryUnavailable)
 		f.cause = err
 		return f

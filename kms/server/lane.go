@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"keywright.dev/kms/api"
 )
@@ -35,5 +36,30 @@ func (l *lane) enter(ctx context.Context) (leave func(), err error) {
 }
 
 func (l *lane) leave() { <-l.slots }
+
+const (
+	// yieldFor bounds how long other work waits for boots, so that it comes to an
+	// end in a storm of them as well.
+	yieldFor = 100 * time.Millisecond
+	// yieldEvery is how often that work looks whether it is its turn.
+	yieldEvery = 2 * time.Millisecond
+)
+
+// yieldToBoots waits, but not for long, until no release is worked on.
+func (g *guests) yieldToBoots(ctx context.Context) error {
+	ticker, last := time.NewTicker(yieldEvery), time.NewTimer(yieldFor)
+	defer ticker.Stop()
+	defer last.Stop()
+	for g.releases.inUse() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-last.C:
+			return nil
+		case <-ticker.C:
+		}
+	}
+	return nil
+}
 
 func (l *lane) inUse() int { return len(l.slots) }

@@ -36,6 +36,7 @@ func newOperators(s *Server) *operators {
 	o.addRecovery()
 	o.addRoots()
 	o.addCustodians()
+	o.addKeyrings()
 	o.addLog()
 	o.addService()
 	return o

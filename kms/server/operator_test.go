@@ -103,11 +103,13 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 	refs := map[string]string{
 		api.PathMeasurement: details.Measurements[0].ID, api.PathMeasurementApprove: details.Measurements[0].ID, api.PathMeasurementDismiss: details.Measurements[0].ID,
 		api.PathVolume: details.Volumes[0].ID, api.PathVolumeRecoveryKey: details.Volumes[0].ID, api.PathVolumeAccept: details.Volumes[0].ID,
+		api.PathKeyring: "default", api.PathKeyringCensus: "default@1", api.PathKeyringRotate: "default", api.PathKeyringRewrap: "default",
+		api.PathKeyringEnable: "default@1", api.PathKeyringDisable: "default@1", api.PathKeyringDestroy: "default@1", api.PathKeyringCancel: "default@1",
 	}
 	bodies := map[string]string{
 		api.PathMachineRename: `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
-		api.PathCustodyDrills: `{"by":[]}`,
-		api.PathRootsRemove:   `{"uri":"file:1"}`, api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
+		api.PathRootsRemove: `{"uri":"file:1"}`, api.PathMachineKeyring: `{"keyring":"default"}`, api.PathKeyrings: `{"name":"prod"}`,
+		api.PathCustodyDrills: `{"by":[]}`, api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
 	}
 	tried := 0
 	for _, route := range r.service.Server.Routes() {

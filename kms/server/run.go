@@ -209,7 +209,7 @@ func (s *Server) tryWriting(ctx context.Context) error {
 }
 
 func (s *Server) upkeep(ctx context.Context) error {
-	return errors.Join(s.Service.FlushAggregates(ctx), s.Service.ExpirePending(ctx), s.Upkeep(ctx))
+	return errors.Join(s.Service.FlushAggregates(ctx), s.Service.ExpirePending(ctx), s.Service.TendKeyrings(ctx), s.Upkeep(ctx))
 }
 
 // quiet drops what anybody can make net/http write by breaking a handshake off.

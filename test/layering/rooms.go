@@ -97,15 +97,18 @@ func rootRooms() []Room {
 			Path: "kms/root/roottest", May: uses, OnlyBy: []string{"test/..."},
 			Why: "the suite that every root passes is linked into tests only, and knows no root",
 		},
-		{Path: "kms/root/file", May: uses, Why: why},
+		{Path: "kms/root/local", May: uses, Why: "it is what roots share whose key is in a file, and knows none of them"},
+		{Path: "kms/root/file", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Why: why},
 		{Path: "kms/root/quorum", May: append(uses[:len(uses):len(uses)], "kms/root/quorum/shamir"), Why: why},
 		{
 			Path: "kms/root/quorum/shamir", May: []string{"kms/secret"}, Not: outside(), OnlyBy: []string{"kms/root/quorum"},
 			Why: "it is arithmetic: whether shares belong together is the quorum's matter, without which nobody combines any",
 		},
-		{Path: "hsm/tpm/sealed", May: append(uses[:len(uses):len(uses)], "hsm/tpm"), Why: why},
+		{Path: "hsm/tpm/sealed", May: append(uses[:len(uses):len(uses)], "kms/root/local", "hsm/tpm"), Why: why},
 		{Path: "hsm/pkcs11", May: uses, Cgo: true, Why: why},
+		{Path: "clients/awskms", May: uses, Why: why},
 		{Path: "clients/...", May: uses, Why: why},
+		{Path: "clients/vault", May: uses, Why: why},
 	}
 }
 

@@ -146,7 +146,7 @@ func example(pattern string) string {
 func TestRoomOfTakesTheLongestPath(t *testing.T) {
 	for path, want := range map[string]string{
 		"kms": "kms", "kms/root": "kms/root", "kms/root/file": "kms/root/file",
-		"clients/awskms": "clients/...", "cmd/keywright/internal/flags": "cmd/...",
+		"clients/awskms": "clients/awskms", "clients/some": "clients/...", "cmd/keywright/internal/flags": "cmd/...",
 		"kms/server/internal": "", "kmsx": "",
 	} {
 		room, _ := RoomOf(Module + "/" + path)

@@ -85,7 +85,8 @@ tells the kind, the name alone will do, and so will the beginning of an id.
 	flags.StringVar(&p.address, "addr", "", "the service's operator socket (default $KEYWRIGHT_ADDR, then ./keywright-data/operator.sock, then /run/keywright/operator.sock)")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return p.checkFormat() }
 	root.AddCommand(
-		p.serverCommand(), p.machineCommand(), p.measurementCommand(), p.volumeCommand(), p.rootCommand(), p.revokeCommand(),
+		p.serverCommand(), p.machineCommand(), p.measurementCommand(), p.volumeCommand(), p.keyringCommand(), p.rootCommand(),
+		p.revokeCommand(),
 		p.auditCommand(), p.explainCommand(), p.statusCommand(), p.configCommand(), p.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()

@@ -58,7 +58,7 @@ func (p *Program) useCustody(c *cobra.Command, flags serverFlags, to, shares str
 		}
 	}
 	recovery, err := serve.OpenRecovery(c.Context(), serve.RecoveryOptions{
-		Config: settings, To: to, Logger: slog.New(slog.NewTextHandler(p.Err, nil)), Clock: p.Clock, Uptime: serve.Uptime,
+		Config: settings, Credentials: p.Env("CREDENTIALS_DIRECTORY"), To: to, Logger: slog.New(slog.NewTextHandler(p.Err, nil)), Clock: p.Clock, Uptime: serve.Uptime,
 	})
 	if err != nil {
 		return err
@@ -160,6 +160,7 @@ func writeRecovered(w io.Writer, made recoveredKeys, to string) {
 	fmt.Fprintf(w, `what follows, in this order:
   1. start the service with server.roots = [%q]; add the custodians' URI again where they are to go on
   2. rotate every keyring and rewrap its secrets: the keys were outside of a root
+     (keywright keyring rotate, keywright keyring rewrap)
   3. find out who could have had the keys meanwhile: keywright audit list --action root.recover
 `, to)
 }

@@ -56,6 +56,9 @@ func (w *waiting) Error() string {
 	return fmt.Sprintf("measurement/%s waits for approval: run keywright measurement approve %s --group %s", w.id, w.id, w.group)
 }
 
+// partly is what was done but for what it names.
+type partly struct{ error }
+
 // about says which reference an error is about.
 type about struct {
 	ref string
@@ -93,7 +96,7 @@ func explain(err error) string {
 
 // hint says where to look for what was not found.
 func hint(e *api.Error) string {
-	for _, kind := range []string{"machine", "measurement", "volume"} {
+	for _, kind := range []string{"machine", "measurement", "volume", "keyring"} {
 		if e.Message == fmt.Sprintf("There is no such %s.", kind) {
 			return fmt.Sprintf("; keywright %s list shows what there is", kind)
 		}
@@ -113,12 +116,15 @@ func exitCode(err error) int {
 		no    *refusal
 		wait  *waiting
 		broke *errBrokenOff
+		part  *partly
 	)
 	switch {
 	case isUsage(err):
 		return ExitUsage
 	case errors.As(err, &known):
 		return exitOf(known.Code)
+	case errors.As(err, &part):
+		return ExitPartly
 	case errors.As(err, &gone):
 		return gone.code()
 	case errors.As(err, &broke):
@@ -141,7 +147,7 @@ func exitOf(code api.Code) int {
 		return ExitUsage
 	case code.Unavailable(), number/100 == 11:
 		return ExitUnavailable
-	case code == api.CodeForbidden, code == api.CodeState, number/100 == 12:
+	case code == api.CodeForbidden, code == api.CodeState, code == api.CodeInUse, number/100 == 12:
 		return ExitRefused
 	default:
 		return ExitFailed

@@ -28,14 +28,15 @@ func (p *Program) rootInit() *cobra.Command {
 this host's TPM seals. What is there already is never replaced. Keys at Vault and AWS
 are made there; see docs/roots. It asks no service.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			name, err := serve.InitRoot(c.Context(), args[0])
+			uri, name, err := serve.InitRoot(c.Context(), args[0], p.Env("CREDENTIALS_DIRECTORY"))
 			if err != nil {
 				return err
 			}
 			return p.print(struct {
 				Root string `json:"root"`
-			}{name}, func(w io.Writer) {
-				fmt.Fprintf(w, "made %s\nname it in the service's configuration: server.roots = [%q]\n", name, args[0])
+				URI  string `json:"uri"`
+			}{name, uri}, func(w io.Writer) {
+				fmt.Fprintf(w, "made %s\nname it in the service's configuration: server.roots = [%q]\n", name, uri)
 			})
 		},
 	}

@@ -9,8 +9,9 @@ import (
 	"syscall"
 
 	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/hsm/pkcs11"
 	"keywright.dev/kms/pki"
-	"keywright.dev/kms/root/file"
+	"keywright.dev/kms/root"
 )
 
 // CheckFiles looks at the files that a configuration names, as a start would.
@@ -30,30 +31,29 @@ func CheckFiles(c config.Config) error {
 	return errors.Join(trustErr, policyErr, namesErr, socketErr, rootErr)
 }
 
-// checkRoot looks at what a root's URI names.
-func checkRoot(uri string) error {
-	if u, err := url.Parse(uri); err == nil && u.Scheme == "file" {
-		return checkRootKey(u.Path)
-	}
-	_, err := openRoot(context.Background(), uri)
-	return err
-}
-
-// checkRootKey opens the root key of whoever checks. Another user's, such as the
+// checkRoot looks at what a root's URI names. A file of another user's, such as the
 // service's, opens for that user alone: then it must only be there.
-func checkRootKey(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
+func checkRoot(uri string) error {
+	if u, err := url.Parse(uri); err == nil && u.Path != "" && (u.Scheme == "file" || u.Scheme == "tpm") {
+		info, err := os.Stat(u.Path)
+		switch {
+		case err != nil:
+			return err
+		case !info.Mode().IsRegular():
+			return fmt.Errorf("%s is no regular file", u.Path)
+		}
+		if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
+			return nil
+		}
+		if u.Query().Has("passphrase-fd") {
+			return nil // whoever starts the service writes to it
+		}
+	}
+	r, err := opener{modules: &pkcs11.Modules{}}.open(context.Background(), uri)
+	if err != nil {
 		return err
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is no regular file", path)
 	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
-		return nil
-	}
-	_, err = file.Open(path)
-	return err
+	return closeRoots([]root.Root{r})
 }
 
 // named puts the key of the configuration in front of an error.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/hsm/pkcs11"
 	"keywright.dev/kms"
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/root"
@@ -22,6 +23,8 @@ import (
 // RecoveryOptions are what a recovery by custodians is made of.
 type RecoveryOptions struct {
 	Config config.Config
+	// Credentials is the folder of systemd's credentials; empty without.
+	Credentials string
 	// To is the URI of the root that is to wrap what is recovered.
 	To     string
 	Logger *slog.Logger
@@ -69,7 +72,7 @@ func OpenRecovery(ctx context.Context, o RecoveryOptions) (r *Recovery, err erro
 
 func (r *Recovery) openTarget(ctx context.Context) error {
 	var err error
-	if r.to, err = openRoot(ctx, r.To); err != nil {
+	if r.to, err = (opener{r.Credentials, &pkcs11.Modules{}}).open(ctx, r.To); err != nil {
 		return err
 	}
 	if _, offline := r.to.(root.Offline); offline {
@@ -124,7 +127,8 @@ func (r *Recovery) Lacking(results []quorum.Result) []string {
 		name := fmt.Sprintf("keyring/%s@%d", v.Keyring, v.Version)
 		recovered := slices.ContainsFunc(results, func(result quorum.Result) bool { return result.Name == name && result.Err == nil })
 		wrapped := slices.ContainsFunc(v.Wrappers, func(w kms.Wrapper) bool { return w.Root == r.to.URI() })
-		if v.Keyring == kms.SystemKeyring && len(v.Wrappers) > 0 && !recovered && !wrapped {
+		used := v.Status == kms.KeyringEnabled || v.Status == kms.KeyringDisabled
+		if v.Keyring == kms.SystemKeyring && used && !recovered && !wrapped {
 			names = append(names, name)
 		}
 	}
@@ -253,12 +257,16 @@ func (r *Recovery) recovered(results []quorum.Result) []root.Root {
 	return list
 }
 
-// Close closes the store.
+// Close closes the store and the root.
 func (r *Recovery) Close() error {
-	if r.store == nil {
-		return nil
+	var errs []error
+	if r.store != nil {
+		errs = append(errs, r.store.Close())
 	}
-	return r.store.Close()
+	if r.to != nil {
+		errs = append(errs, closeRoots([]root.Root{r.to}))
+	}
+	return errors.Join(errs...)
 }
 
 // together is a quorum whose custodians gave their shares: it opens, and wraps

@@ -5,14 +5,20 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	"keywright.dev/clients/awskms"
+	"keywright.dev/clients/vault"
 	"keywright.dev/cmd/keywright/config"
+	"keywright.dev/hsm/pkcs11"
+	"keywright.dev/hsm/tpm"
+	"keywright.dev/hsm/tpm/sealed"
 	"keywright.dev/kms"
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
@@ -69,54 +75,95 @@ func openRoots(ctx context.Context, s config.Server, credentials string) (rootCh
 		return openEmbedded(s.Data, credentials)
 	}
 	var c rootChoice
+	o := opener{credentials, &pkcs11.Modules{}}
 	for _, uri := range s.Roots {
-		r, err := openRoot(ctx, uri)
+		r, err := o.open(ctx, uri)
 		if err != nil {
 			return c, fmt.Errorf("opening the roots of trust: %w", err)
 		}
-		if slices.Contains(c.uris(), r.URI()) {
+		twice := slices.Contains(c.uris(), r.URI())
+		c.list = append(c.list, r)
+		if twice {
 			return c, fmt.Errorf("opening the roots of trust: server.roots names %s twice", r.URI())
 		}
-		c.list = append(c.list, r)
 	}
 	return c, nil
 }
 
-func openRoot(ctx context.Context, uri string) (root.Root, error) {
-	u, err := url.Parse(uri)
-	if err != nil {
-		return nil, fmt.Errorf("%q is no URI", uri)
-	}
-	switch u.Scheme {
+// opener opens roots by their URIs.
+type opener struct {
+	// credentials is the folder of those that systemd passes, empty without.
+	credentials string
+	// modules are those that PKCS#11 roots of the process share.
+	modules *pkcs11.Modules
+}
+
+func (o opener) open(ctx context.Context, uri string) (root.Root, error) {
+	switch scheme, _, _ := strings.Cut(uri, ":"); scheme {
 	case "file":
-		return file.Open(u.Path)
+		return file.OpenURI(ctx, uri, o.credentials)
+	case "tpm":
+		return sealed.Open(ctx, uri, tpm.Open)
+	case "vault":
+		return vault.Open(ctx, uri, vault.Options{Clock: time.Now, Wait: wait, Random: rand.Reader, Credentials: o.credentials})
+	case "pkcs11":
+		return o.openToken(ctx, uri)
+	case "awskms":
+		return awskms.Open(ctx, uri)
 	case "age-quorum":
 		return quorum.Open(ctx, uri, rand.Reader)
 	default:
-		return nil, fmt.Errorf("%q names no kind of root that there is: want one of file, vault, awskms, pkcs11, tpm, age-quorum", uri)
+		return nil, fmt.Errorf("%.16q is no kind of root that there is: want one of file, vault, awskms, pkcs11, tpm, age-quorum", scheme)
 	}
 }
 
-// InitRoot makes the key of a root, and returns the root's name.
-func InitRoot(ctx context.Context, uri string) (string, error) {
-	u, err := url.Parse(uri)
+// token is a PKCS#11 root that is closed like any other.
+type token struct{ *pkcs11.Root }
+
+// closing is how long a token's connection is waited for.
+const closing = 5 * time.Second
+
+// Close ends the connection.
+func (t token) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closing)
+	defer cancel()
+	t.Root.Close(ctx)
+	return nil
+}
+
+func (o opener) settings() pkcs11.Settings {
+	return pkcs11.Settings{Random: rand.Reader, Modules: o.modules, Credentials: o.credentials}
+}
+
+func (o opener) openToken(ctx context.Context, uri string) (root.Root, error) {
+	r, err := pkcs11.Open(ctx, uri, o.settings())
 	if err != nil {
-		return "", fmt.Errorf("%q is no URI", uri)
+		return nil, err
 	}
-	switch u.Scheme {
+	return token{r}, nil
+}
+
+// InitRoot makes the key of a root, and returns the URI to configure and the
+// root's name.
+func InitRoot(ctx context.Context, uri, credentials string) (configure, name string, err error) {
+	o := opener{credentials, &pkcs11.Modules{}}
+	var r root.Root
+	switch scheme, _, _ := strings.Cut(uri, ":"); scheme {
+	case "pkcs11":
+		if uri, err = pkcs11.Init(ctx, uri, o.settings()); err == nil {
+			r, err = o.open(ctx, uri)
+		}
 	case "file":
-		err = file.Create(u.Path, rand.Reader)
+		r, err = file.CreateURI(ctx, uri, credentials, rand.Reader)
+	case "tpm":
+		r, err = sealed.Create(ctx, uri, rand.Reader, tpm.Open)
 	default:
-		err = fmt.Errorf("making a root of trust: the key of %q is not made here", uri)
+		err = fmt.Errorf("making a root of trust: the key of a root of kind %.16q is not made here", scheme)
 	}
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	r, err := openRoot(ctx, uri)
-	if err != nil {
-		return "", err
-	}
-	return r.URI(), nil
+	return uri, r.URI(), closeRoots([]root.Root{r})
 }
 
 func openEmbedded(data, credentials string) (rootChoice, error) {
@@ -158,12 +205,31 @@ func awaitKeys(ctx context.Context, c kms.KeysConfig, waiting func(error), logge
 		}
 		logger.Warn("the start waits for a root of trust", "error", err, "next", rootPause)
 		waiting(err)
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(err, ctx.Err())
-		case <-time.After(rootPause):
+		if ended := wait(ctx, rootPause); ended != nil {
+			return nil, errors.Join(err, ended)
 		}
 	}
+}
+
+// wait waits, or returns why ctx ended.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// closeRoots ends what roots do in the background.
+func closeRoots(roots []root.Root) error {
+	var errs []error
+	for _, r := range roots {
+		if c, ok := r.(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // metered is a root whose calls are counted.

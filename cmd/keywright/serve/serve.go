@@ -15,6 +15,7 @@ import (
 	"keywright.dev/kms/pki"
 	"keywright.dev/kms/policy"
 	"keywright.dev/kms/recovery"
+	"keywright.dev/kms/root"
 	"keywright.dev/kms/server"
 	"keywright.dev/kms/store/sqlite"
 )
@@ -48,6 +49,7 @@ type Service struct {
 	Server *server.Server
 
 	store      *sqlite.Store
+	roots      []root.Root
 	keys       *kms.Keys
 	challenges *kms.Challenges
 	listeners  server.Listeners
@@ -83,6 +85,7 @@ func Open(ctx context.Context, o Options) (s *Service, err error) {
 		}
 	}()
 	chosen, err := openRoots(ctx, c.Server, o.Credentials)
+	s.roots = chosen.list
 	if err != nil {
 		return s, err
 	}
@@ -224,8 +227,9 @@ func (s *Service) Close() error {
 	if s.keys != nil {
 		s.keys.Wipe()
 	}
-	if s.store == nil {
-		return nil
+	err := closeRoots(s.roots)
+	if s.store != nil {
+		err = errors.Join(err, s.store.Close())
 	}
-	return s.store.Close()
+	return err
 }

@@ -28,10 +28,10 @@ func filled(t *testing.T) *sqlite.Store {
 	_, err := s.Sequence(ctx, 2, storetest.Extend(storetest.NewSigner(t)))
 	require.NoError(t, err)
 	require.NoError(t, s.AddKeys(ctx,
-		[]kms.KeyringVersion{{Keyring: "system", Version: 1, Enabled: true, Created: storetest.Epoch()}},
+		[]kms.KeyringVersion{{Keyring: "system", Version: 1, Status: kms.KeyringEnabled, Created: storetest.Epoch()}},
 		[]kms.ServiceKey{
-			{Kind: kms.ServiceKeyChallenge, ID: "c", Wrapped: "w", Created: storetest.Epoch()},
-			{Kind: kms.ServiceKeyLog, ID: "l", Wrapped: "w", Created: storetest.Epoch()},
+			{Kind: kms.ServiceKeyChallenge, ID: "c", KeyringVersion: 1, Wrapped: "w", Created: storetest.Epoch()},
+			{Kind: kms.ServiceKeyLog, ID: "l", KeyringVersion: 1, Wrapped: "w", Created: storetest.Epoch()},
 		}, nil))
 	return s
 }
@@ -94,6 +94,7 @@ func TestRestoreReplacesOnlyIfTold(t *testing.T) {
 	path := storePath(t)
 	s, err := sqlite.Open(ctx, sqlite.Config{Path: path})
 	require.NoError(t, err)
+	require.NoError(t, storetest.AddKeyring(s))
 	require.NoError(t, transact(s, kms.Key{}, enrolled(7)))
 	require.NoError(t, s.Close())
 

@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -49,6 +50,44 @@ func BenchmarkRelease(b *testing.B) {
 			b.ReportMetric(float64((cpu()-before).Microseconds())/float64(b.N), "cpu-us/op")
 		})
 	}
+}
+
+// BenchmarkCensus counts what depends on a keyring over so many secrets: it should
+// cost the same over all of them.
+func BenchmarkCensus(b *testing.B) {
+	for _, secrets := range []int{1_000, 1_000_000} {
+		b.Run(fmt.Sprintf("secrets=%d", secrets), func(b *testing.B) {
+			s := openWithSecrets(b, secrets)
+			ctx := context.Background()
+			for b.Loop() {
+				counts, err := s.Dependents(ctx, kms.DefaultKeyring)
+				require.NoError(b, err)
+				require.Equal(b, int64(secrets), counts[0].Count)
+				page, err := s.SecretsOn(ctx, kms.DefaultKeyring, 1, kms.SecretRef{Volume: fmt.Sprintf("%032x", secrets/2)}, 100)
+				require.NoError(b, err)
+				require.NotEmpty(b, page)
+			}
+		})
+	}
+}
+
+// openWithSecrets returns a store of one machine with so many secrets, which are
+// written behind the store's back: this takes seconds.
+func openWithSecrets(b *testing.B, secrets int) *sqlite.Store {
+	b.Helper()
+	path := storePath(b)
+	s := open(b, path)
+	require.NoError(b, transact(s, kms.Key{}, kms.Outcome{Machine: storetest.NewMachine(1)}))
+	db, err := sql.Open("sqlite", path)
+	require.NoError(b, err)
+	defer db.Close()
+	_, err = db.Exec(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+		INSERT INTO volumes (machine, id, uuid, status, has_foreign, copied, keyring, created)
+		SELECT ?, format('%032x', i), i, 'active', 0, 0, 'default', 0 FROM n`, secrets, storetest.MachineID(1))
+	require.NoError(b, err)
+	_, err = db.Exec(`INSERT INTO secrets SELECT id, 'luks-keyslot', 1, 'current', 'default', 1, hex(zeroblob(90)), 0, 0, '' FROM volumes ORDER BY id`)
+	require.NoError(b, err)
+	return s
 }
 
 func enrolFleet(b *testing.B, s *sqlite.Store) {

@@ -73,6 +73,30 @@ func killAtRandom(t *testing.T, role, path string, most time.Duration) []string 
 	return lines
 }
 
+// killAfter runs a child until it writes a line, and kills it then. It returns the
+// lines before.
+func killAfter(t *testing.T, role, path, last string) []string {
+	t.Helper()
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), roleVariable+"="+role, pathVariable+"="+path)
+	child.Stderr = os.Stderr
+	out, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	defer func() { require.Error(t, child.Wait(), "it was killed") }()
+	defer func() { _ = child.Process.Kill() }()
+	var lines []string
+	for reader := bufio.NewReader(out); ; {
+		line, err := reader.ReadString('\n')
+		require.NoError(t, err)
+		if line == last {
+			return lines
+		}
+		require.NotContains(t, line, "error:")
+		lines = append(lines, line)
+	}
+}
+
 // lastAcknowledged reads lines of a worker and a number, and returns the
 // highest number of each worker.
 func lastAcknowledged(t *testing.T, lines []string) map[int]uint64 {
@@ -198,10 +222,7 @@ func killedUnderLoad(t *testing.T, rounds int) {
 // acknowledged, and what was not wholly or not at all.
 func TestDiskFailsUnderLoad(t *testing.T) {
 	path := storePath(t)
-	lines := killAtRandom(t, "failures", path, 2*time.Second)
-	failed := len(lines) - 1
-	require.Equal(t, "failed\n", lines[failed])
-	acknowledged := lastAcknowledged(t, lines[:failed])
+	acknowledged := lastAcknowledged(t, killAfter(t, "failures", path, "failed\n"))
 	changes := requireWhole(t, open(t, path))
 	for w := range workers {
 		assert.GreaterOrEqual(t, changes[w], acknowledged[w])

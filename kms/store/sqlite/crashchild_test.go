@@ -31,6 +31,9 @@ func boots(path string) error {
 // until one of them fails.
 func load(path string, acknowledge func(worker int, n uint64) error, beside func(*sqlite.Store) error) error {
 	s, err := sqlite.Open(context.Background(), sqlite.Config{Path: path})
+	if err == nil {
+		err = storetest.AddKeyring(s)
+	}
 	if err != nil {
 		return err
 	}
@@ -121,7 +124,7 @@ func backups(path string) error {
 // the store takes no more either. Its last line is a word.
 func failures(path string) error {
 	signal.Ignore(syscall.SIGXFSZ)
-	limit := syscall.Rlimit{Cur: 200 << 10, Max: 1 << 40}
+	limit := syscall.Rlimit{Cur: 400 << 10, Max: 1 << 40}
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 		return err
 	}

@@ -27,6 +27,8 @@ func translate(err error) error {
 		return err
 	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
 		return fmt.Errorf("%w: %v", kms.ErrExists, err)
+	case sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+		return kms.ErrRetired // the one thing that a trigger refuses
 	case sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
 		return fmt.Errorf("the row it belongs to: %w: %v", kms.ErrNotFound, err)
 	}

@@ -43,7 +43,10 @@ func toWrapper(r sqlitedb.Wrapper) kms.Wrapper {
 }
 
 func toKeyringVersion(r sqlitedb.KeyringVersion) kms.KeyringVersion {
-	return kms.KeyringVersion{Keyring: r.Keyring, Version: uint32(r.Version), Enabled: r.Enabled, Created: toTime(r.Created)}
+	return kms.KeyringVersion{
+		Keyring: r.Keyring, Version: uint32(r.Version), Status: kms.KeyringStatus(r.Status), Created: toTime(r.Created),
+		Changed: toTime(r.Changed), ChangedBy: r.ChangedBy, DestroyAt: toTime(r.DestroyAt),
+	}
 }
 
 // LeaseEpoch implements [kms.ServiceKeys].
@@ -66,7 +69,8 @@ func (s *Store) ServiceKeys(ctx context.Context) ([]kms.ServiceKey, error) {
 
 func toServiceKey(r sqlitedb.ServiceKey) kms.ServiceKey {
 	return kms.ServiceKey{
-		Kind: kms.ServiceKeyKind(r.Kind), ID: r.ID, Public: r.Public, Wrapped: r.Wrapped, Created: toTime(r.Created),
+		Kind: kms.ServiceKeyKind(r.Kind), ID: r.ID, Public: r.Public, KeyringVersion: uint32(r.KeyringVersion),
+		Wrapped: r.Wrapped, Created: toTime(r.Created),
 	}
 }
 
@@ -86,7 +90,8 @@ func (s *Store) AddKeys(ctx context.Context, versions []kms.KeyringVersion, keys
 		}
 		for _, k := range keys {
 			if err := rows.AddServiceKey(context.Background(), sqlitedb.AddServiceKeyParams{
-				Kind: string(k.Kind), ID: k.ID, Public: blob(k.Public), Wrapped: k.Wrapped, Created: fromTime(k.Created),
+				Kind: string(k.Kind), ID: k.ID, Public: blob(k.Public), KeyringVersion: int64(k.KeyringVersion),
+				Wrapped: k.Wrapped, Created: fromTime(k.Created),
 			}); err != nil {
 				return fmt.Errorf("adding the service's %s key: %w", k.Kind, translate(err))
 			}
@@ -97,7 +102,8 @@ func (s *Store) AddKeys(ctx context.Context, versions []kms.KeyringVersion, keys
 
 func addKeyringVersion(rows *sqlitedb.Queries, v kms.KeyringVersion) error {
 	err := rows.AddKeyringVersion(context.Background(), sqlitedb.AddKeyringVersionParams{
-		Keyring: v.Keyring, Version: int64(v.Version), Enabled: v.Enabled, Created: fromTime(v.Created),
+		Keyring: v.Keyring, Version: int64(v.Version), Status: string(v.Status), Created: fromTime(v.Created),
+		Changed: fromTime(v.Changed), ChangedBy: v.ChangedBy, DestroyAt: fromTime(v.DestroyAt),
 	})
 	if err != nil {
 		return err

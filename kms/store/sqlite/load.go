@@ -29,10 +29,10 @@ func (l *loader) load(key kms.Key) error {
 			return err
 		}
 	}
-	if err := l.loadSameKey(key); err != nil {
+	if err := errors.Join(l.loadSameKey(key), l.loadKeyrings(key)); err != nil {
 		return err
 	}
-	if err := l.loadKeyrings(key); err != nil {
+	if err := l.loadAllKeyrings(key); err != nil {
 		return err
 	}
 	return l.loadHolders(key)
@@ -197,7 +197,7 @@ func (l *loader) loadEpoch() error {
 	return err
 }
 
-func (l *loader) loadKeyrings(key kms.Key) (err error) {
+func (l *loader) loadAllKeyrings(key kms.Key) (err error) {
 	if key.Keyrings {
 		l.state.Keyrings, err = keyrings(l.ctx, l.rows)
 	}

@@ -58,6 +58,7 @@ func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a b?c#d%41&mode=memory", "store.db")
 	s, err := sqlite.Open(context.Background(), sqlite.Config{Path: path})
 	require.NoError(t, err)
+	require.NoError(t, storetest.AddKeyring(s))
 	require.NoError(t, transact(s, kms.Key{}, enrolled(1)))
 	require.NoError(t, s.Close())
 	_, err = os.Stat(path)

@@ -59,7 +59,7 @@ func unique(s []string) map[string]bool {
 func TestQueryPlans(t *testing.T) {
 	s := openStore(t)
 	whole := map[string]bool{ // tables that stay small, and the log's end
-		"Counts": true, "KeyringVersions": true, "Wrappers": true, "ServiceKeys": true, "DropServiceKeysOfKind": true,
+		"Counts": true, "KeyringVersions": true, "Wrappers": true, "ServiceKeys": true, "AllDependents": true, "DropServiceKeysOfKind": true,
 		"Head": true, "MoveHead": true, "LatestEntries": true,
 	}
 	sorted := map[string]bool{ // of one machine
@@ -69,6 +69,9 @@ func TestQueryPlans(t *testing.T) {
 	assert.Contains(t, plan(t, s, queries["LatestEntriesOfMachineAndAction"]), "SEARCH entries USING INDEX entries_machine (machine=?)")
 	assert.Contains(t, plan(t, s, queries["ListMachinesByStatusAndGroup"]),
 		"SEARCH machines USING INDEX machines_both (in_group=? AND status=? AND id>?)")
+	assert.Contains(t, plan(t, s, queries["DependentsOfKeyring"]), "SEARCH dependents USING PRIMARY KEY (keyring=?)")
+	assert.Contains(t, plan(t, s, queries["SecretsOfVersion"]),
+		"SEARCH secrets USING INDEX secrets_keyring (keyring=? AND keyring_version=? AND (volume,purpose)>(?,?))")
 	for name, query := range queries {
 		for _, step := range plan(t, s, query) {
 			assert.False(t, strings.HasPrefix(step, "SCAN ") && step != "SCAN CONSTANT ROW" && !whole[name], "%s: %s", name, step)

@@ -27,6 +27,9 @@ func (p *putter) put(o kms.Outcome) error {
 	if err := p.drop(o); err != nil {
 		return err
 	}
+	if err := p.putKeyrings(o); err != nil {
+		return err
+	}
 	if o.Machine != nil {
 		if err := p.putMachine(*o.Machine); err != nil {
 			return fmt.Errorf("machine: %w", translate(err))
@@ -145,6 +148,9 @@ func (p *putter) putRows(o kms.Outcome) error {
 		if err := p.rows.PutSecret(p.ctx, fromSecret(s)); err != nil {
 			return fmt.Errorf("%s secret %s@%d: %w", s.Purpose, s.Volume, s.Version, translate(err))
 		}
+	}
+	if err := p.moveServiceKeys(o.ServiceKeys); err != nil {
+		return err
 	}
 	for _, m := range o.Measurements {
 		if err := p.rows.PutMeasurement(p.ctx, fromMeasurement(m)); err != nil {

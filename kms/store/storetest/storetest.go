@@ -9,6 +9,8 @@ package storetest
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"keywright.dev/kms"
 )
 
@@ -70,6 +72,13 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"ReplaceServiceKey":     testReplaceServiceKey,
 		"Wrappers":              testWrappers,
 		"LeaseEpoch":            testLeaseEpoch,
+		"KeyringState":          testKeyringState,
+		"KeyringConflicts":      testKeyringConflicts,
+		"KeyringRace":           testKeyringRace,
+		"RetiredVersions":       testRetiredVersions,
+		"NamedSecrets":          testNamedSecrets,
+		"SecretsOn":             testSecretsOn,
+		"Census":                testCensus,
 		"SequenceNothing":       testSequenceNothing,
 		"Sequence":              testSequence,
 		"SequenceFails":         testSequenceFails,
@@ -82,7 +91,11 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, open(t))
+			s := open(t)
+			if name != "Keyrings" { // it begins without any
+				require.NoError(t, AddKeyring(s))
+			}
+			test(t, s)
 		})
 	}
 }

@@ -108,6 +108,9 @@ CREATE TABLE secrets (
   PRIMARY KEY (volume, purpose, version)
 ) STRICT, WITHOUT ROWID;
 
+-- What a keyring version opens, in the order of the key.
+CREATE INDEX secrets_keyring ON secrets (keyring, keyring_version, volume, purpose, version);
+
 CREATE TABLE measurements (
   num         INTEGER PRIMARY KEY,
   digest      BLOB    NOT NULL CHECK (length(digest) = 32),
@@ -174,11 +177,16 @@ CREATE TABLE tree_head (
 
 INSERT INTO tree_head (only, size, head) VALUES (1, 0, NULL);
 
+-- One that is destroyed stays as a tombstone, so that its number is never used
+-- again.
 CREATE TABLE keyring_versions (
-  keyring TEXT    NOT NULL,
-  version INTEGER NOT NULL,
-  enabled INTEGER NOT NULL,
-  created INTEGER NOT NULL,
+  keyring    TEXT    NOT NULL,
+  version    INTEGER NOT NULL,
+  status     TEXT    NOT NULL,
+  created    INTEGER NOT NULL,
+  changed    INTEGER NOT NULL,
+  changed_by TEXT    NOT NULL,
+  destroy_at INTEGER NOT NULL,
   PRIMARY KEY (keyring, version)
 ) STRICT, WITHOUT ROWID;
 
@@ -200,12 +208,25 @@ CREATE TABLE lease_epoch (
 INSERT INTO lease_epoch (only, epoch) VALUES (1, 0);
 
 CREATE TABLE service_keys (
-  kind    TEXT    NOT NULL,
-  id      TEXT    NOT NULL,
-  public  BLOB,
-  wrapped TEXT    NOT NULL,
-  created INTEGER NOT NULL,
+  kind            TEXT    NOT NULL,
+  id              TEXT    NOT NULL,
+  public          BLOB,
+  keyring_version INTEGER NOT NULL, -- of keyring system
+  wrapped         TEXT    NOT NULL,
+  created         INTEGER NOT NULL,
   PRIMARY KEY (kind, id)
+) STRICT, WITHOUT ROWID;
+
+-- The census: how many rows each keyring version opens, kept by the triggers
+-- below.
+CREATE TABLE dependents (
+  keyring TEXT    NOT NULL,
+  version INTEGER NOT NULL,
+  kind    TEXT    NOT NULL,
+  purpose TEXT    NOT NULL,
+  status  TEXT    NOT NULL,
+  n       INTEGER NOT NULL,
+  PRIMARY KEY (keyring, version, kind, purpose, status)
 ) STRICT, WITHOUT ROWID;
 
 -- How many rows there are of each kind and status, kept by the triggers below:
@@ -267,11 +288,72 @@ END;
 -- +goose StatementBegin
 CREATE TRIGGER secrets_added AFTER INSERT ON secrets BEGIN
   INSERT INTO counts VALUES ('secret', '', 1) ON CONFLICT DO UPDATE SET n = n + 1;
+  INSERT INTO dependents VALUES (new.keyring, new.keyring_version, 'secret', new.purpose, new.status, 1)
+    ON CONFLICT DO UPDATE SET n = n + 1;
 END;
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER secrets_dropped AFTER DELETE ON secrets BEGIN
   UPDATE counts SET n = n - 1 WHERE kind = 'secret';
+  UPDATE dependents SET n = n - 1 WHERE keyring = old.keyring AND version = old.keyring_version
+    AND kind = 'secret' AND purpose = old.purpose AND status = old.status;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER secrets_changed AFTER UPDATE OF status, keyring, keyring_version ON secrets
+WHEN old.status <> new.status OR old.keyring <> new.keyring OR old.keyring_version <> new.keyring_version BEGIN
+  UPDATE dependents SET n = n - 1 WHERE keyring = old.keyring AND version = old.keyring_version
+    AND kind = 'secret' AND purpose = old.purpose AND status = old.status;
+  INSERT INTO dependents VALUES (new.keyring, new.keyring_version, 'secret', new.purpose, new.status, 1)
+    ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+-- What is not kept by a version that opens is lost: it is not even written.
+-- +goose StatementBegin
+CREATE TRIGGER secrets_added_open AFTER INSERT ON secrets WHEN NOT EXISTS (SELECT 1 FROM keyring_versions
+  WHERE keyring = new.keyring AND version = new.keyring_version AND status IN ('enabled', 'disabled')) BEGIN
+  SELECT RAISE(ABORT, 'the keyring version opens nothing');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER secrets_changed_open AFTER UPDATE OF keyring, keyring_version ON secrets
+WHEN (old.keyring <> new.keyring OR old.keyring_version <> new.keyring_version) AND NOT EXISTS (SELECT 1 FROM keyring_versions
+  WHERE keyring = new.keyring AND version = new.keyring_version AND status IN ('enabled', 'disabled')) BEGIN
+  SELECT RAISE(ABORT, 'the keyring version opens nothing');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER service_keys_added AFTER INSERT ON service_keys BEGIN
+  INSERT INTO dependents VALUES ('system', new.keyring_version, 'service-key', new.kind, '', 1)
+    ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER service_keys_dropped AFTER DELETE ON service_keys BEGIN
+  UPDATE dependents SET n = n - 1 WHERE keyring = 'system' AND version = old.keyring_version
+    AND kind = 'service-key' AND purpose = old.kind AND status = '';
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER service_keys_changed AFTER UPDATE OF keyring_version ON service_keys
+WHEN old.keyring_version <> new.keyring_version BEGIN
+  UPDATE dependents SET n = n - 1 WHERE keyring = 'system' AND version = old.keyring_version
+    AND kind = 'service-key' AND purpose = old.kind AND status = '';
+  INSERT INTO dependents VALUES ('system', new.keyring_version, 'service-key', new.kind, '', 1)
+    ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER service_keys_added_open AFTER INSERT ON service_keys WHEN NOT EXISTS (SELECT 1 FROM keyring_versions
+  WHERE keyring = 'system' AND version = new.keyring_version AND status IN ('enabled', 'disabled')) BEGIN
+  SELECT RAISE(ABORT, 'the keyring version opens nothing');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER service_keys_changed_open AFTER UPDATE OF keyring_version ON service_keys
+WHEN old.keyring_version <> new.keyring_version AND NOT EXISTS (SELECT 1 FROM keyring_versions
+  WHERE keyring = 'system' AND version = new.keyring_version AND status IN ('enabled', 'disabled')) BEGIN
+  SELECT RAISE(ABORT, 'the keyring version opens nothing');
 END;
 -- +goose StatementEnd
 -- +goose StatementBegin

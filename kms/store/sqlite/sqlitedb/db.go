@@ -36,14 +36,23 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.addTreeHashStmt, err = db.PrepareContext(ctx, addTreeHash); err != nil {
 		return nil, fmt.Errorf("error preparing query AddTreeHash: %w", err)
 	}
+	if q.allDependentsStmt, err = db.PrepareContext(ctx, allDependents); err != nil {
+		return nil, fmt.Errorf("error preparing query AllDependents: %w", err)
+	}
 	if q.announcementOfStmt, err = db.PrepareContext(ctx, announcementOf); err != nil {
 		return nil, fmt.Errorf("error preparing query AnnouncementOf: %w", err)
 	}
 	if q.approvedMeasurementsOfGroupStmt, err = db.PrepareContext(ctx, approvedMeasurementsOfGroup); err != nil {
 		return nil, fmt.Errorf("error preparing query ApprovedMeasurementsOfGroup: %w", err)
 	}
+	if q.changeKeyringVersionStmt, err = db.PrepareContext(ctx, changeKeyringVersion); err != nil {
+		return nil, fmt.Errorf("error preparing query ChangeKeyringVersion: %w", err)
+	}
 	if q.countsStmt, err = db.PrepareContext(ctx, counts); err != nil {
 		return nil, fmt.Errorf("error preparing query Counts: %w", err)
+	}
+	if q.dependentsOfKeyringStmt, err = db.PrepareContext(ctx, dependentsOfKeyring); err != nil {
+		return nil, fmt.Errorf("error preparing query DependentsOfKeyring: %w", err)
 	}
 	if q.dropMachineStmt, err = db.PrepareContext(ctx, dropMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query DropMachine: %w", err)
@@ -78,6 +87,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.dropWrapperStmt, err = db.PrepareContext(ctx, dropWrapper); err != nil {
 		return nil, fmt.Errorf("error preparing query DropWrapper: %w", err)
 	}
+	if q.dropWrappersStmt, err = db.PrepareContext(ctx, dropWrappers); err != nil {
+		return nil, fmt.Errorf("error preparing query DropWrappers: %w", err)
+	}
 	if q.entriesAfterStmt, err = db.PrepareContext(ctx, entriesAfter); err != nil {
 		return nil, fmt.Errorf("error preparing query EntriesAfter: %w", err)
 	}
@@ -89,6 +101,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.getMeasurementStmt, err = db.PrepareContext(ctx, getMeasurement); err != nil {
 		return nil, fmt.Errorf("error preparing query GetMeasurement: %w", err)
+	}
+	if q.getSecretStmt, err = db.PrepareContext(ctx, getSecret); err != nil {
+		return nil, fmt.Errorf("error preparing query GetSecret: %w", err)
 	}
 	if q.headStmt, err = db.PrepareContext(ctx, head); err != nil {
 		return nil, fmt.Errorf("error preparing query Head: %w", err)
@@ -165,6 +180,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.moveHeadStmt, err = db.PrepareContext(ctx, moveHead); err != nil {
 		return nil, fmt.Errorf("error preparing query MoveHead: %w", err)
 	}
+	if q.moveServiceKeyStmt, err = db.PrepareContext(ctx, moveServiceKey); err != nil {
+		return nil, fmt.Errorf("error preparing query MoveServiceKey: %w", err)
+	}
 	if q.nextLeaseEpochStmt, err = db.PrepareContext(ctx, nextLeaseEpoch); err != nil {
 		return nil, fmt.Errorf("error preparing query NextLeaseEpoch: %w", err)
 	}
@@ -204,6 +222,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.redeemedStmt, err = db.PrepareContext(ctx, redeemed); err != nil {
 		return nil, fmt.Errorf("error preparing query Redeemed: %w", err)
 	}
+	if q.secretsOfVersionStmt, err = db.PrepareContext(ctx, secretsOfVersion); err != nil {
+		return nil, fmt.Errorf("error preparing query SecretsOfVersion: %w", err)
+	}
 	if q.secretsOfVolumeStmt, err = db.PrepareContext(ctx, secretsOfVolume); err != nil {
 		return nil, fmt.Errorf("error preparing query SecretsOfVolume: %w", err)
 	}
@@ -212,6 +233,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.treeHashStmt, err = db.PrepareContext(ctx, treeHash); err != nil {
 		return nil, fmt.Errorf("error preparing query TreeHash: %w", err)
+	}
+	if q.versionsOfKeyringStmt, err = db.PrepareContext(ctx, versionsOfKeyring); err != nil {
+		return nil, fmt.Errorf("error preparing query VersionsOfKeyring: %w", err)
 	}
 	if q.volumesAndSecretsStmt, err = db.PrepareContext(ctx, volumesAndSecrets); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesAndSecrets: %w", err)
@@ -250,6 +274,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing addTreeHashStmt: %w", cerr)
 		}
 	}
+	if q.allDependentsStmt != nil {
+		if cerr := q.allDependentsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing allDependentsStmt: %w", cerr)
+		}
+	}
 	if q.announcementOfStmt != nil {
 		if cerr := q.announcementOfStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing announcementOfStmt: %w", cerr)
@@ -260,9 +289,19 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing approvedMeasurementsOfGroupStmt: %w", cerr)
 		}
 	}
+	if q.changeKeyringVersionStmt != nil {
+		if cerr := q.changeKeyringVersionStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing changeKeyringVersionStmt: %w", cerr)
+		}
+	}
 	if q.countsStmt != nil {
 		if cerr := q.countsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing countsStmt: %w", cerr)
+		}
+	}
+	if q.dependentsOfKeyringStmt != nil {
+		if cerr := q.dependentsOfKeyringStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dependentsOfKeyringStmt: %w", cerr)
 		}
 	}
 	if q.dropMachineStmt != nil {
@@ -320,6 +359,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing dropWrapperStmt: %w", cerr)
 		}
 	}
+	if q.dropWrappersStmt != nil {
+		if cerr := q.dropWrappersStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropWrappersStmt: %w", cerr)
+		}
+	}
 	if q.entriesAfterStmt != nil {
 		if cerr := q.entriesAfterStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing entriesAfterStmt: %w", cerr)
@@ -338,6 +382,11 @@ func (q *Queries) Close() error {
 	if q.getMeasurementStmt != nil {
 		if cerr := q.getMeasurementStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing getMeasurementStmt: %w", cerr)
+		}
+	}
+	if q.getSecretStmt != nil {
+		if cerr := q.getSecretStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing getSecretStmt: %w", cerr)
 		}
 	}
 	if q.headStmt != nil {
@@ -465,6 +514,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing moveHeadStmt: %w", cerr)
 		}
 	}
+	if q.moveServiceKeyStmt != nil {
+		if cerr := q.moveServiceKeyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing moveServiceKeyStmt: %w", cerr)
+		}
+	}
 	if q.nextLeaseEpochStmt != nil {
 		if cerr := q.nextLeaseEpochStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing nextLeaseEpochStmt: %w", cerr)
@@ -530,6 +584,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing redeemedStmt: %w", cerr)
 		}
 	}
+	if q.secretsOfVersionStmt != nil {
+		if cerr := q.secretsOfVersionStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing secretsOfVersionStmt: %w", cerr)
+		}
+	}
 	if q.secretsOfVolumeStmt != nil {
 		if cerr := q.secretsOfVolumeStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing secretsOfVolumeStmt: %w", cerr)
@@ -543,6 +602,11 @@ func (q *Queries) Close() error {
 	if q.treeHashStmt != nil {
 		if cerr := q.treeHashStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing treeHashStmt: %w", cerr)
+		}
+	}
+	if q.versionsOfKeyringStmt != nil {
+		if cerr := q.versionsOfKeyringStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing versionsOfKeyringStmt: %w", cerr)
 		}
 	}
 	if q.volumesAndSecretsStmt != nil {
@@ -608,9 +672,12 @@ type Queries struct {
 	addKeyringVersionStmt               *sql.Stmt
 	addServiceKeyStmt                   *sql.Stmt
 	addTreeHashStmt                     *sql.Stmt
+	allDependentsStmt                   *sql.Stmt
 	announcementOfStmt                  *sql.Stmt
 	approvedMeasurementsOfGroupStmt     *sql.Stmt
+	changeKeyringVersionStmt            *sql.Stmt
 	countsStmt                          *sql.Stmt
+	dependentsOfKeyringStmt             *sql.Stmt
 	dropMachineStmt                     *sql.Stmt
 	dropMachineStateStmt                *sql.Stmt
 	dropMeasurementStmt                 *sql.Stmt
@@ -622,10 +689,12 @@ type Queries struct {
 	dropVolumeStmt                      *sql.Stmt
 	dropVolumesOfMachineStmt            *sql.Stmt
 	dropWrapperStmt                     *sql.Stmt
+	dropWrappersStmt                    *sql.Stmt
 	entriesAfterStmt                    *sql.Stmt
 	findMeasurementsStmt                *sql.Stmt
 	getMachineStmt                      *sql.Stmt
 	getMeasurementStmt                  *sql.Stmt
+	getSecretStmt                       *sql.Stmt
 	headStmt                            *sql.Stmt
 	keyringVersionsStmt                 *sql.Stmt
 	lastEntryStmt                       *sql.Stmt
@@ -651,6 +720,7 @@ type Queries struct {
 	machinesByNameStmt                  *sql.Stmt
 	machinesByProposedNameStmt          *sql.Stmt
 	moveHeadStmt                        *sql.Stmt
+	moveServiceKeyStmt                  *sql.Stmt
 	nextLeaseEpochStmt                  *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
 	predictedForStmt                    *sql.Stmt
@@ -664,9 +734,11 @@ type Queries struct {
 	putWrapperStmt                      *sql.Stmt
 	redeemStmt                          *sql.Stmt
 	redeemedStmt                        *sql.Stmt
+	secretsOfVersionStmt                *sql.Stmt
 	secretsOfVolumeStmt                 *sql.Stmt
 	serviceKeysStmt                     *sql.Stmt
 	treeHashStmt                        *sql.Stmt
+	versionsOfKeyringStmt               *sql.Stmt
 	volumesAndSecretsStmt               *sql.Stmt
 	volumesAndSecretsForStmt            *sql.Stmt
 	volumesWithKeyStmt                  *sql.Stmt
@@ -681,9 +753,12 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		addKeyringVersionStmt:               q.addKeyringVersionStmt,
 		addServiceKeyStmt:                   q.addServiceKeyStmt,
 		addTreeHashStmt:                     q.addTreeHashStmt,
+		allDependentsStmt:                   q.allDependentsStmt,
 		announcementOfStmt:                  q.announcementOfStmt,
 		approvedMeasurementsOfGroupStmt:     q.approvedMeasurementsOfGroupStmt,
+		changeKeyringVersionStmt:            q.changeKeyringVersionStmt,
 		countsStmt:                          q.countsStmt,
+		dependentsOfKeyringStmt:             q.dependentsOfKeyringStmt,
 		dropMachineStmt:                     q.dropMachineStmt,
 		dropMachineStateStmt:                q.dropMachineStateStmt,
 		dropMeasurementStmt:                 q.dropMeasurementStmt,
@@ -695,10 +770,12 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		dropVolumeStmt:                      q.dropVolumeStmt,
 		dropVolumesOfMachineStmt:            q.dropVolumesOfMachineStmt,
 		dropWrapperStmt:                     q.dropWrapperStmt,
+		dropWrappersStmt:                    q.dropWrappersStmt,
 		entriesAfterStmt:                    q.entriesAfterStmt,
 		findMeasurementsStmt:                q.findMeasurementsStmt,
 		getMachineStmt:                      q.getMachineStmt,
 		getMeasurementStmt:                  q.getMeasurementStmt,
+		getSecretStmt:                       q.getSecretStmt,
 		headStmt:                            q.headStmt,
 		keyringVersionsStmt:                 q.keyringVersionsStmt,
 		lastEntryStmt:                       q.lastEntryStmt,
@@ -724,6 +801,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		machinesByNameStmt:                  q.machinesByNameStmt,
 		machinesByProposedNameStmt:          q.machinesByProposedNameStmt,
 		moveHeadStmt:                        q.moveHeadStmt,
+		moveServiceKeyStmt:                  q.moveServiceKeyStmt,
 		nextLeaseEpochStmt:                  q.nextLeaseEpochStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
 		predictedForStmt:                    q.predictedForStmt,
@@ -737,9 +815,11 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		putWrapperStmt:                      q.putWrapperStmt,
 		redeemStmt:                          q.redeemStmt,
 		redeemedStmt:                        q.redeemedStmt,
+		secretsOfVersionStmt:                q.secretsOfVersionStmt,
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,
 		serviceKeysStmt:                     q.serviceKeysStmt,
 		treeHashStmt:                        q.treeHashStmt,
+		versionsOfKeyringStmt:               q.versionsOfKeyringStmt,
 		volumesAndSecretsStmt:               q.volumesAndSecretsStmt,
 		volumesAndSecretsForStmt:            q.volumesAndSecretsForStmt,
 		volumesWithKeyStmt:                  q.volumesWithKeyStmt,

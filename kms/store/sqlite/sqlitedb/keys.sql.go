@@ -10,36 +10,44 @@ import (
 )
 
 const addKeyringVersion = `-- name: AddKeyringVersion :exec
-INSERT INTO keyring_versions (keyring, version, enabled, created) VALUES (?, ?, ?, ?)
+INSERT INTO keyring_versions (keyring, version, status, created, changed, changed_by, destroy_at)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 `
 
 type AddKeyringVersionParams struct {
-	Keyring string
-	Version int64
-	Enabled bool
-	Created int64
+	Keyring   string
+	Version   int64
+	Status    string
+	Created   int64
+	Changed   int64
+	ChangedBy string
+	DestroyAt int64
 }
 
 func (q *Queries) AddKeyringVersion(ctx context.Context, arg AddKeyringVersionParams) error {
 	_, err := q.exec(ctx, q.addKeyringVersionStmt, addKeyringVersion,
 		arg.Keyring,
 		arg.Version,
-		arg.Enabled,
+		arg.Status,
 		arg.Created,
+		arg.Changed,
+		arg.ChangedBy,
+		arg.DestroyAt,
 	)
 	return err
 }
 
 const addServiceKey = `-- name: AddServiceKey :exec
-INSERT INTO service_keys (kind, id, public, wrapped, created) VALUES (?, ?, ?, ?, ?)
+INSERT INTO service_keys (kind, id, public, keyring_version, wrapped, created) VALUES (?, ?, ?, ?, ?, ?)
 `
 
 type AddServiceKeyParams struct {
-	Kind    string
-	ID      string
-	Public  []byte
-	Wrapped string
-	Created int64
+	Kind           string
+	ID             string
+	Public         []byte
+	KeyringVersion int64
+	Wrapped        string
+	Created        int64
 }
 
 func (q *Queries) AddServiceKey(ctx context.Context, arg AddServiceKeyParams) error {
@@ -47,10 +55,107 @@ func (q *Queries) AddServiceKey(ctx context.Context, arg AddServiceKeyParams) er
 		arg.Kind,
 		arg.ID,
 		arg.Public,
+		arg.KeyringVersion,
 		arg.Wrapped,
 		arg.Created,
 	)
 	return err
+}
+
+const allDependents = `-- name: AllDependents :many
+SELECT keyring, version, kind, purpose, status, n FROM dependents WHERE n > 0 ORDER BY keyring, version, kind, purpose, status
+`
+
+func (q *Queries) AllDependents(ctx context.Context) ([]Dependent, error) {
+	rows, err := q.query(ctx, q.allDependentsStmt, allDependents)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Dependent
+	for rows.Next() {
+		var i Dependent
+		if err := rows.Scan(
+			&i.Keyring,
+			&i.Version,
+			&i.Kind,
+			&i.Purpose,
+			&i.Status,
+			&i.N,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const changeKeyringVersion = `-- name: ChangeKeyringVersion :execrows
+UPDATE keyring_versions SET status = ?, changed = ?, changed_by = ?, destroy_at = ? WHERE keyring = ? AND version = ?
+`
+
+type ChangeKeyringVersionParams struct {
+	Status    string
+	Changed   int64
+	ChangedBy string
+	DestroyAt int64
+	Keyring   string
+	Version   int64
+}
+
+func (q *Queries) ChangeKeyringVersion(ctx context.Context, arg ChangeKeyringVersionParams) (int64, error) {
+	result, err := q.exec(ctx, q.changeKeyringVersionStmt, changeKeyringVersion,
+		arg.Status,
+		arg.Changed,
+		arg.ChangedBy,
+		arg.DestroyAt,
+		arg.Keyring,
+		arg.Version,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const dependentsOfKeyring = `-- name: DependentsOfKeyring :many
+SELECT keyring, version, kind, purpose, status, n FROM dependents WHERE keyring = ? AND n > 0 ORDER BY version, kind, purpose, status
+`
+
+func (q *Queries) DependentsOfKeyring(ctx context.Context, keyring string) ([]Dependent, error) {
+	rows, err := q.query(ctx, q.dependentsOfKeyringStmt, dependentsOfKeyring, keyring)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Dependent
+	for rows.Next() {
+		var i Dependent
+		if err := rows.Scan(
+			&i.Keyring,
+			&i.Version,
+			&i.Kind,
+			&i.Purpose,
+			&i.Status,
+			&i.N,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const dropServiceKey = `-- name: DropServiceKey :exec
@@ -91,8 +196,50 @@ func (q *Queries) DropWrapper(ctx context.Context, arg DropWrapperParams) error 
 	return err
 }
 
+const dropWrappers = `-- name: DropWrappers :exec
+DELETE FROM wrappers WHERE keyring = ? AND version = ?
+`
+
+type DropWrappersParams struct {
+	Keyring string
+	Version int64
+}
+
+func (q *Queries) DropWrappers(ctx context.Context, arg DropWrappersParams) error {
+	_, err := q.exec(ctx, q.dropWrappersStmt, dropWrappers, arg.Keyring, arg.Version)
+	return err
+}
+
+const getSecret = `-- name: GetSecret :one
+SELECT volume, purpose, version, status, keyring, keyring_version, wrapped, created, disclosed, age_copy FROM secrets WHERE volume = ? AND purpose = ? AND version = ?
+`
+
+type GetSecretParams struct {
+	Volume  string
+	Purpose string
+	Version int64
+}
+
+func (q *Queries) GetSecret(ctx context.Context, arg GetSecretParams) (Secret, error) {
+	row := q.queryRow(ctx, q.getSecretStmt, getSecret, arg.Volume, arg.Purpose, arg.Version)
+	var i Secret
+	err := row.Scan(
+		&i.Volume,
+		&i.Purpose,
+		&i.Version,
+		&i.Status,
+		&i.Keyring,
+		&i.KeyringVersion,
+		&i.Wrapped,
+		&i.Created,
+		&i.Disclosed,
+		&i.AgeCopy,
+	)
+	return i, err
+}
+
 const keyringVersions = `-- name: KeyringVersions :many
-SELECT keyring, version, enabled, created FROM keyring_versions ORDER BY keyring, version
+SELECT keyring, version, status, created, changed, changed_by, destroy_at FROM keyring_versions ORDER BY keyring, version
 `
 
 func (q *Queries) KeyringVersions(ctx context.Context) ([]KeyringVersion, error) {
@@ -107,8 +254,11 @@ func (q *Queries) KeyringVersions(ctx context.Context) ([]KeyringVersion, error)
 		if err := rows.Scan(
 			&i.Keyring,
 			&i.Version,
-			&i.Enabled,
+			&i.Status,
 			&i.Created,
+			&i.Changed,
+			&i.ChangedBy,
+			&i.DestroyAt,
 		); err != nil {
 			return nil, err
 		}
@@ -132,6 +282,30 @@ func (q *Queries) LeaseEpoch(ctx context.Context) (int64, error) {
 	var epoch int64
 	err := row.Scan(&epoch)
 	return epoch, err
+}
+
+const moveServiceKey = `-- name: MoveServiceKey :execrows
+UPDATE service_keys SET wrapped = ?, keyring_version = ? WHERE kind = ? AND id = ?
+`
+
+type MoveServiceKeyParams struct {
+	Wrapped        string
+	KeyringVersion int64
+	Kind           string
+	ID             string
+}
+
+func (q *Queries) MoveServiceKey(ctx context.Context, arg MoveServiceKeyParams) (int64, error) {
+	result, err := q.exec(ctx, q.moveServiceKeyStmt, moveServiceKey,
+		arg.Wrapped,
+		arg.KeyringVersion,
+		arg.Kind,
+		arg.ID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const nextLeaseEpoch = `-- name: NextLeaseEpoch :exec
@@ -167,8 +341,76 @@ func (q *Queries) PutWrapper(ctx context.Context, arg PutWrapperParams) error {
 	return err
 }
 
+const secretsOfVersion = `-- name: SecretsOfVersion :many
+SELECT secrets.volume, secrets.purpose, secrets.version, secrets.status, secrets.keyring, secrets.keyring_version, secrets.wrapped, secrets.created, secrets.disclosed, secrets.age_copy, machines.id AS machine, machines.ek, machines.ak
+FROM secrets JOIN volumes ON volumes.id = secrets.volume JOIN machines ON machines.id = volumes.machine
+WHERE secrets.keyring = ?1 AND secrets.keyring_version = ?2
+  AND (secrets.volume, secrets.purpose, secrets.version) > (?3, ?4, CAST(?5 AS INTEGER))
+ORDER BY secrets.volume, secrets.purpose, secrets.version LIMIT ?6
+`
+
+type SecretsOfVersionParams struct {
+	Keyring        string
+	KeyringVersion int64
+	Volume         string
+	Purpose        string
+	Version        int64
+	Most           int64
+}
+
+type SecretsOfVersionRow struct {
+	Secret  Secret
+	Machine string
+	EK      []byte
+	AK      []byte
+}
+
+func (q *Queries) SecretsOfVersion(ctx context.Context, arg SecretsOfVersionParams) ([]SecretsOfVersionRow, error) {
+	rows, err := q.query(ctx, q.secretsOfVersionStmt, secretsOfVersion,
+		arg.Keyring,
+		arg.KeyringVersion,
+		arg.Volume,
+		arg.Purpose,
+		arg.Version,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SecretsOfVersionRow
+	for rows.Next() {
+		var i SecretsOfVersionRow
+		if err := rows.Scan(
+			&i.Secret.Volume,
+			&i.Secret.Purpose,
+			&i.Secret.Version,
+			&i.Secret.Status,
+			&i.Secret.Keyring,
+			&i.Secret.KeyringVersion,
+			&i.Secret.Wrapped,
+			&i.Secret.Created,
+			&i.Secret.Disclosed,
+			&i.Secret.AgeCopy,
+			&i.Machine,
+			&i.EK,
+			&i.AK,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const serviceKeys = `-- name: ServiceKeys :many
-SELECT kind, id, public, wrapped, created FROM service_keys ORDER BY kind, created, id
+SELECT kind, id, public, keyring_version, wrapped, created FROM service_keys ORDER BY kind, created, id
 `
 
 func (q *Queries) ServiceKeys(ctx context.Context) ([]ServiceKey, error) {
@@ -184,8 +426,44 @@ func (q *Queries) ServiceKeys(ctx context.Context) ([]ServiceKey, error) {
 			&i.Kind,
 			&i.ID,
 			&i.Public,
+			&i.KeyringVersion,
 			&i.Wrapped,
 			&i.Created,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const versionsOfKeyring = `-- name: VersionsOfKeyring :many
+SELECT keyring, version, status, created, changed, changed_by, destroy_at FROM keyring_versions WHERE keyring = ? ORDER BY version
+`
+
+func (q *Queries) VersionsOfKeyring(ctx context.Context, keyring string) ([]KeyringVersion, error) {
+	rows, err := q.query(ctx, q.versionsOfKeyringStmt, versionsOfKeyring, keyring)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []KeyringVersion
+	for rows.Next() {
+		var i KeyringVersion
+		if err := rows.Scan(
+			&i.Keyring,
+			&i.Version,
+			&i.Status,
+			&i.Created,
+			&i.Changed,
+			&i.ChangedBy,
+			&i.DestroyAt,
 		); err != nil {
 			return nil, err
 		}

@@ -10,6 +10,15 @@ type Count struct {
 	N      int64
 }
 
+type Dependent struct {
+	Keyring string
+	Version int64
+	Kind    string
+	Purpose string
+	Status  string
+	N       int64
+}
+
 type Entry struct {
 	Seq     int64
 	Signed  []byte
@@ -19,10 +28,13 @@ type Entry struct {
 }
 
 type KeyringVersion struct {
-	Keyring string
-	Version int64
-	Enabled bool
-	Created int64
+	Keyring   string
+	Version   int64
+	Status    string
+	Created   int64
+	Changed   int64
+	ChangedBy string
+	DestroyAt int64
 }
 
 type Measurement struct {
@@ -63,11 +75,12 @@ type Secret struct {
 }
 
 type ServiceKey struct {
-	Kind    string
-	ID      string
-	Public  []byte
-	Wrapped string
-	Created int64
+	Kind           string
+	ID             string
+	Public         []byte
+	KeyringVersion int64
+	Wrapped        string
+	Created        int64
 }
 
 type Volume struct {

@@ -1,0 +1,361 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/envelope"
+	"keywright.dev/kms/root"
+)
+
+// ActionRewrapKeyring is the action of the entry that each transaction of a rewrap
+// leaves.
+const ActionRewrapKeyring = "keyring.rewrap"
+
+const (
+	// MaxRewrapPage bounds the rows of one request.
+	MaxRewrapPage = 1000
+	// rewrapChunk is how many rows a transaction moves: the writer has boots wait
+	// for no longer than that takes.
+	rewrapChunk = 64
+	// maxFailureFacts bounds the rows that one audit entry names.
+	maxFailureFacts = 16
+)
+
+// Rewrapped is what one page of a rewrap did.
+type Rewrapped struct {
+	Keyring string
+	// Current is the version that rows were moved to.
+	Current uint32
+	// Done counts the rows that were moved, Changed those that somebody else
+	// changed meanwhile, which are as they were.
+	Done, Changed int
+	// Failed are the rows that do not open, which stay as they are.
+	Failed []RewrapFailure
+	// Next is where the next page goes on; empty after the last.
+	Next string
+	// Remaining counts the rows that are not on the current version.
+	Remaining int64
+}
+
+// RewrapFailure is a row that does not open.
+type RewrapFailure struct {
+	Dependent
+	Keyring string // NAME@VERSION that should open it
+	Detail  string
+}
+
+// RewrapPage moves the next rows of a keyring, at most limit, from other versions to
+// the current one: the same secrets under a new wrapping, each opened again and
+// compared before it is written. It begins where after says. Only the rows tell
+// what is left to do, so that whoever begins anew, after whatever, goes on.
+//
+// No root is asked. pause is called before each transaction, for boots to go
+// first. Each transaction leaves one audit entry that counts its rows and names
+// those that do not open: an entry a row would say no more and outgrow the log.
+func (s *Service) RewrapPage(ctx context.Context, by Operator, name, after string, limit int, pause func(context.Context) error) (*Rewrapped, error) {
+	r, err := s.newRewrap(ctx, by, name, pause)
+	if err != nil {
+		return nil, err
+	}
+	from, err := parsePosition(after)
+	if err != nil {
+		return nil, err
+	}
+	if limit < 1 || limit > MaxRewrapPage {
+		return nil, usage("a page of a rewrap has 1 to %d rows", MaxRewrapPage)
+	}
+	if err := r.page(ctx, from, limit); err != nil {
+		return nil, fmt.Errorf("rewrapping keyring/%s: %w", r.result.Keyring, err)
+	}
+	r.result.Remaining, err = s.remaining(ctx, r.result.Keyring, r.result.Current)
+	return &r.result, err
+}
+
+// rewrap is one page under way.
+type rewrap struct {
+	service *Service
+	by      Operator
+	pause   func(context.Context) error
+	keyring *Keyring
+	result  Rewrapped
+}
+
+// newRewrap takes over what was rotated elsewhere, so that rows move to the version
+// that the rows say.
+func (s *Service) newRewrap(ctx context.Context, by Operator, name string, pause func(context.Context) error) (*rewrap, error) {
+	if err := s.Keys.Follow(ctx); err != nil {
+		return nil, err
+	}
+	k, err := s.FindKeyring(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if k.Current == 0 {
+		return nil, disallow("no version of the keyring is enabled: run `keywright keyring rotate %s` first", k.Name)
+	}
+	return &rewrap{service: s, by: by, pause: pause, keyring: k, result: Rewrapped{Keyring: k.Name, Current: k.Current}}, nil
+}
+
+func (s *Service) remaining(ctx context.Context, keyring string, current uint32) (count int64, err error) {
+	dependents, err := s.Store.Dependents(ctx, keyring)
+	for _, d := range dependents {
+		if d.Version != current {
+			count += d.Count
+		}
+	}
+	return count, err
+}
+
+// page moves service keys with the first page, for they are few.
+func (r *rewrap) page(ctx context.Context, from position, limit int) error {
+	if from == (position{}) && r.keyring.Name == SystemKeyring {
+		if err := r.moveServiceKeys(ctx); err != nil {
+			return err
+		}
+	}
+	rows, err := r.read(ctx, from, limit)
+	if err != nil {
+		return err
+	}
+	if len(rows) == limit {
+		last := &rows[len(rows)-1]
+		r.result.Next = position{last.KeyringVersion, last.Ref()}.String()
+	}
+	for chunk := range slices.Chunk(rows, rewrapChunk) {
+		if err := r.pause(ctx); err != nil {
+			return err
+		}
+		if err := r.moveSecrets(ctx, chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// versions are those that anything depends on, whatever state they are in, but for
+// the current one.
+func (r *rewrap) versions() []uint32 {
+	var versions []uint32
+	for _, d := range r.keyring.Dependents {
+		if d.Version != r.keyring.Current {
+			versions = append(versions, d.Version)
+		}
+	}
+	return slices.Compact(versions)
+}
+
+func (r *rewrap) read(ctx context.Context, from position, limit int) (rows []BoundSecret, err error) {
+	for _, version := range r.versions() {
+		after := SecretRef{}
+		switch {
+		case version < from.version:
+			continue
+		case version == from.version:
+			after = from.secret
+		}
+		more, err := r.service.Store.SecretsOn(ctx, r.keyring.Name, version, after, limit-len(rows))
+		if rows = append(rows, more...); err != nil || len(rows) == limit {
+			return rows, err
+		}
+	}
+	return rows, nil
+}
+
+// moveSecrets is one transaction.
+func (r *rewrap) moveSecrets(ctx context.Context, rows []BoundSecret) error {
+	var moved []Secret
+	was := make(map[SecretRef]string)
+	var failed []RewrapFailure
+	for i := range rows {
+		var row Secret
+		err := r.service.Keys.opened(ctx, func() (err error) {
+			row, err = r.service.reseal(&rows[i], r.keyring.Name)
+			return err
+		})
+		if detail, poison := doesNotOpen(err); poison {
+			failed = append(failed, RewrapFailure{dependentOf(&rows[i]), fmt.Sprintf("%s@%d", rows[i].Keyring, rows[i].KeyringVersion), detail})
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("the %s secret of volume/%s: %w", rows[i].Purpose, rows[i].Volume, err)
+		}
+		moved, was[row.Ref()] = append(moved, row), rows[i].Wrapped
+	}
+	key := Key{}
+	for i := range moved {
+		key.Secrets = append(key.Secrets, moved[i].Ref())
+	}
+	return r.commit(ctx, key, failed, func(state *State) (Outcome, int) {
+		var out Outcome
+		for i := range moved {
+			known := findRef(state.Secrets, moved[i].Ref())
+			if known == nil || known.Wrapped != was[moved[i].Ref()] {
+				continue
+			}
+			// The rest of the row is what it is by now.
+			row := *known
+			row.KeyringVersion, row.Wrapped = moved[i].KeyringVersion, moved[i].Wrapped
+			out.Secrets = append(out.Secrets, row)
+		}
+		return out, len(moved) - len(out.Secrets)
+	})
+}
+
+func findRef(secrets []Secret, ref SecretRef) *Secret {
+	i := slices.IndexFunc(secrets, func(s Secret) bool { return s.Ref() == ref })
+	if i < 0 {
+		return nil
+	}
+	return &secrets[i]
+}
+
+// commit writes what move picks, with an entry that counts it.
+func (r *rewrap) commit(ctx context.Context, key Key, failed []RewrapFailure, move func(*State) (out Outcome, changed int)) error {
+	done, changed := 0, 0
+	err := r.service.change(ctx, r.by, key, func(state State) (Outcome, error) {
+		var out Outcome
+		out, changed = move(&state)
+		done = len(out.Secrets) + len(out.ServiceKeys)
+		if done == 0 && len(failed) == 0 {
+			return out, nil
+		}
+		d, outcome := r.draft(done, failed)
+		return r.service.entered(out, d, outcome, nil)
+	})
+	if err != nil {
+		return err
+	}
+	r.result.Done, r.result.Changed = r.result.Done+done, r.result.Changed+changed
+	r.result.Failed = append(r.result.Failed, failed...)
+	return nil
+}
+
+func (r *rewrap) draft(done int, failed []RewrapFailure) (draft, audit.Outcome) {
+	d := r.by.draft(ActionRewrapKeyring, "", versionObject(r.keyring.Name, r.keyring.Current))
+	d.fact("rewrapped", "", strconv.Itoa(done))
+	if len(failed) == 0 {
+		return d, audit.Done
+	}
+	d.fact("failed", "", strconv.Itoa(len(failed)))
+	for _, f := range failed[:min(len(failed), maxFailureFacts)] {
+		d.fact("does_not_open", f.Keyring, f.Object+", "+f.Purpose)
+	}
+	return d, audit.Failed
+}
+
+// errKeys is of a machine whose row names keys that cannot be its own.
+type errKeys struct{ detail string }
+
+func (e *errKeys) Error() string { return e.detail }
+
+// doesNotOpen tells a row that will open at no other time either.
+func doesNotOpen(err error) (detail string, poison bool) {
+	var keys *errKeys
+	switch {
+	case errors.As(err, &keys):
+		return keys.detail, true
+	case errors.Is(err, envelope.ErrOpen), errors.Is(err, envelope.ErrMalformed):
+		return "it does not open under the key and for the machine that its row names", true
+	case errors.Is(err, ErrNotFound):
+		return "there is no key of the version that its row names", true
+	case errors.Is(err, root.ErrDoesNotOpen):
+		return "no root of trust opens the version that its row names", true
+	}
+	return "", false
+}
+
+// reseal returns the row under the current version of a keyring. The names it is bound to are
+// those of the machine's row: where these are not the ones that it was sealed for,
+// it does not open, and is not bound to others.
+func (s *Service) reseal(b *BoundSecret, keyring string) (Secret, error) {
+	ek, ak, refusal := keysOf(&Machine{ID: b.Machine, EK: b.EK, AK: b.AK})
+	if refusal != nil {
+		return Secret{}, &errKeys{refusal.Detail}
+	}
+	row := b.Secret
+	c := secretContext(bindingOf(ek, ak), b.Machine, &row, row.Purpose)
+	var err error
+	row.Keyring = keyring
+	row.Wrapped, row.KeyringVersion, err = s.Keys.rewrap(c, row.Wrapped, keyring)
+	return row, err
+}
+
+// rewrap opens text under c, seals what is in it under the current version of a
+// keyring, and opens that again, to be sure.
+func (k *Keys) rewrap(c envelope.Context, text, keyring string) (wrapped string, version uint32, err error) {
+	plaintext, err := k.Unwrap(c, text)
+	if err != nil {
+		return "", 0, err
+	}
+	defer plaintext.Wipe()
+	c.Keyring = keyring
+	if wrapped, version, err = k.Wrap(c, plaintext); err != nil {
+		return "", 0, err
+	}
+	c.Version = version
+	again, err := k.Unwrap(c, wrapped)
+	if err != nil {
+		// Not wrapped: it is not the row that does not open.
+		return "", 0, fmt.Errorf("opening what was just wrapped: %v", err)
+	}
+	defer again.Wipe()
+	if !again.Equal(plaintext) {
+		return "", 0, errors.New("opening what was just wrapped: it is another secret")
+	}
+	return wrapped, version, nil
+}
+
+// moveServiceKeys is one transaction for all of them.
+func (r *rewrap) moveServiceKeys(ctx context.Context) error {
+	keys, err := r.service.Keys.Store.ServiceKeys(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the service's keys: %w", err)
+	}
+	var moved, before []ServiceKey
+	var failed []RewrapFailure
+	for _, k := range keys {
+		if k.KeyringVersion == r.keyring.Current {
+			continue
+		}
+		var row ServiceKey
+		err := r.service.Keys.opened(ctx, func() (err error) {
+			row, err = r.resealServiceKey(k)
+			return err
+		})
+		if detail, poison := doesNotOpen(err); poison {
+			d := Dependent{Kind: DependentServiceKey, Object: serviceKeyObject(&k), Purpose: string(k.Kind)}
+			failed = append(failed, RewrapFailure{d, fmt.Sprintf("%s@%d", SystemKeyring, k.KeyringVersion), detail})
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("the service's %s key: %w", k.Kind, err)
+		}
+		moved, before = append(moved, row), append(before, k)
+	}
+	if len(moved) == 0 && len(failed) == 0 {
+		return nil
+	}
+	return r.commit(ctx, Key{ServiceKeys: true}, failed, func(state *State) (Outcome, int) {
+		var out Outcome
+		for i, b := range before {
+			same := func(k ServiceKey) bool { return k.Kind == b.Kind && k.ID == b.ID && k.Wrapped == b.Wrapped }
+			if slices.ContainsFunc(state.ServiceKeys, same) {
+				out.ServiceKeys = append(out.ServiceKeys, moved[i])
+			}
+		}
+		return out, len(moved) - len(out.ServiceKeys)
+	})
+}
+
+func (r *rewrap) resealServiceKey(row ServiceKey) (ServiceKey, error) {
+	c := serviceKeyContext(row)
+	c.Version = row.KeyringVersion
+	var err error
+	row.Wrapped, row.KeyringVersion, err = r.service.Keys.rewrap(c, row.Wrapped, SystemKeyring)
+	return row, err
+}
