@@ -1,7 +1,6 @@
 package kms
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +55,13 @@ func (k *Keys) held(ref keyringRef) (secret.Bytes, error) {
 // never was, or no root has a wrapper that opens.
 func (f openFailure) forGood() bool { return f.err != nil && !errors.Is(f.err, ErrUnavailable) }
 
+func (k *Keys) holds(ref keyringRef) bool {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	_, err := k.held(ref)
+	return err == nil
+}
+
 // keep begins a lease. Where one runs already, key must be the same.
 func (k *Keys) keep(ref keyringRef, key secret.Bytes, by string) error {
 	k.mu.Lock()
@@ -88,7 +94,7 @@ func (k *Keys) open(ctx context.Context, ref keyringRef) error {
 	case k.Uptime() < failed.until:
 		return failed.err
 	}
-	return k.renew(ctx, ref)
+	return k.ask(ctx, ref, false)
 }
 
 // maxOpened bounds the versions that one piece of work turns out to need.
@@ -110,13 +116,16 @@ func (k *Keys) opened(ctx context.Context, work func() error) (err error) {
 	return err
 }
 
-// renew has a root open a version, whether it is held or not: its lease begins
-// anew. An error ends none.
-func (k *Keys) renew(ctx context.Context, ref keyringRef) error {
+// ask has a root open a version: one that is held only where its lease is to begin
+// anew. An error ends no lease.
+func (k *Keys) ask(ctx context.Context, ref keyringRef, anew bool) error {
 	opened := k.flights.DoChan(ref.String(), func() (any, error) {
 		// Who asked first may go away, and the others still wait.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTimeout)
 		defer cancel()
+		if !anew && k.holds(ref) {
+			return nil, nil //nolint:nilnil // another opening has ended just now
+		}
 		err := k.openByRoots(ctx, ref)
 		if err != nil {
 			k.mu.Lock()
@@ -241,7 +250,7 @@ func (k *Keys) Upkeep(ctx context.Context) error {
 	}
 	var errs []error //nolint:prealloc // few fail
 	for _, ref := range k.due() {
-		errs = append(errs, k.renew(ctx, ref))
+		errs = append(errs, k.ask(ctx, ref, true))
 	}
 	k.wipeEnded()
 	return errors.Join(errs...)
@@ -350,7 +359,5 @@ func (k *Keys) Leases() []LeaseState {
 }
 
 func sortedRefs[V any](m map[keyringRef]V) []keyringRef {
-	return slices.SortedFunc(maps.Keys(m), func(a, b keyringRef) int {
-		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.version, b.version))
-	})
+	return slices.SortedFunc(maps.Keys(m), compareRefs)
 }

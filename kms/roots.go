@@ -39,13 +39,16 @@ type RootFailure struct {
 
 // PlanRoots returns the wrappers that lack: of a root that was added, and of a
 // root whose key has a newer version. A root that does not answer is a failure of
-// its own, without a keyring version.
-func (s *Service) PlanRoots(ctx context.Context) (steps []RootStep, failures []RootFailure, err error) {
+// its own, without a keyring version. Where roots are named it is about these alone.
+func (s *Service) PlanRoots(ctx context.Context, only ...string) (steps []RootStep, failures []RootFailure, err error) {
 	versions, err := s.Keys.Store.Keyrings(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("planning the roots' wrappers: %w", err)
 	}
 	for _, r := range s.Keys.Roots {
+		if len(only) > 0 && !slices.Contains(only, r.URI()) {
+			continue
+		}
 		newest, err := r.Version(ctx)
 		if err != nil {
 			failures = append(failures, RootFailure{RootStep{Root: r.URI()}, fmt.Errorf("asking for the version of its key: %w", err)})
@@ -78,8 +81,8 @@ func (v *KeyringVersion) wrapperOf(uri string) (Wrapper, bool) {
 // it takes the place of the one before. It calls roots as often as there are
 // keyring versions to wrap, and touches no secret. What went wrong is returned and
 // left as it was; a later call goes on.
-func (s *Service) RewrapRoots(ctx context.Context, by Operator) (done []RootStep, failures []RootFailure, err error) {
-	steps, failures, err := s.PlanRoots(ctx)
+func (s *Service) RewrapRoots(ctx context.Context, by Operator, only ...string) (done []RootStep, failures []RootFailure, err error) {
+	steps, failures, err := s.PlanRoots(ctx, only...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -216,7 +219,7 @@ func (s *Service) removeRoot(state State, by Operator, uri string, witnesses map
 		}
 		out.DropWrappers = append(out.DropWrappers, VersionWrapper{v.Keyring, v.Version, Wrapper{Root: uri}})
 	}
-	d := by.draft(ActionRemoveRoot, "", fmt.Sprintf("root/%.200s", uri))
+	d := by.draft(ActionRemoveRoot, "", rootObject(uri))
 	d.fact("wrappers", fmt.Sprint(len(out.DropWrappers)), "0")
 	return s.entered(out, d, audit.Done, nil)
 }

@@ -95,9 +95,10 @@ func (o *OperatorClient) Roots(ctx context.Context) (Roots, error) {
 	return get[Roots](ctx, o.c, PathRoots, nil)
 }
 
-// RewrapRoots makes the wrappers that lack or are of an old version.
-func (o *OperatorClient) RewrapRoots(ctx context.Context) (RootsRewrapped, error) {
-	return post[RootsRewrapped](ctx, o.c, PathRootsRewrap, struct{}{})
+// RewrapRoots makes the wrappers that lack or are of an old version; of one root
+// where root is not empty.
+func (o *OperatorClient) RewrapRoots(ctx context.Context, root string) (RootsRewrapped, error) {
+	return post[RootsRewrapped](ctx, o.c, PathRootsRewrap, ChooseRoot{root})
 }
 
 // RemoveRoot deletes the wrappers of a root that is configured no more.

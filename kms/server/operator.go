@@ -35,6 +35,7 @@ func newOperators(s *Server) *operators {
 	o.addVolumes()
 	o.addRecovery()
 	o.addRoots()
+	o.addCustodians()
 	o.addKeyrings()
 	o.addKeys()
 	o.addLog()

@@ -11,9 +11,9 @@ import (
 )
 
 type (
-	noBodyInput struct {
+	rewrapRootsInput struct {
 		DryRunInput
-		Body struct{}
+		Body api.ChooseRoot
 	}
 	removeRootInput struct {
 		DryRunInput
@@ -34,9 +34,9 @@ func (o *operators) addRoots() {
 		Route: Route{Method: http.MethodGet, Path: api.PathColdStart, Action: "root.cold_start", Summary: "Tell what would open each keyring version after a restart."},
 		find:  nothing[noInput], act: o.coldStart,
 	})
-	register(o, operation[noBodyInput, struct{}, api.RootsRewrapped]{
+	register(o, operation[rewrapRootsInput, struct{}, api.RootsRewrapped]{
 		Route: Route{Method: http.MethodPost, Path: api.PathRootsRewrap, Action: kms.ActionRewrapRoots, Summary: "Wrap keyring versions by the roots that lack, or under the newest version of a root's key."},
-		find:  nothing[noBodyInput], act: o.rewrapRoots,
+		find:  nothing[rewrapRootsInput], act: o.rewrapRoots,
 	})
 	register(o, operation[removeRootInput, struct{}, api.RootRemoved]{
 		Route: Route{Method: http.MethodPost, Path: api.PathRootsRemove, Action: kms.ActionRemoveRoot, Summary: "Delete the wrappers of a root that is configured no more."},
@@ -91,9 +91,13 @@ func (o *operators) coldStart(ctx context.Context, _ struct{}, _ *noInput) (api.
 	return api.ColdStarts{Versions: list}, nil
 }
 
-func (o *operators) rewrapRoots(ctx context.Context, _ struct{}, in *noBodyInput) (api.RootsRewrapped, error) {
+func (o *operators) rewrapRoots(ctx context.Context, _ struct{}, in *rewrapRootsInput) (api.RootsRewrapped, error) {
 	result := api.RootsRewrapped{Done: []api.RootStep{}, Failed: []api.RootStep{}}
-	done, failures, err := o.server.Service.RewrapRoots(ctx, in.operator(ctx))
+	var only []string
+	if in.Body.Root != "" {
+		only = append(only, in.Body.Root)
+	}
+	done, failures, err := o.server.Service.RewrapRoots(ctx, in.operator(ctx), only...)
 	if err != nil {
 		return result, err
 	}

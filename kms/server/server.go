@@ -64,6 +64,8 @@ type Config struct {
 	Fingerprint string
 	Roots       []string // URIs
 	Leases      func() []kms.LeaseState
+	// Challenges makes a challenge for each custodian of a quorum.
+	Challenges func(kms.Quorum) ([]Challenge, error)
 	// Owner is the uid of the user that may operate the service, beside root.
 	Owner  int
 	Limits Limits

@@ -17,7 +17,7 @@ import (
 
 func (p *Program) rootCommand() *cobra.Command {
 	c := &cobra.Command{Use: "root", Short: "What opens the keyrings"}
-	c.AddCommand(p.rootInit(), p.rootList(), p.rootRewrap(), p.rootRemove(), p.rootDropLeases())
+	c.AddCommand(p.rootInit(), p.rootList(), p.rootRewrap(), p.rootRemove(), p.rootDropLeases(), p.rootRecovery())
 	return c
 }
 
@@ -117,7 +117,7 @@ run again.
 It ends with 4 where something was not done, and names it.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.RootsRewrapped, error) {
-				return acting(o, dryRun).RewrapRoots(ctx)
+				return acting(o, dryRun).RewrapRoots(ctx, "")
 			})
 			if err != nil {
 				return err

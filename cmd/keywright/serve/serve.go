@@ -158,7 +158,7 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 		Version: o.Version, Restored: p.restored, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
 		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine },
 		TLS: pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL, Fingerprint: s.Fingerprint,
-		Roots: p.roots, Leases: p.keys.Leases, Owner: os.Geteuid(), Limits: limits, Upkeep: p.upkeep,
+		Roots: p.roots, Leases: p.keys.Leases, Challenges: challenges, Owner: os.Geteuid(), Limits: limits, Upkeep: p.upkeep,
 		Metrics: metrics, Logger: o.Logger, Clock: o.Clock, Random: rand.Reader,
 	})
 	return err

@@ -66,7 +66,7 @@ func TestCeremony(t *testing.T) {
 func TestShareFileSaysWhatItIs(t *testing.T) {
 	list := people(t, "Alice", "Zoë / Zürich")
 	r := opened(t, 2, list)
-	out, err := r.ShareFiles("https://keywright.example", made, []quorum.Entry{entry(t, r, "keyring/system@1", 1), entry(t, r, "keyring/default@7", 2)})
+	out, err := quorum.ShareFiles("https://keywright.example", made, []quorum.Entry{entry(t, r, "keyring/system@1", 1), entry(t, r, "keyring/default@7", 2)})
 	require.NoError(t, err)
 	require.Len(t, out, 2)
 	for _, f := range out {
@@ -79,13 +79,18 @@ func TestShareFileSaysWhatItIs(t *testing.T) {
 		assert.Regexp(t, `^recovery-shares-[12]-(Alice|Zoë---Zürich)\.txt$`, f.Name)
 	}
 	for _, installation := range []string{"two\nlines", "\x1b[2J"} {
-		_, err = r.ShareFiles(installation, made, nil)
+		_, err = quorum.ShareFiles(installation, made, []quorum.Entry{entry(t, r, "keyring/system@1", 1)})
 		require.ErrorContains(t, err, "one line")
 	}
 	other := entry(t, opened(t, 2, people(t, "Alice", "Bob")), "keyring/old@1", 1)
-	_, err = r.ShareFiles("x", made, []quorum.Entry{other})
+	_, err = quorum.ShareFiles("x", made, []quorum.Entry{entry(t, r, "keyring/system@1", 1), other})
 	require.ErrorContains(t, err, "keyring/old@1")
-	assert.ErrorContains(t, err, "rewrap it first")
+	require.ErrorContains(t, err, "rewrap it first")
+	other.Context = []byte("another row")
+	_, err = quorum.ShareFiles("x", made, []quorum.Entry{other})
+	require.ErrorIs(t, err, quorum.ErrAltered)
+	_, err = quorum.ShareFiles("x", made, nil)
+	require.ErrorContains(t, err, "no wrapper")
 }
 
 // An age file cut out of a file of shares decrypts with age alone, and what it

@@ -40,7 +40,7 @@ func together(r *quorum.Root, list []person, wrapped, context []byte) (secret.By
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	texts, err := r.ShareFiles("here", made, []quorum.Entry{{Name: "it", Context: context, Wrapped: wrapped}})
+	texts, err := quorum.ShareFiles("here", made, []quorum.Entry{{Name: "it", Context: context, Wrapped: wrapped}})
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("%w: %w", root.ErrDoesNotOpen, err)
 	}

@@ -77,6 +77,11 @@ func (r *Root) Offline() string {
 	return fmt.Sprintf("%d of %d custodians", r.threshold, len(r.custodians))
 }
 
+// CheckValue is [CheckValue].
+func (r *Root) CheckValue(key secret.Bytes, context []byte) (string, error) {
+	return CheckValue(key, context)
+}
+
 // Verify tells whether wrapped is as this root made it for key and context,
 // which takes the key and no custodian. Its errors are [ErrMalformed] and
 // [ErrAltered].

@@ -30,45 +30,52 @@ type File struct {
 }
 
 // ShareFiles returns a file for each custodian with their shares of all entries,
-// so that they hold them outside of the store. installation says whose keys they
-// are; it and what made say stand in the plain head of each file.
-func (r *Root) ShareFiles(installation string, made time.Time, entries []Entry) ([]File, error) {
+// so that they hold them outside of the store. It takes the wrappers alone: also
+// a store that nothing opens has them. installation says whose keys they are; it
+// and what made say stand in the plain head of each file.
+func ShareFiles(installation string, made time.Time, entries []Entry) ([]File, error) {
+	if len(entries) == 0 {
+		return nil, errors.New("exporting shares: there is no wrapper")
+	}
 	rows := make([]Row, len(entries))
 	for i, e := range entries {
-		row, err := ParseRow(e.Wrapped)
-		if err != nil {
-			return nil, fmt.Errorf("exporting the shares of %s: %w", e.Name, err)
+		var err error
+		if rows[i], err = e.row(); err != nil {
+			return nil, fmt.Errorf("exporting shares: %w", err)
 		}
-		if row.Set.Quorum != r.name {
-			return nil, fmt.Errorf("exporting the shares of %s: its wrapper is for the quorum %s instead of %s: rewrap it first", e.Name, row.Set.Quorum, r.name)
+		if name := rows[i].Set.Quorum; name != rows[0].Set.Quorum {
+			return nil, fmt.Errorf("exporting the shares of %s: its wrapper is for the quorum %s instead of %s: rewrap it first", e.Name, name, rows[0].Set.Quorum)
 		}
-		rows[i] = row
 	}
+	set := rows[len(rows)-1].Set // names of custodians may change, their order does not
 	var files []File
-	for i, c := range r.custodians {
-		head := []string{
-			"Keywright: recovery shares of " + c.label,
-			"",
-			"installation: " + installation,
-			fmt.Sprintf("quorum:       %s, any %d of %d custodians", r.name, r.threshold, len(r.custodians)),
-			"made:         " + made.UTC().Format(time.RFC3339),
-			fmt.Sprintf("holds:        %d keyring versions", len(entries)),
-			"",
-			"Keep this file and your age identity apart from each other and from the service. When you are asked",
-			"for your shares, compare the fingerprint of the recipient aloud with whoever asks, and run",
-			"  keywright root recovery open-share --identity YOUR-IDENTITY --to RECIPIENT THIS-FILE",
-		}
+	for i, custodian := range set.Custodians {
 		var blocks []block
 		for k, e := range entries {
 			blocks = append(blocks, block{e.Name, rows[k].sealed[i]})
 		}
-		text, err := writeBlocks(head, blocks)
+		text, err := writeBlocks(headOf(set, custodian, installation, made, len(entries)), blocks)
 		if err != nil {
-			return nil, fmt.Errorf("exporting the shares of %s: %w", c.label, err)
+			return nil, fmt.Errorf("exporting the shares of %s: %w", custodian, err)
 		}
-		files = append(files, File{c.label, fmt.Sprintf("recovery-shares-%d-%s.txt", i+1, fileName(c.label)), text})
+		files = append(files, File{custodian, fmt.Sprintf("recovery-shares-%d-%s.txt", i+1, fileName(custodian)), text})
 	}
 	return files, nil
+}
+
+func headOf(set Set, custodian, installation string, made time.Time, entries int) []string {
+	return []string{
+		"Keywright: recovery shares of " + custodian,
+		"",
+		"installation: " + installation,
+		fmt.Sprintf("quorum:       %s, any %d of %d custodians", set.Quorum, set.Threshold, len(set.Custodians)),
+		"made:         " + made.UTC().Format(time.RFC3339),
+		fmt.Sprintf("holds:        %d keyring versions", entries),
+		"",
+		"Keep this file and your age identity apart from each other and from the service. When you are asked",
+		"for your shares, compare the fingerprint of the recipient aloud with whoever asks, and run",
+		"  keywright root recovery open-share --identity YOUR-IDENTITY --to RECIPIENT THIS-FILE",
+	}
 }
 
 // fileName keeps of a label what every file system takes.

@@ -104,7 +104,7 @@ var made = time.Date(2026, 11, 28, 6, 0, 0, 0, time.UTC)
 // files exports the entries, by the name of the custodian.
 func files(t testing.TB, r *quorum.Root, entries ...quorum.Entry) map[string]string {
 	t.Helper()
-	list, err := r.ShareFiles("https://keywright.example", made, entries)
+	list, err := quorum.ShareFiles("https://keywright.example", made, entries)
 	require.NoError(t, err)
 	texts := make(map[string]string)
 	for _, f := range list {
