@@ -120,7 +120,7 @@ func moduleFolders(ctx context.Context, paths []string) (map[string]string, erro
 // is on every Debian; what notices ask for is not.
 func licence(dir string) (string, error) {
 	var texts []string
-	for _, pattern := range []string{"LICEN[SC]E*", "COPYING*", "NOTICE*"} {
+	for _, pattern := range []string{"LICEN[SC]E*", "UNLICEN[SC]E*", "COPYING*", "NOTICE*"} {
 		found, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return "", err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -116,6 +117,16 @@ func TestLicencesAreAbridged(t *testing.T) {
 	assert.Equal(t, "   "+want+"\nCopyright X\n", abridged(full+"\nCopyright X\n\n"))
 	assert.Equal(t, "   "+want, abridged(full+"\n END OF TERMS AND CONDITIONS"))
 	assert.Equal(t, "MIT License\n", abridged("MIT License\n"))
+}
+
+func TestLicencesAreFound(t *testing.T) {
+	for _, name := range []string{"LICENSE", "LICENCE.txt", "UNLICENSE", "COPYING"} {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("do as you like"), 0o600))
+		text, err := licence(dir)
+		require.NoError(t, err, name)
+		assert.Contains(t, text, "do as you like")
+	}
 	_, err := licence(t.TempDir())
-	require.ErrorContains(t, err, "no licence in")
+	require.ErrorContains(t, err, "no licence")
 }
