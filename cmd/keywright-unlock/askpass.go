@@ -91,7 +91,8 @@ func askProgram(ctx context.Context, program, question string) (secret.Bytes, er
 	text, readErr := secret.Read(out, maxPassphrase+1)
 	if err := errors.Join(readErr, cmd.Wait()); err != nil {
 		text.Wipe()
-		if ctx.Err() != nil {
+		if ended := ctx.Err(); ended != nil {
+			err = ended // not that the program was killed for it
 			fmt.Fprintln(os.Stderr)
 			_, _ = unix.Klogctl(unix.SYSLOG_ACTION_CONSOLE_ON, nil)
 		}
