@@ -5,10 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,55 +15,11 @@ import (
 	"keywright.dev/kms"
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
-	"keywright.dev/kms/secret"
+	"keywright.dev/kms/root/roottest"
 	"keywright.dev/kms/store/sqlite"
 )
 
-// The kill tests run their own binary as a child, which kills itself at a point.
-const (
-	killFolder = "KMS_TEST_KILL_FOLDER"
-	killPoint  = "KMS_TEST_KILL_POINT"
-)
-
-func TestMain(m *testing.M) {
-	folder := os.Getenv(killFolder)
-	if folder == "" {
-		os.Exit(m.Run())
-	}
-	point, err := strconv.Atoi(os.Getenv(killPoint))
-	if err == nil {
-		err = replaceRoot(folder, point)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-// deadly is a root that kills the process before or after one of its calls.
-type deadly struct {
-	root.Root
-	left *int
-}
-
-func (d deadly) point() {
-	if *d.left--; *d.left == 0 {
-		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {}
-	}
-}
-
-func (d deadly) Wrap(ctx context.Context, key secret.Bytes, c []byte) (root.Wrapped, error) {
-	d.point()
-	defer d.point()
-	return d.Root.Wrap(ctx, key, c)
-}
-
-func (d deadly) Unwrap(ctx context.Context, ciphertext, c []byte) (secret.Bytes, error) {
-	d.point()
-	defer d.point()
-	return d.Root.Unwrap(ctx, ciphertext, c)
-}
+func TestMain(m *testing.M) { roottest.Main(m, replaceRoot) }
 
 // replaceRoot rewraps everything by root b of a folder and removes root a.
 func replaceRoot(folder string, point int) error {
@@ -81,14 +34,14 @@ func replaceRoot(folder string, point int) error {
 	if errA != nil || errB != nil {
 		return fmt.Errorf("%v %v", errA, errB)
 	}
-	both, err := serviceOn(store, deadly{a, &point}, deadly{b, &point})
+	both, err := serviceOn(store, roottest.Deadly(a, &point), roottest.Deadly(b, &point))
 	if err != nil {
 		return err
 	}
 	if _, failures, err := both.RewrapRoots(ctx, operator()); err != nil || len(failures) > 0 {
 		return fmt.Errorf("%v %v", err, failures)
 	}
-	alone, err := serviceOn(store, deadly{b, &point})
+	alone, err := serviceOn(store, roottest.Deadly(b, &point))
 	if err != nil {
 		return err
 	}
@@ -136,16 +89,11 @@ func TestReplacingARootSurvivesKills(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(filepath.Join(run, name), content, 0o600))
 		}
-		child := exec.Command(os.Args[0])
-		child.Env = append(os.Environ(), killFolder+"="+run, killPoint+"="+strconv.Itoa(point))
-		child.Stderr = os.Stderr
-		err := child.Run()
+		killedHere := roottest.KilledAt(t, run, point)
 		opensAfterKill(t, run, a, b)
-		if err == nil {
+		if !killedHere {
 			break // nothing was left to be killed at
 		}
-		status, ok := child.ProcessState.Sys().(syscall.WaitStatus)
-		require.True(t, ok && status.Signal() == syscall.SIGKILL, err)
 		killed++
 	}
 	assert.GreaterOrEqual(t, killed, 2*(2+4+1+versions), "opening, rewrapping, opening again, and a witness for each")

@@ -7,10 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,55 +20,12 @@ import (
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
 	"keywright.dev/kms/root/quorum"
+	"keywright.dev/kms/root/roottest"
 	"keywright.dev/kms/secret"
 	"keywright.dev/kms/store/sqlite"
 )
 
-// The kill test runs its own binary as a child, which kills itself at a point.
-const (
-	killFolder = "SERVE_TEST_KILL_FOLDER"
-	killPoint  = "SERVE_TEST_KILL_POINT"
-)
-
-func TestMain(m *testing.M) {
-	folder := os.Getenv(killFolder)
-	if folder == "" {
-		os.Exit(m.Run())
-	}
-	point, err := strconv.Atoi(os.Getenv(killPoint))
-	if err == nil {
-		err = recoverIn(folder, point)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-// deadly is a root that kills the process before or after one of its calls.
-type deadly struct {
-	root.Root
-	left *int
-}
-
-func (d deadly) point() {
-	if *d.left--; *d.left == 0 {
-		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {}
-	}
-}
-
-func (d deadly) Wrap(ctx context.Context, key secret.Bytes, c []byte) (root.Wrapped, error) {
-	d.point()
-	defer d.point()
-	return d.Root.Wrap(ctx, key, c)
-}
-
-func (d deadly) Unwrap(ctx context.Context, ciphertext, c []byte) (secret.Bytes, error) {
-	d.point()
-	defer d.point()
-	return d.Root.Unwrap(ctx, ciphertext, c)
-}
+func TestMain(m *testing.M) { roottest.Main(m, recoverIn) }
 
 func recoveryIn(folder string) (*Recovery, error) {
 	c := config.Default()
@@ -88,7 +42,7 @@ func recoverIn(folder string, point int) error {
 		return err
 	}
 	defer r.Close()
-	r.to = deadly{r.to, &point}
+	r.to = roottest.Deadly(r.to, &point)
 	results, err := openedBy(r, folder, "Alice", "Bob")
 	if err != nil {
 		return err
@@ -172,19 +126,13 @@ func TestRecoverySurvivesKills(t *testing.T) {
 		folder := t.TempDir()
 		require.NoError(t, os.CopyFS(folder, os.DirFS(pristine)))
 		require.NoError(t, onlyOurs(folder))
-		child := exec.Command(os.Args[0])
-		child.Env = append(os.Environ(), killFolder+"="+folder, killPoint+"="+strconv.Itoa(point))
-		child.Stderr = os.Stderr
-		err := child.Run()
-		if status, ok := child.ProcessState.Sys().(syscall.WaitStatus); err != nil {
-			require.True(t, ok && status.Signal() == syscall.SIGKILL, err)
-			killed++
-		}
+		killedHere := roottest.KilledAt(t, folder, point)
 		require.NoError(t, recoverIn(folder, 0), "another run finishes")
 		opensAlone(t, folder)
-		if err == nil {
+		if !killedHere {
 			break
 		}
+		killed++
 	}
 	assert.GreaterOrEqual(t, killed, 8, "two keyring versions are wrapped and read back")
 }
