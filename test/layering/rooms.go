@@ -106,7 +106,7 @@ func rootRooms() []Room {
 			Why: "it is arithmetic: whether shares belong together is the quorum's matter, without which nobody combines any",
 		},
 		{Path: "hsm/tpm/sealed", May: append(uses[:len(uses):len(uses)], "kms/root/local", "hsm/tpm"), Why: why},
-		{Path: "hsm/pkcs11", May: uses, Cgo: true, Why: why},
+		{Path: "hsm/pkcs11", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Cgo: true, Why: why},
 		{Path: "clients/awskms", May: uses, Why: why},
 		{Path: "clients/...", May: uses, Why: why},
 		{Path: "clients/vault", May: uses, Why: why},

@@ -89,7 +89,7 @@ func TestAllowedArrows(t *testing.T) {
 		"./kms/policy: ./kms/claims github.com/cedar-policy/cedar-go",
 		"./kms/store/sqlite: ./kms ./kms/store/sqlite/sqlitedb modernc.org/sqlite",
 		"./kms/attest: ./kms/claims crypto/x509", "crypto/x509 (std): net os",
-		"./hsm/pkcs11 (cgo): ./kms/root github.com/ThalesGroup/crypto11",
+		"./hsm/pkcs11 (cgo): ./kms/root github.com/miekg/pkcs11",
 		"./cmd/keywright: ./kms ./kms/store/sqlite ./kms/root/file ./clients/vault",
 		"./cmd/keywright-unlock: ./unlock net", "./unlock: ./unlock/luks ./kms/api", "net (cgo) (std):",
 		"./test/sim: ./kms ./kms/store/storetest ./cmd/keywright ./test/vm modernc.org/sqlite",
