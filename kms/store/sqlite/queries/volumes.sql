@@ -1,4 +1,5 @@
 -- A row for each secret, or one with version 0 for a volume without.
+
 -- name: VolumesAndSecrets :many
 SELECT sqlc.embed(volumes), coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
@@ -8,6 +9,7 @@ FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id
 WHERE volumes.machine = ? ORDER BY volumes.id, s.purpose, s.version;
 
 -- What a boot asks for: as above, of one purpose, without what only people want.
+
 -- name: VolumesAndSecretsFor :many
 SELECT sqlc.embed(volumes), coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
@@ -35,21 +37,3 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (volume, purpose, version) DO UPDATE SET status = excluded.status,
   keyring = excluded.keyring, keyring_version = excluded.keyring_version, wrapped = excluded.wrapped,
   created = excluded.created, disclosed = excluded.disclosed, age_copy = excluded.age_copy;
-
--- name: ListVolumes :many
-SELECT * FROM volumes WHERE id > ? ORDER BY id LIMIT ?;
-
--- name: ListVolumesOfMachine :many
-SELECT * FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?;
-
--- name: ListForeignVolumes :many
-SELECT * FROM volumes WHERE has_foreign = 1 AND id > ? ORDER BY id LIMIT ?;
-
--- name: ListCopiedVolumes :many
-SELECT * FROM volumes WHERE copied = 1 AND id > ? ORDER BY id LIMIT ?;
-
--- name: VolumesWithKey :many
-SELECT * FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?;
-
--- name: SecretsOfVolume :many
-SELECT * FROM secrets WHERE volume = ? ORDER BY purpose, version;

@@ -27,191 +27,6 @@ func (q *Queries) DropVolumesOfMachine(ctx context.Context, machine string) erro
 	return err
 }
 
-const listCopiedVolumes = `-- name: ListCopiedVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE copied = 1 AND id > ? ORDER BY id LIMIT ?
-`
-
-type ListCopiedVolumesParams struct {
-	ID    string
-	Limit int64
-}
-
-func (q *Queries) ListCopiedVolumes(ctx context.Context, arg ListCopiedVolumesParams) ([]Volume, error) {
-	rows, err := q.query(ctx, q.listCopiedVolumesStmt, listCopiedVolumes, arg.ID, arg.Limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Volume
-	for rows.Next() {
-		var i Volume
-		if err := rows.Scan(
-			&i.Machine,
-			&i.ID,
-			&i.UUID,
-			&i.Status,
-			&i.Identity,
-			&i.VolumeKeyDigest,
-			&i.Inventory,
-			&i.Accepted,
-			&i.HasForeign,
-			&i.Copied,
-			&i.Resume,
-			&i.Keyring,
-			&i.Created,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listForeignVolumes = `-- name: ListForeignVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE has_foreign = 1 AND id > ? ORDER BY id LIMIT ?
-`
-
-type ListForeignVolumesParams struct {
-	ID    string
-	Limit int64
-}
-
-func (q *Queries) ListForeignVolumes(ctx context.Context, arg ListForeignVolumesParams) ([]Volume, error) {
-	rows, err := q.query(ctx, q.listForeignVolumesStmt, listForeignVolumes, arg.ID, arg.Limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Volume
-	for rows.Next() {
-		var i Volume
-		if err := rows.Scan(
-			&i.Machine,
-			&i.ID,
-			&i.UUID,
-			&i.Status,
-			&i.Identity,
-			&i.VolumeKeyDigest,
-			&i.Inventory,
-			&i.Accepted,
-			&i.HasForeign,
-			&i.Copied,
-			&i.Resume,
-			&i.Keyring,
-			&i.Created,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listVolumes = `-- name: ListVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE id > ? ORDER BY id LIMIT ?
-`
-
-type ListVolumesParams struct {
-	ID    string
-	Limit int64
-}
-
-func (q *Queries) ListVolumes(ctx context.Context, arg ListVolumesParams) ([]Volume, error) {
-	rows, err := q.query(ctx, q.listVolumesStmt, listVolumes, arg.ID, arg.Limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Volume
-	for rows.Next() {
-		var i Volume
-		if err := rows.Scan(
-			&i.Machine,
-			&i.ID,
-			&i.UUID,
-			&i.Status,
-			&i.Identity,
-			&i.VolumeKeyDigest,
-			&i.Inventory,
-			&i.Accepted,
-			&i.HasForeign,
-			&i.Copied,
-			&i.Resume,
-			&i.Keyring,
-			&i.Created,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listVolumesOfMachine = `-- name: ListVolumesOfMachine :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?
-`
-
-type ListVolumesOfMachineParams struct {
-	Machine string
-	ID      string
-	Limit   int64
-}
-
-func (q *Queries) ListVolumesOfMachine(ctx context.Context, arg ListVolumesOfMachineParams) ([]Volume, error) {
-	rows, err := q.query(ctx, q.listVolumesOfMachineStmt, listVolumesOfMachine, arg.Machine, arg.ID, arg.Limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Volume
-	for rows.Next() {
-		var i Volume
-		if err := rows.Scan(
-			&i.Machine,
-			&i.ID,
-			&i.UUID,
-			&i.Status,
-			&i.Identity,
-			&i.VolumeKeyDigest,
-			&i.Inventory,
-			&i.Accepted,
-			&i.HasForeign,
-			&i.Copied,
-			&i.Resume,
-			&i.Keyring,
-			&i.Created,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const putSecret = `-- name: PutSecret :exec
 INSERT INTO secrets (volume, purpose, version, status, keyring, keyring_version, wrapped, created, disclosed, age_copy)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -293,45 +108,8 @@ func (q *Queries) PutVolume(ctx context.Context, arg PutVolumeParams) error {
 	return err
 }
 
-const secretsOfVolume = `-- name: SecretsOfVolume :many
-SELECT volume, purpose, version, status, keyring, keyring_version, wrapped, created, disclosed, age_copy FROM secrets WHERE volume = ? ORDER BY purpose, version
-`
-
-func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret, error) {
-	rows, err := q.query(ctx, q.secretsOfVolumeStmt, secretsOfVolume, volume)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Secret
-	for rows.Next() {
-		var i Secret
-		if err := rows.Scan(
-			&i.Volume,
-			&i.Purpose,
-			&i.Version,
-			&i.Status,
-			&i.Keyring,
-			&i.KeyringVersion,
-			&i.Wrapped,
-			&i.Created,
-			&i.Disclosed,
-			&i.AgeCopy,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const volumesAndSecrets = `-- name: VolumesAndSecrets :many
+
 SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
   coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.disclosed, 0) AS disclosed,
@@ -401,6 +179,7 @@ func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]Volu
 }
 
 const volumesAndSecretsFor = `-- name: VolumesAndSecretsFor :many
+
 SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
   coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created
@@ -454,53 +233,6 @@ func (q *Queries) VolumesAndSecretsFor(ctx context.Context, arg VolumesAndSecret
 			&i.Keyring,
 			&i.KeyringVersion,
 			&i.Wrapped,
-			&i.Created,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const volumesWithKey = `-- name: VolumesWithKey :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?
-`
-
-type VolumesWithKeyParams struct {
-	VolumeKeyDigest []byte
-	Machine         string
-	Limit           int64
-}
-
-func (q *Queries) VolumesWithKey(ctx context.Context, arg VolumesWithKeyParams) ([]Volume, error) {
-	rows, err := q.query(ctx, q.volumesWithKeyStmt, volumesWithKey, arg.VolumeKeyDigest, arg.Machine, arg.Limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Volume
-	for rows.Next() {
-		var i Volume
-		if err := rows.Scan(
-			&i.Machine,
-			&i.ID,
-			&i.UUID,
-			&i.Status,
-			&i.Identity,
-			&i.VolumeKeyDigest,
-			&i.Inventory,
-			&i.Accepted,
-			&i.HasForeign,
-			&i.Copied,
-			&i.Resume,
-			&i.Keyring,
 			&i.Created,
 		); err != nil {
 			return nil, err

@@ -1,0 +1,17 @@
+-- name: ListVolumes :many
+SELECT * FROM volumes WHERE id > ? ORDER BY id LIMIT ?;
+
+-- name: ListVolumesOfMachine :many
+SELECT * FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?;
+
+-- name: ListForeignVolumes :many
+SELECT * FROM volumes WHERE has_foreign = 1 AND id > ? ORDER BY id LIMIT ?;
+
+-- name: ListCopiedVolumes :many
+SELECT * FROM volumes WHERE copied = 1 AND id > ? ORDER BY id LIMIT ?;
+
+-- name: VolumesWithKey :many
+SELECT * FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?;
+
+-- name: SecretsOfVolume :many
+SELECT * FROM secrets WHERE volume = ? ORDER BY purpose, version;
