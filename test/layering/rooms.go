@@ -100,7 +100,7 @@ func rootRooms() []Room {
 		},
 		{Path: "kms/root/local", May: uses, Why: "it is what roots share whose key is in a file, and knows none of them"},
 		{Path: "kms/root/file", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Why: why},
-		{Path: "kms/root/quorum", May: append(uses[:len(uses):len(uses)], "kms/root/quorum/shamir"), Why: why},
+		{Path: "kms/root/quorum", May: append(uses[:len(uses):len(uses)], "kms/root/local", "kms/root/quorum/shamir"), Why: why},
 		{
 			Path: "kms/root/quorum/shamir", May: []string{"kms/secret"}, Not: outside(), OnlyBy: []string{"kms/root/quorum"},
 			Why: "it is arithmetic: whether shares belong together is the quorum's matter, without which nobody combines any",

@@ -13,6 +13,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"keywright.dev/kms/root/local"
+	"keywright.dev/kms/secret"
 )
 
 const (
@@ -88,28 +91,17 @@ func checkThreshold(threshold, custodians int) error {
 }
 
 func readFile(path string) ([]byte, error) {
-	// A pipe would be waited for before it could be refused.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
+	text, err := local.Read(path, maxFile, func(info fs.FileInfo) error {
+		owner := -1
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			owner = int(stat.Uid)
+		}
+		return checkAccess(info.Mode(), owner, os.Geteuid())
+	})
+	if errors.Is(err, secret.ErrTooLong) {
+		return nil, fmt.Errorf("it has more than %d bytes", maxFile)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	owner := -1
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		owner = int(stat.Uid)
-	}
-	if err := checkAccess(info.Mode(), owner, os.Geteuid()); err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(text) > maxFile {
-		err = fmt.Errorf("it has more than %d bytes", maxFile)
-	}
-	return text, err
+	return text.Expose(), err
 }
 
 // checkAccess refuses a file that somebody else can write: they could name
