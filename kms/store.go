@@ -48,8 +48,6 @@ type Key struct {
 	// Keyring loads the versions of a keyring, without their wrappers, and what
 	// depends on each.
 	Keyring string
-	// Secrets load these secrets, whosever they are, beside those of the machine.
-	Secrets []SecretRef
 	// ServiceKeys loads the service's own keys.
 	ServiceKeys bool
 }
@@ -134,6 +132,9 @@ type Outcome struct {
 	// Keyrings are versions that exist, with another state; wrappers stay as they
 	// are, and are deleted of one that is destroyed.
 	Keyrings []KeyringVersion
+	// Moved are secrets that exist, with another wrapping. That one has not the
+	// wrapping any more that it was read with is an error that is [ErrChanged].
+	Moved []MovedSecret
 	// ServiceKeys are keys that exist, with another wrapping.
 	ServiceKeys []ServiceKey
 	// Uses are entered where they are not known yet: the first one stays.
@@ -262,6 +263,16 @@ type BoundSecret struct {
 // Ref names the secret.
 func (s *Secret) Ref() SecretRef {
 	return SecretRef{Volume: s.Volume, Purpose: s.Purpose, Version: s.Version}
+}
+
+// MovedSecret is a secret under another wrapping of the same contents; the rest of
+// its row stays.
+type MovedSecret struct {
+	SecretRef
+	Was            string // its wrapping when it was read
+	Keyring        string
+	KeyringVersion uint32
+	Wrapped        string
 }
 
 // Announcement is what the store knows of the boot that a machine announced.

@@ -315,6 +315,10 @@ END;
 -- +goose StatementBegin
 CREATE TRIGGER secrets_changed AFTER UPDATE OF status, keyring, keyring_version ON secrets
 WHEN old.status <> new.status OR old.keyring <> new.keyring OR old.keyring_version <> new.keyring_version BEGIN
+  -- What is not kept by a version that opens is lost: it is not even written.
+  SELECT RAISE(ABORT, 'the keyring version opens nothing')
+    WHERE (old.keyring <> new.keyring OR old.keyring_version <> new.keyring_version) AND NOT EXISTS (SELECT 1 FROM keyring_versions
+      WHERE keyring = new.keyring AND version = new.keyring_version AND status IN ('enabled', 'disabled'));
   UPDATE dependents SET n = n - 1 WHERE keyring = old.keyring AND version = old.keyring_version
     AND kind = 'secret' AND purpose = old.purpose AND status = old.status;
   INSERT INTO dependents VALUES (new.keyring, new.keyring_version, 'secret', new.purpose, new.status, 1)
@@ -324,13 +328,6 @@ END;
 -- What is not kept by a version that opens is lost: it is not even written.
 -- +goose StatementBegin
 CREATE TRIGGER secrets_added_open AFTER INSERT ON secrets WHEN NOT EXISTS (SELECT 1 FROM keyring_versions
-  WHERE keyring = new.keyring AND version = new.keyring_version AND status IN ('enabled', 'disabled')) BEGIN
-  SELECT RAISE(ABORT, 'the keyring version opens nothing');
-END;
--- +goose StatementEnd
--- +goose StatementBegin
-CREATE TRIGGER secrets_changed_open AFTER UPDATE OF keyring, keyring_version ON secrets
-WHEN (old.keyring <> new.keyring OR old.keyring_version <> new.keyring_version) AND NOT EXISTS (SELECT 1 FROM keyring_versions
   WHERE keyring = new.keyring AND version = new.keyring_version AND status IN ('enabled', 'disabled')) BEGIN
   SELECT RAISE(ABORT, 'the keyring version opens nothing');
 END;

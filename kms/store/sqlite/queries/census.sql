@@ -11,8 +11,9 @@ WHERE secrets.keyring = sqlc.arg(keyring) AND secrets.keyring_version = sqlc.arg
   AND (secrets.volume, secrets.purpose, secrets.version) > (sqlc.arg(volume), sqlc.arg(purpose), CAST(sqlc.arg(version) AS INTEGER))
 ORDER BY secrets.volume, secrets.purpose, secrets.version LIMIT sqlc.arg(most);
 
--- name: GetSecret :one
-SELECT * FROM secrets WHERE volume = ? AND purpose = ? AND version = ?;
+-- name: MoveSecret :execrows
+UPDATE secrets SET keyring = sqlc.arg(keyring), keyring_version = sqlc.arg(keyring_version), wrapped = sqlc.arg(wrapped)
+WHERE volume = sqlc.arg(volume) AND purpose = sqlc.arg(purpose) AND version = sqlc.arg(version) AND wrapped = sqlc.arg(was);
 
 -- name: AddKeyringUse :exec
 INSERT INTO keyring_uses (keyring, version, first) VALUES (?, ?, ?) ON CONFLICT DO NOTHING;

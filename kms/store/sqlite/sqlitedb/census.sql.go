@@ -92,34 +92,6 @@ func (q *Queries) DependentsOfKeyring(ctx context.Context, keyring string) ([]De
 	return items, nil
 }
 
-const getSecret = `-- name: GetSecret :one
-SELECT volume, purpose, version, status, keyring, keyring_version, wrapped, created, disclosed, age_copy FROM secrets WHERE volume = ? AND purpose = ? AND version = ?
-`
-
-type GetSecretParams struct {
-	Volume  string
-	Purpose string
-	Version int64
-}
-
-func (q *Queries) GetSecret(ctx context.Context, arg GetSecretParams) (Secret, error) {
-	row := q.queryRow(ctx, q.getSecretStmt, getSecret, arg.Volume, arg.Purpose, arg.Version)
-	var i Secret
-	err := row.Scan(
-		&i.Volume,
-		&i.Purpose,
-		&i.Version,
-		&i.Status,
-		&i.Keyring,
-		&i.KeyringVersion,
-		&i.Wrapped,
-		&i.Created,
-		&i.Disclosed,
-		&i.AgeCopy,
-	)
-	return i, err
-}
-
 const keyringUses = `-- name: KeyringUses :many
 SELECT keyring, version, "first" FROM keyring_uses ORDER BY keyring, version
 `
@@ -145,6 +117,37 @@ func (q *Queries) KeyringUses(ctx context.Context) ([]KeyringUse, error) {
 		return nil, err
 	}
 	return items, nil
+}
+
+const moveSecret = `-- name: MoveSecret :execrows
+UPDATE secrets SET keyring = ?1, keyring_version = ?2, wrapped = ?3
+WHERE volume = ?4 AND purpose = ?5 AND version = ?6 AND wrapped = ?7
+`
+
+type MoveSecretParams struct {
+	Keyring        string
+	KeyringVersion int64
+	Wrapped        string
+	Volume         string
+	Purpose        string
+	Version        int64
+	Was            string
+}
+
+func (q *Queries) MoveSecret(ctx context.Context, arg MoveSecretParams) (int64, error) {
+	result, err := q.exec(ctx, q.moveSecretStmt, moveSecret,
+		arg.Keyring,
+		arg.KeyringVersion,
+		arg.Wrapped,
+		arg.Volume,
+		arg.Purpose,
+		arg.Version,
+		arg.Was,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const secretsOfVersion = `-- name: SecretsOfVersion :many

@@ -105,9 +105,6 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.getMeasurementStmt, err = db.PrepareContext(ctx, getMeasurement); err != nil {
 		return nil, fmt.Errorf("error preparing query GetMeasurement: %w", err)
 	}
-	if q.getSecretStmt, err = db.PrepareContext(ctx, getSecret); err != nil {
-		return nil, fmt.Errorf("error preparing query GetSecret: %w", err)
-	}
 	if q.headStmt, err = db.PrepareContext(ctx, head); err != nil {
 		return nil, fmt.Errorf("error preparing query Head: %w", err)
 	}
@@ -185,6 +182,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.moveHeadStmt, err = db.PrepareContext(ctx, moveHead); err != nil {
 		return nil, fmt.Errorf("error preparing query MoveHead: %w", err)
+	}
+	if q.moveSecretStmt, err = db.PrepareContext(ctx, moveSecret); err != nil {
+		return nil, fmt.Errorf("error preparing query MoveSecret: %w", err)
 	}
 	if q.moveServiceKeyStmt, err = db.PrepareContext(ctx, moveServiceKey); err != nil {
 		return nil, fmt.Errorf("error preparing query MoveServiceKey: %w", err)
@@ -395,11 +395,6 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing getMeasurementStmt: %w", cerr)
 		}
 	}
-	if q.getSecretStmt != nil {
-		if cerr := q.getSecretStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing getSecretStmt: %w", cerr)
-		}
-	}
 	if q.headStmt != nil {
 		if cerr := q.headStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing headStmt: %w", cerr)
@@ -528,6 +523,11 @@ func (q *Queries) Close() error {
 	if q.moveHeadStmt != nil {
 		if cerr := q.moveHeadStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing moveHeadStmt: %w", cerr)
+		}
+	}
+	if q.moveSecretStmt != nil {
+		if cerr := q.moveSecretStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing moveSecretStmt: %w", cerr)
 		}
 	}
 	if q.moveServiceKeyStmt != nil {
@@ -711,7 +711,6 @@ type Queries struct {
 	findMeasurementsStmt                *sql.Stmt
 	getMachineStmt                      *sql.Stmt
 	getMeasurementStmt                  *sql.Stmt
-	getSecretStmt                       *sql.Stmt
 	headStmt                            *sql.Stmt
 	keyringUsesStmt                     *sql.Stmt
 	keyringVersionsStmt                 *sql.Stmt
@@ -738,6 +737,7 @@ type Queries struct {
 	machinesByNameStmt                  *sql.Stmt
 	machinesByProposedNameStmt          *sql.Stmt
 	moveHeadStmt                        *sql.Stmt
+	moveSecretStmt                      *sql.Stmt
 	moveServiceKeyStmt                  *sql.Stmt
 	nextLeaseEpochStmt                  *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
@@ -794,7 +794,6 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		findMeasurementsStmt:                q.findMeasurementsStmt,
 		getMachineStmt:                      q.getMachineStmt,
 		getMeasurementStmt:                  q.getMeasurementStmt,
-		getSecretStmt:                       q.getSecretStmt,
 		headStmt:                            q.headStmt,
 		keyringUsesStmt:                     q.keyringUsesStmt,
 		keyringVersionsStmt:                 q.keyringVersionsStmt,
@@ -821,6 +820,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		machinesByNameStmt:                  q.machinesByNameStmt,
 		machinesByProposedNameStmt:          q.machinesByProposedNameStmt,
 		moveHeadStmt:                        q.moveHeadStmt,
+		moveSecretStmt:                      q.moveSecretStmt,
 		moveServiceKeyStmt:                  q.moveServiceKeyStmt,
 		nextLeaseEpochStmt:                  q.nextLeaseEpochStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
