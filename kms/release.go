@@ -142,12 +142,8 @@ func (s *Service) verifyMachine(ctx context.Context, purpose exchange.Purpose, a
 }
 
 func (r *releasing) key() Key {
-	key := Key{Machine: r.attested.Machine, Challenge: &r.redemption.Challenge, VolumeKeys: r.sameKeys}
-	if r.refusal == nil {
-		platform := r.boot.Platform.Digest()
-		key.Measurements = [][32]byte{r.boot.Measurement.Digest()}
-		key.Platform = &platform
-	}
+	key := r.verified.key(&r.attested, &r.redemption)
+	key.VolumeKeys = r.sameKeys
 	return key
 }
 
@@ -285,6 +281,23 @@ func (r *releasing) unwrap(state *State) *Refusal {
 	return nil
 }
 
+// deliverNext adds the secrets that rekeys ordered.
+func (r *releasing) deliverNext(out *Outcome, state *State) error {
+	for i := range r.release.Secrets {
+		released := &r.release.Secrets[i]
+		order := findOrder(state.Orders, released.Volume)
+		if order == nil || order.Status != OrderOpen {
+			continue
+		}
+		var err error
+		released.Next, released.NextVersion, err = r.service.nextSecret(out, state, findVolume(state.Volumes, released.Volume), *order, r.binding, r.now)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // secretContext is what a machine's secret is wrapped under. Its purpose is what
 // the secret is about to be used for, whatever the row says.
 func secretContext(binding [32]byte, machine string, row *Secret, purpose string) envelope.Context {
@@ -313,11 +326,12 @@ func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) error {
 	m.rebase(r.boot.Counters)
 	m.LastRelease, m.Tier, m.Measurement = r.now, string(r.boot.Tier), r.boot.Measurement.Digest()
 	m.Platform, m.Release = r.boot.Platform.Digest(), r.release.ID
+	m.Opened = idsOf(r.statement.Volumes)
 	if err := r.reported(out, state); err != nil {
 		return err
 	}
 	r.received(out, state)
-	return nil
+	return r.deliverNext(out, state)
 }
 
 // remember keeps what is not known yet of an attested boot, so that an operator
@@ -359,6 +373,14 @@ func findVolume(volumes []Volume, id string) *Volume {
 		return nil
 	}
 	return &volumes[i]
+}
+
+func idsOf(volumes []exchange.Volume) []string {
+	ids := make([]string, 0, len(volumes))
+	for _, v := range volumes {
+		ids = append(ids, v.ID)
+	}
+	return ids
 }
 
 func findAsked(volumes []exchange.Volume, id string) bool {

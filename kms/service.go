@@ -130,7 +130,12 @@ func (s *Service) seal(v *verified, release *exchange.Release) (Sealed, error) {
 	if err != nil {
 		return Sealed{}, err
 	}
-	signature, err := exchange.SignResponse(s.Identity, v.raw, response)
+	return s.sign(v.raw, response)
+}
+
+// sign has the service identity key sign an answer to a statement.
+func (s *Service) sign(statement, response []byte) (Sealed, error) {
+	signature, err := exchange.SignResponse(s.Identity, statement, response)
 	if err != nil {
 		return Sealed{}, err
 	}

@@ -91,6 +91,7 @@ type State struct {
 	Keyring     []KeyringVersion // ordered by version
 	Dependents  []Dependents     // on versions of the keyring, ordered as they are
 	ServiceKeys []ServiceKey     // ordered by kind and creation
+	Orders      []Order          // of the machine, ordered by volume
 }
 
 // Outcome is what a decision wants written. Rows replace those of the same key. A
@@ -132,6 +133,13 @@ type Outcome struct {
 	// Keyrings are versions that exist, with another state; wrappers stay as they
 	// are, and are deleted of one that is destroyed.
 	Keyrings []KeyringVersion
+	// Orders are added, or replace those of the same volumes. That there is no such
+	// volume is an error that is [ErrNotFound].
+	Orders []Order
+	// DropOrders deletes the orders of volumes, by their ids.
+	DropOrders []string
+	// DropSecrets deletes secrets, before others are written.
+	DropSecrets []SecretRef
 	// Moved are secrets that exist, with another wrapping. That one has not the
 	// wrapping any more that it was read with is an error that is [ErrChanged].
 	Moved []MovedSecret
@@ -204,6 +212,9 @@ type Reader interface {
 	// SameKey returns the volumes of other machines whose headers hold this digest
 	// of a volume key, ordered by id; at most limit.
 	SameKey(ctx context.Context, digest []byte, machine string, limit int) ([]Volume, error)
+	// Orders returns the orders of volumes whose ids are above after, ordered by
+	// them; at most limit.
+	Orders(ctx context.Context, after string, limit int) ([]Order, error)
 	// Secrets returns the secrets of a volume, ordered by purpose and version.
 	Secrets(ctx context.Context, volume string) ([]Secret, error)
 	// Measurements returns those of a group, or of all with an empty name,

@@ -4,14 +4,18 @@ import "time"
 
 // Paths of the guest listener. All are POST with a JSON body.
 const (
-	PathBootChallenge   = "/v1/boot/challenge"
-	PathBootRelease     = "/v1/boot/release"
-	PathEnrollBegin     = "/v1/enroll/begin"
-	PathEnrollComplete  = "/v1/enroll/complete"
-	PathCommitChallenge = "/v1/enroll/challenge"
-	PathEnrollCommit    = "/v1/enroll/commit"
-	PathStageChallenge  = "/v1/stage/challenge"
-	PathStage           = "/v1/stage"
+	PathBootChallenge    = "/v1/boot/challenge"
+	PathBootRelease      = "/v1/boot/release"
+	PathEnrollBegin      = "/v1/enroll/begin"
+	PathEnrollComplete   = "/v1/enroll/complete"
+	PathCommitChallenge  = "/v1/enroll/challenge"
+	PathEnrollCommit     = "/v1/enroll/commit"
+	PathStageChallenge   = "/v1/stage/challenge"
+	PathStage            = "/v1/stage"
+	PathRekeyChallenge   = "/v1/rekey/challenge"
+	PathRekey            = "/v1/rekey"
+	PathRekeyedChallenge = "/v1/rekeyed/challenge"
+	PathRekeyed          = "/v1/rekeyed"
 )
 
 // ChallengeRequest asks for a challenge.
@@ -120,6 +124,26 @@ type CommitResponse struct {
 	// expected to show; what an operator approves with the machine.
 	Measurement string `json:"measurement"`
 	Platform    string `json:"platform"`
+}
+
+// RekeyRequest asks for the secrets of a volume whose rekey is ordered.
+type RekeyRequest struct {
+	Attested
+}
+
+// RekeyResponse holds the current secret and the next one.
+type RekeyResponse struct {
+	Sealed Sealed `json:"sealed"`
+}
+
+// RekeyedRequest reports what became of a rekey.
+type RekeyedRequest struct {
+	Attested
+}
+
+// RekeyedResponse holds an exchange.RekeyAnswer, signed and not sealed.
+type RekeyedResponse struct {
+	Signed Sealed `json:"signed"`
 }
 
 // StageRequest announces the boots that can follow the running one.

@@ -222,6 +222,8 @@ type LUKSToken struct {
 	Volume string `json:"volume,omitempty"`
 	// Purpose is that of a token of ours: recovery, or empty for boots.
 	Purpose string `json:"purpose,omitempty"`
+	// Version is that of the secret that a token of ours is about.
+	Version uint32 `json:"version,omitempty"`
 }
 
 // SecretVersion is a version of a volume's secret, without the secret.

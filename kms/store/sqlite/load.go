@@ -77,6 +77,11 @@ func (l *loader) loadMachine(key kms.Key) error {
 			return err
 		}
 	}
+	if row.Orders > 0 {
+		if err := l.loadOrders(machine.ID); err != nil {
+			return err
+		}
+	}
 	return l.loadVolumes(machine.ID, key.Recovery)
 }
 

@@ -79,6 +79,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"KeyringRace":           testKeyringRace,
 		"RetiredVersions":       testRetiredVersions,
 		"MovedSecrets":          testMovedSecrets,
+		"Orders":                testOrders,
+		"DroppedSecrets":        testDroppedSecrets,
 		"NamedServiceKeys":      testNamedServiceKeys,
 		"SecretsOn":             testSecretsOn,
 		"Census":                testCensus,

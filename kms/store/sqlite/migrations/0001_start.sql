@@ -39,6 +39,7 @@ CREATE TABLE machine_states (
   expected_platform BLOB,
   platform          BLOB,
   release_id        BLOB,
+  opened            TEXT    NOT NULL, -- ids of volumes, with spaces between
   announced         INTEGER NOT NULL,
   fault             TEXT    NOT NULL,
   unforeseen        INTEGER NOT NULL,
@@ -60,7 +61,7 @@ SELECT machines.num, machines.id, machines.name, machines.proposed, machines.in_
   machines.committed, machines.ek, machines.ek_cert, machines.ak, machines.ak_name, machines.trust,
   machines.created, machines.approved, machines.approved_by,
   machine_states.tier, machine_states.measurement, machine_states.expected, machine_states.expected_platform,
-  machine_states.platform, machine_states.release_id, machine_states.announced, machine_states.fault,
+  machine_states.platform, machine_states.release_id, machine_states.opened, machine_states.announced, machine_states.fault,
   machine_states.unforeseen,
   machine_states.reset_count, machine_states.restart_count, machine_states.clock,
   machine_states.safe, machine_states.releases, machine_states.regressed, machine_states.readmit_until,
@@ -110,6 +111,25 @@ CREATE TABLE secrets (
 
 -- What a keyring version opens, in the order of the key.
 CREATE INDEX secrets_keyring ON secrets (keyring, keyring_version, volume, purpose, version);
+
+-- Rekeys under way: few, whatever the number of volumes.
+CREATE TABLE orders (
+  volume     TEXT    PRIMARY KEY NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
+  machine    TEXT    NOT NULL,
+  status     TEXT    NOT NULL,
+  at_boot    INTEGER NOT NULL,
+  version    INTEGER NOT NULL,
+  reason     TEXT    NOT NULL,
+  created    INTEGER NOT NULL,
+  created_by TEXT    NOT NULL,
+  deliveries INTEGER NOT NULL,
+  delivered  INTEGER NOT NULL,
+  fault      TEXT    NOT NULL,
+  faults     INTEGER NOT NULL,
+  reported   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX orders_machine ON orders (machine, volume);
 
 CREATE TABLE measurements (
   num         INTEGER PRIMARY KEY,

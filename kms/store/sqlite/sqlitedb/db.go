@@ -69,11 +69,17 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.dropMeasurementsSeenOnStmt, err = db.PrepareContext(ctx, dropMeasurementsSeenOn); err != nil {
 		return nil, fmt.Errorf("error preparing query DropMeasurementsSeenOn: %w", err)
 	}
+	if q.dropOrderStmt, err = db.PrepareContext(ctx, dropOrder); err != nil {
+		return nil, fmt.Errorf("error preparing query DropOrder: %w", err)
+	}
 	if q.dropPlatformStmt, err = db.PrepareContext(ctx, dropPlatform); err != nil {
 		return nil, fmt.Errorf("error preparing query DropPlatform: %w", err)
 	}
 	if q.dropPlatformsOfMachineStmt, err = db.PrepareContext(ctx, dropPlatformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query DropPlatformsOfMachine: %w", err)
+	}
+	if q.dropSecretStmt, err = db.PrepareContext(ctx, dropSecret); err != nil {
+		return nil, fmt.Errorf("error preparing query DropSecret: %w", err)
 	}
 	if q.dropServiceKeyStmt, err = db.PrepareContext(ctx, dropServiceKey); err != nil {
 		return nil, fmt.Errorf("error preparing query DropServiceKey: %w", err)
@@ -192,6 +198,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.nextLeaseEpochStmt, err = db.PrepareContext(ctx, nextLeaseEpoch); err != nil {
 		return nil, fmt.Errorf("error preparing query NextLeaseEpoch: %w", err)
 	}
+	if q.ordersStmt, err = db.PrepareContext(ctx, orders); err != nil {
+		return nil, fmt.Errorf("error preparing query Orders: %w", err)
+	}
+	if q.ordersOfMachineStmt, err = db.PrepareContext(ctx, ordersOfMachine); err != nil {
+		return nil, fmt.Errorf("error preparing query OrdersOfMachine: %w", err)
+	}
 	if q.platformsOfMachineStmt, err = db.PrepareContext(ctx, platformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query PlatformsOfMachine: %w", err)
 	}
@@ -209,6 +221,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.putMeasurementStmt, err = db.PrepareContext(ctx, putMeasurement); err != nil {
 		return nil, fmt.Errorf("error preparing query PutMeasurement: %w", err)
+	}
+	if q.putOrderStmt, err = db.PrepareContext(ctx, putOrder); err != nil {
+		return nil, fmt.Errorf("error preparing query PutOrder: %w", err)
 	}
 	if q.putPlatformStmt, err = db.PrepareContext(ctx, putPlatform); err != nil {
 		return nil, fmt.Errorf("error preparing query PutPlatform: %w", err)
@@ -335,6 +350,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing dropMeasurementsSeenOnStmt: %w", cerr)
 		}
 	}
+	if q.dropOrderStmt != nil {
+		if cerr := q.dropOrderStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropOrderStmt: %w", cerr)
+		}
+	}
 	if q.dropPlatformStmt != nil {
 		if cerr := q.dropPlatformStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing dropPlatformStmt: %w", cerr)
@@ -343,6 +363,11 @@ func (q *Queries) Close() error {
 	if q.dropPlatformsOfMachineStmt != nil {
 		if cerr := q.dropPlatformsOfMachineStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing dropPlatformsOfMachineStmt: %w", cerr)
+		}
+	}
+	if q.dropSecretStmt != nil {
+		if cerr := q.dropSecretStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropSecretStmt: %w", cerr)
 		}
 	}
 	if q.dropServiceKeyStmt != nil {
@@ -540,6 +565,16 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing nextLeaseEpochStmt: %w", cerr)
 		}
 	}
+	if q.ordersStmt != nil {
+		if cerr := q.ordersStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing ordersStmt: %w", cerr)
+		}
+	}
+	if q.ordersOfMachineStmt != nil {
+		if cerr := q.ordersOfMachineStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing ordersOfMachineStmt: %w", cerr)
+		}
+	}
 	if q.platformsOfMachineStmt != nil {
 		if cerr := q.platformsOfMachineStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing platformsOfMachineStmt: %w", cerr)
@@ -568,6 +603,11 @@ func (q *Queries) Close() error {
 	if q.putMeasurementStmt != nil {
 		if cerr := q.putMeasurementStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing putMeasurementStmt: %w", cerr)
+		}
+	}
+	if q.putOrderStmt != nil {
+		if cerr := q.putOrderStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putOrderStmt: %w", cerr)
 		}
 	}
 	if q.putPlatformStmt != nil {
@@ -699,8 +739,10 @@ type Queries struct {
 	dropMachineStateStmt                *sql.Stmt
 	dropMeasurementStmt                 *sql.Stmt
 	dropMeasurementsSeenOnStmt          *sql.Stmt
+	dropOrderStmt                       *sql.Stmt
 	dropPlatformStmt                    *sql.Stmt
 	dropPlatformsOfMachineStmt          *sql.Stmt
+	dropSecretStmt                      *sql.Stmt
 	dropServiceKeyStmt                  *sql.Stmt
 	dropServiceKeysOfKindStmt           *sql.Stmt
 	dropVolumeStmt                      *sql.Stmt
@@ -740,12 +782,15 @@ type Queries struct {
 	moveSecretStmt                      *sql.Stmt
 	moveServiceKeyStmt                  *sql.Stmt
 	nextLeaseEpochStmt                  *sql.Stmt
+	ordersStmt                          *sql.Stmt
+	ordersOfMachineStmt                 *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
 	predictedForStmt                    *sql.Stmt
 	pruneRedemptionsStmt                *sql.Stmt
 	putMachineStmt                      *sql.Stmt
 	putMachineStateStmt                 *sql.Stmt
 	putMeasurementStmt                  *sql.Stmt
+	putOrderStmt                        *sql.Stmt
 	putPlatformStmt                     *sql.Stmt
 	putSecretStmt                       *sql.Stmt
 	putVolumeStmt                       *sql.Stmt
@@ -782,8 +827,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		dropMachineStateStmt:                q.dropMachineStateStmt,
 		dropMeasurementStmt:                 q.dropMeasurementStmt,
 		dropMeasurementsSeenOnStmt:          q.dropMeasurementsSeenOnStmt,
+		dropOrderStmt:                       q.dropOrderStmt,
 		dropPlatformStmt:                    q.dropPlatformStmt,
 		dropPlatformsOfMachineStmt:          q.dropPlatformsOfMachineStmt,
+		dropSecretStmt:                      q.dropSecretStmt,
 		dropServiceKeyStmt:                  q.dropServiceKeyStmt,
 		dropServiceKeysOfKindStmt:           q.dropServiceKeysOfKindStmt,
 		dropVolumeStmt:                      q.dropVolumeStmt,
@@ -823,12 +870,15 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		moveSecretStmt:                      q.moveSecretStmt,
 		moveServiceKeyStmt:                  q.moveServiceKeyStmt,
 		nextLeaseEpochStmt:                  q.nextLeaseEpochStmt,
+		ordersStmt:                          q.ordersStmt,
+		ordersOfMachineStmt:                 q.ordersOfMachineStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
 		predictedForStmt:                    q.predictedForStmt,
 		pruneRedemptionsStmt:                q.pruneRedemptionsStmt,
 		putMachineStmt:                      q.putMachineStmt,
 		putMachineStateStmt:                 q.putMachineStateStmt,
 		putMeasurementStmt:                  q.putMeasurementStmt,
+		putOrderStmt:                        q.putOrderStmt,
 		putPlatformStmt:                     q.putPlatformStmt,
 		putSecretStmt:                       q.putSecretStmt,
 		putVolumeStmt:                       q.putVolumeStmt,

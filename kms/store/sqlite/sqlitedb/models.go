@@ -57,6 +57,22 @@ type Measurement struct {
 	ApprovedBy string
 }
 
+type Order struct {
+	Volume     string
+	Machine    string
+	Status     string
+	AtBoot     bool
+	Version    int64
+	Reason     string
+	Created    int64
+	CreatedBy  string
+	Deliveries int64
+	Delivered  int64
+	Fault      string
+	Faults     int64
+	Reported   int64
+}
+
 type Platform struct {
 	Num      int64
 	Machine  string
@@ -127,6 +143,7 @@ type WholeMachine struct {
 	ExpectedPlatform []byte
 	Platform         []byte
 	ReleaseID        []byte
+	Opened           string
 	Announced        int64
 	Fault            string
 	Unforeseen       bool
