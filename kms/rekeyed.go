@@ -171,20 +171,37 @@ func (v *Volume) acceptOwn(report *exchange.VolumeReport, slots []int) *Refusal 
 	if refusal != nil {
 		return refusal
 	}
-	own := exchange.VolumeReport{
-		ID:     report.ID,
-		Slots:  slices.DeleteFunc(slices.Clone(report.Slots), func(s exchange.LUKSSlot) bool { return !slices.Contains(slots, s.ID) }),
-		Tokens: slices.DeleteFunc(slices.Clone(report.Tokens), func(t exchange.LUKSToken) bool { return t.Volume != v.ID || t.Purpose != "" }),
-	}
-	foreign := v.foreign(report)
-	mine := itemsOf(&own)
+	foreign, own := v.foreign(report), ownItems(report, slots)
 	var accepted []byte
 	for _, i := range itemsOf(report) {
-		if !slices.Contains(foreign, i) || slices.Contains(mine, i) {
+		if !slices.Contains(foreign, i) || slices.Contains(own, i) {
 			accepted = append(accepted, i.mark()...)
 		}
 	}
 	v.Inventory, v.Accepted = inventory, accepted
 	v.Foreign = len(v.foreign(report)) > 0
 	return nil
+}
+
+// ownItems returns keyslots, and the volume's own tokens for boots that name them.
+func ownItems(report *exchange.VolumeReport, slots []int) []Item {
+	return itemsOf(&exchange.VolumeReport{
+		Slots: slices.DeleteFunc(slices.Clone(report.Slots), func(s exchange.LUKSSlot) bool { return !slices.Contains(slots, s.ID) }),
+		Tokens: slices.DeleteFunc(slices.Clone(report.Tokens), func(t exchange.LUKSToken) bool {
+			return t.Volume != report.ID || t.Purpose != "" || !slices.Equal(t.Slots, slots)
+		}),
+	})
+}
+
+// orderedItems returns what an open order makes, as far as it is there: that is
+// foreign to nobody.
+func orderedItems(order *Order, report *exchange.VolumeReport) []Item {
+	if order == nil || order.Version == 0 {
+		return nil
+	}
+	slots := ownSlots(report, func(version uint32) bool { return version == order.Version })
+	if len(slots) != 1 {
+		return nil
+	}
+	return ownItems(report, slots)
 }
