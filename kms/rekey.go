@@ -2,7 +2,9 @@ package kms
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -47,8 +49,9 @@ func (s *Service) OrderRekey(ctx context.Context, by Operator, volume *Volume, r
 
 // WithdrawRekey takes an order back that was not committed. The machine removes
 // what it made of it when it asks next.
-func (s *Service) WithdrawRekey(ctx context.Context, by Operator, volume *Volume) (*Order, error) {
-	return s.changeOrder(ctx, by, ActionWithdrawRekey, volume, func(state *State, v *Volume, _ *draft, out *Outcome) (*Order, error) {
+func (s *Service) WithdrawRekey(ctx context.Context, by Operator, volume *Volume, reason string) (*Order, error) {
+	return s.changeOrder(ctx, by, ActionWithdrawRekey, volume, func(state *State, v *Volume, d *draft, out *Outcome) (*Order, error) {
+		d.fact("reason", "", reason)
 		known := findOrder(state.Orders, v.ID)
 		switch {
 		case known == nil:
@@ -81,7 +84,26 @@ func (s *Service) changeOrder(ctx context.Context, by Operator, action string, v
 	if err != nil {
 		return nil, fmt.Errorf("%s volume/%s: %w", action, volume.ID, err)
 	}
+	if s.Ordered != nil && !by.DryRun {
+		s.Ordered(volume.Machine)
+	}
 	return order, nil
+}
+
+// HasOrders tells whether a running machine has anything to rekey. Whoever knows a
+// machine's id may ask: it says nothing else.
+func (s *Service) HasOrders(ctx context.Context, machine string, source netip.Addr) (bool, error) {
+	m, err := s.Store.Machine(ctx, machine)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, s.unproven(refuse(ReasonMachine, "no machine has this id"), source)
+	case err != nil:
+		return false, fmt.Errorf("looking up a machine: %w", err)
+	case m.Status != MachineActive:
+		return false, s.unproven(judgeStatus(m.Status), source)
+	}
+	orders, err := s.Store.OrdersOf(ctx, machine)
+	return slices.ContainsFunc(orders, func(o Order) bool { return !o.AtBoot }), err
 }
 
 func findOrder(orders []Order, volume string) *Order {

@@ -55,6 +55,8 @@ type Config struct {
 	Policy func() Policy
 	Clock  func() time.Time
 	Random io.Reader
+	// Ordered, where it is set, is told of a machine whose orders changed.
+	Ordered func(machine string)
 }
 
 // Service is the domain. It is safe for concurrent use.

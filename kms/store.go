@@ -215,6 +215,8 @@ type Reader interface {
 	// Orders returns the orders of volumes whose ids are above after, ordered by
 	// them; at most limit.
 	Orders(ctx context.Context, after string, limit int) ([]Order, error)
+	// OrdersOf returns those of a machine, ordered by volume.
+	OrdersOf(ctx context.Context, machine string) ([]Order, error)
 	// Secrets returns the secrets of a volume, ordered by purpose and version.
 	Secrets(ctx context.Context, volume string) ([]Secret, error)
 	// Measurements returns those of a group, or of all with an empty name,

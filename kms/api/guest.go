@@ -12,6 +12,7 @@ const (
 	PathEnrollCommit     = "/v1/enroll/commit"
 	PathStageChallenge   = "/v1/stage/challenge"
 	PathStage            = "/v1/stage"
+	PathGuestOrders      = "/v1/guest/orders"
 	PathRekeyChallenge   = "/v1/rekey/challenge"
 	PathRekey            = "/v1/rekey"
 	PathRekeyedChallenge = "/v1/rekeyed/challenge"
@@ -124,6 +125,19 @@ type CommitResponse struct {
 	// expected to show; what an operator approves with the machine.
 	Measurement string `json:"measurement"`
 	Platform    string `json:"platform"`
+}
+
+// OrdersRequest asks whether the service wants something of a running machine. It
+// is answered when that is so, or after a while.
+type OrdersRequest struct {
+	Machine string `json:"machine"` // id
+}
+
+// OrdersResponse says whether there is a rekey to ask for.
+type OrdersResponse struct {
+	Ordered bool `json:"ordered"`
+	// Again is after how many seconds to ask again.
+	Again int `json:"again"`
 }
 
 // RekeyRequest asks for the secrets of a volume whose rekey is ordered.

@@ -96,6 +96,11 @@ func (g *GuestClient) Commit(ctx context.Context, r CommitRequest) (CommitRespon
 	return post[CommitResponse](ctx, g.c, PathEnrollCommit, r)
 }
 
+// Orders waits until the service wants something of a machine, or has it ask again.
+func (g *GuestClient) Orders(ctx context.Context, machine string) (OrdersResponse, error) {
+	return post[OrdersResponse](ctx, g.c, PathGuestOrders, OrdersRequest{Machine: machine})
+}
+
 // RekeyChallenge asks for the challenge of a rekey.
 func (g *GuestClient) RekeyChallenge(ctx context.Context) (Challenge, error) {
 	return post[Challenge](ctx, g.c, PathRekeyChallenge, ChallengeRequest{})

@@ -37,6 +37,9 @@ func (g *guests) table() []guestRoute {
 			Path: api.PathStage, Action: kms.ActionStage, Summary: "Announce, from a running system, the boots that can follow.",
 		}, api.MaxEvidenceRequest, g.enrolments, g.stage),
 		guestCall(Route{
+			Path: api.PathGuestOrders, Action: kms.ActionDeliverRekey, Summary: "Wait, in a running system, until the service wants something of the machine.",
+		}, api.MaxRequest, nil, g.orders),
+		guestCall(Route{
 			Path: api.PathRekeyChallenge, Action: kms.ActionDeliverRekey, Summary: "Ask for the challenge of a rekey.",
 		}, api.MaxRequest, g.challenges, g.challenge(exchange.PurposeRekey)),
 		guestCall(Route{

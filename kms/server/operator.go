@@ -33,6 +33,7 @@ func newOperators(s *Server) *operators {
 	o.addMachines()
 	o.addMeasurements()
 	o.addVolumes()
+	o.addOrders()
 	o.addRecovery()
 	o.addRoots()
 	o.addCustodians()

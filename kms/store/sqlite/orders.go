@@ -17,6 +17,15 @@ func (s *Store) Orders(ctx context.Context, after string, limit int) ([]kms.Orde
 	return each(found, toOrder), nil
 }
 
+// OrdersOf implements [kms.Reader].
+func (s *Store) OrdersOf(ctx context.Context, machine string) ([]kms.Order, error) {
+	found, err := s.rows.OrdersOfMachine(ctx, machine)
+	if err != nil {
+		return nil, fmt.Errorf("reading the orders of a machine: %w", err)
+	}
+	return each(found, toOrder), nil
+}
+
 func (l *loader) loadOrders(machine string) error {
 	found, err := l.rows.OrdersOfMachine(l.ctx, machine)
 	l.state.Orders = each(found, toOrder)

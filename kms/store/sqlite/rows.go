@@ -66,7 +66,7 @@ func toMachine(r sqlitedb.WholeMachine) (kms.Machine, error) {
 		AK: bytes.Clone(r.AK), AKName: bytes.Clone(r.AKName),
 		Trust: r.Trust, Tier: r.Tier,
 		Measurement: digest(r.Measurement), Expected: digest(r.Expected), ExpectedPlatform: digest(r.ExpectedPlatform),
-		Platform: digest(r.Platform), Release: digest(r.ReleaseID), Opened: strings.Fields(r.Opened), Announced: toTime(r.Announced), Fault: r.Fault, Unforeseen: r.Unforeseen,
+		Platform: digest(r.Platform), Release: digest(r.ReleaseID), Opened: each(strings.Fields(r.Opened), strings.Clone), Announced: toTime(r.Announced), Fault: r.Fault, Unforeseen: r.Unforeseen,
 		Counters: kms.Counters{
 			ResetCount: uint32(r.ResetCount), RestartCount: uint32(r.RestartCount),
 			Clock: uint64(r.Clock), Safe: r.Safe,

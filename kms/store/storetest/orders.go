@@ -31,11 +31,18 @@ func testOrders(t *testing.T, s Store) {
 	assert.Equal(t, []kms.Order{one}, ordersAfter(t, s, "", 1))
 	assert.Equal(t, []kms.Order{two}, ordersAfter(t, s, one.Volume, 9))
 
+	own, err := s.OrdersOf(context.Background(), MachineID(1))
+	require.NoError(t, err)
+	assert.Equal(t, []kms.Order{one, two}, own)
+	own, err = s.OrdersOf(context.Background(), MachineID(2))
+	require.NoError(t, err)
+	assert.Empty(t, own)
+
 	one.Status, one.AtBoot, one.Fault = kms.OrderCommitted, false, ""
 	put(t, s, kms.Outcome{Orders: []kms.Order{one}, DropOrders: []string{two.Volume}})
 	assert.Equal(t, []kms.Order{one}, ordersAfter(t, s, "", 9), "one a volume")
 
-	err := s.Transact(context.Background(), kms.Key{}, func(kms.State) (kms.Outcome, error) {
+	err = s.Transact(context.Background(), kms.Key{}, func(kms.State) (kms.Outcome, error) {
 		return kms.Outcome{Orders: []kms.Order{newOrder(MachineID(1), VolumeID(9))}}, nil
 	})
 	require.ErrorIs(t, err, kms.ErrNotFound)
