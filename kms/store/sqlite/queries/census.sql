@@ -15,7 +15,15 @@ ORDER BY secrets.volume, secrets.purpose, secrets.version LIMIT sqlc.arg(most);
 SELECT * FROM secrets WHERE volume = ? AND purpose = ? AND version = ?;
 
 -- name: AddKeyringUse :exec
-INSERT INTO keyring_uses (keyring, version, first) VALUES (?, ?, ?) ON CONFLICT DO NOTHING;
+INSERT INTO keyring_uses (keyring, version, first, last, wraps, unwraps, dismissed, dismissed_by) VALUES (?, ?, ?, ?, ?, ?, 0, '') ON CONFLICT DO UPDATE
+SET last = max(last, excluded.last), wraps = wraps + excluded.wraps, unwraps = unwraps + excluded.unwraps, dismissed = 0, dismissed_by = '';
+
+-- name: DismissKeyringUse :execrows
+UPDATE keyring_uses SET dismissed = sqlc.arg(dismissed), dismissed_by = sqlc.arg(dismissed_by)
+WHERE keyring = sqlc.arg(keyring) AND version = sqlc.arg(version);
+
+-- name: UsesOfKeyring :many
+SELECT * FROM keyring_uses WHERE keyring = ? ORDER BY version;
 
 -- name: KeyringUses :many
 SELECT * FROM keyring_uses ORDER BY keyring, version;
