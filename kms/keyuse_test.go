@@ -220,3 +220,11 @@ func TestWhoAsksForAScheduledVersionKeepsIt(t *testing.T) {
 	assert.Contains(t, gone.Detail, "is destroyed")
 	assert.Empty(t, f.outside(), "nothing keeps what is gone")
 }
+
+// The refusal says what to do about each kind that is left.
+func TestRefusalToDestroyNamesWhatHelps(t *testing.T) {
+	rows := &kms.InUseError{Keyring: "prod", Version: 3, Count: 2}
+	both := &kms.InUseError{Keyring: "prod", Version: 3, Count: 2, Outside: true}
+	assert.NotContains(t, rows.Error(), "outside")
+	assert.Contains(t, both.Error(), rows.Error()+"; ciphertexts outside")
+}
