@@ -228,3 +228,38 @@ func TestRefusalToDestroyNamesWhatHelps(t *testing.T) {
 	assert.NotContains(t, rows.Error(), "outside")
 	assert.Contains(t, both.Error(), rows.Error()+"; ciphertexts outside")
 }
+
+// replica is another service over the same store, which has not followed yet what
+// this one changes.
+func (f *fixture) replica() *fixture {
+	f.t.Helper()
+	keys, err := kms.OpenKeys(f.t.Context(), f.keysConfig(f.roots()...))
+	require.NoError(f.t, err)
+	other := &fixture{t: f.t, clock: f.clock, store: f.store, keys: keys, root: f.root, policy: f.policy, trust: f.trust}
+	other.Service = other.service()
+	return other
+}
+
+// A call that begins before a destruction is scheduled, and ends after it, wraps
+// nothing that would be lost, and what it opened counts.
+func TestCallsUnderWayWhenADestructionIsScheduled(t *testing.T) {
+	f := newFixture(t)
+	item := exchange.KeyItem{Wrapped: f.operate(exchange.KeyWrap, kms.DefaultKeyring, exchange.KeyItem{Plaintext: plain("s")})[0].Wrapped}
+	late := f.replica()
+	_, err := f.RotateKeyring(t.Context(), operator(), kms.DefaultKeyring, 0)
+	require.NoError(t, err)
+	_, err = f.DisableKeyring(t.Context(), operator(), f.version("default@1"))
+	require.NoError(t, err)
+	f.dismiss()
+	require.NoError(t, f.scheduleDestroy())
+
+	call := late.prepareOperate(exchange.KeyWrap, kms.DefaultKeyring, exchange.KeyItem{Plaintext: plain("t")})
+	_, err = late.send(call, exchange.KeyWrap, kms.DefaultKeyring)
+	require.ErrorIs(t, err, kms.ErrRetired)
+	assert.Empty(t, f.outside())
+	assert.Equal(t, "s", text(late.operate(exchange.KeyUnwrap, kms.DefaultKeyring, item)[0].Plaintext))
+	assert.NotEmpty(t, f.outside())
+	f.clock.Advance(kms.MinDestroyWait)
+	require.NoError(t, f.TendKeyrings(t.Context()))
+	assert.Equal(t, kms.KeyringDisabled, f.version("default@1").Status)
+}
