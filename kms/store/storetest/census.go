@@ -216,7 +216,7 @@ func testCensus(t *testing.T, s Store) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		n := 1 + random.IntN(4)
-		switch random.IntN(6) {
+		switch random.IntN(8) {
 		case 0:
 			put(t, s, family(n))
 		case 1:
@@ -235,6 +235,12 @@ func testCensus(t *testing.T, s Store) {
 			require.NoError(t, s.AddKeys(ctx, nil, []kms.ServiceKey{key}, []kms.ServiceKey{key}))
 			key.KeyringVersion = uint32(1 + random.IntN(2))
 			put(t, s, kms.Outcome{ServiceKeys: []kms.ServiceKey{key}})
+		case 6:
+			put(t, s, kms.Outcome{Uses: []kms.KeyringUse{use("default", uint32(1+random.IntN(2)), Epoch(), 1, 1)}})
+		case 7:
+			for _, u := range stateOfKeyring(t, s, "default").Uses {
+				put(t, s, kms.Outcome{Dismissed: []kms.KeyringUse{dismissed(u, Epoch())}})
+			}
 		}
 		requireCensus(t, s)
 	}
@@ -258,6 +264,11 @@ func requireCensus(t *testing.T, s Store) {
 	require.NoError(t, err)
 	for _, k := range keys {
 		want[kms.Dependents{Keyring: kms.SystemKeyring, Version: k.KeyringVersion, Kind: kms.DependentServiceKey, Purpose: string(k.Kind)}]++
+	}
+	for _, u := range usesOf(t, s) {
+		if u.Dismissed.IsZero() {
+			want[kms.Dependents{Keyring: u.Keyring, Version: u.Version, Kind: kms.DependentOutside, Purpose: kms.PurposeApplication}]++
+		}
 	}
 	census, err := s.Dependents(ctx, "")
 	require.NoError(t, err)
