@@ -84,10 +84,34 @@ func openRoots(ctx context.Context, s config.Server, credentials string) (rootCh
 		twice := slices.Contains(c.uris(), r.URI())
 		c.list = append(c.list, r)
 		if twice {
-			return c, fmt.Errorf("opening the roots of trust: server.roots names %s twice", r.URI())
+			return c, fmt.Errorf("opening the roots of trust: server.roots %w", errTwice(r.URI()))
 		}
 	}
+	if onlyPeople(s.Roots) {
+		return c, fmt.Errorf("opening the roots of trust: server.roots %w", errOnlyPeople)
+	}
 	return c, nil
+}
+
+func errTwice(name string) error { return fmt.Errorf("names %s twice", name) }
+
+// errOnlyPeople is of roots by which a first start would do, and no later one.
+var errOnlyPeople = errors.New("names custodians alone, by whom no service starts: name a root before them that opens keys by itself")
+
+func onlyPeople(uris []string) bool {
+	return len(uris) > 0 && !slices.ContainsFunc(uris, func(uri string) bool { return schemeOf(uri) != schemePeople })
+}
+
+const schemePeople = "age-quorum"
+
+func schemeOf(uri string) string {
+	scheme, _, _ := strings.Cut(uri, ":")
+	return scheme
+}
+
+// kindError is of a URI that names no kind of root.
+func kindError(scheme string) error {
+	return fmt.Errorf("%.16q is no kind of root that there is: want one of file, vault, awskms, pkcs11, tpm, age-quorum", scheme)
 }
 
 // opener opens roots by their URIs.
@@ -99,7 +123,7 @@ type opener struct {
 }
 
 func (o opener) open(ctx context.Context, uri string) (root.Root, error) {
-	switch scheme, _, _ := strings.Cut(uri, ":"); scheme {
+	switch scheme := schemeOf(uri); scheme {
 	case "file":
 		return file.OpenURI(ctx, uri, o.credentials)
 	case "tpm":
@@ -110,10 +134,10 @@ func (o opener) open(ctx context.Context, uri string) (root.Root, error) {
 		return o.openToken(ctx, uri)
 	case "awskms":
 		return awskms.Open(ctx, uri)
-	case "age-quorum":
+	case schemePeople:
 		return quorum.Open(ctx, uri, rand.Reader)
 	default:
-		return nil, fmt.Errorf("%.16q is no kind of root that there is: want one of file, vault, awskms, pkcs11, tpm, age-quorum", scheme)
+		return nil, kindError(scheme)
 	}
 }
 
@@ -148,7 +172,7 @@ func (o opener) openToken(ctx context.Context, uri string) (root.Root, error) {
 func InitRoot(ctx context.Context, uri, credentials string) (configure, name string, err error) {
 	o := opener{credentials, &pkcs11.Modules{}}
 	var r root.Root
-	switch scheme, _, _ := strings.Cut(uri, ":"); scheme {
+	switch scheme := schemeOf(uri); scheme {
 	case "pkcs11":
 		if uri, err = pkcs11.Init(ctx, uri, o.settings()); err == nil {
 			r, err = o.open(ctx, uri)
@@ -157,8 +181,10 @@ func InitRoot(ctx context.Context, uri, credentials string) (configure, name str
 		r, err = file.CreateURI(ctx, uri, credentials, rand.Reader)
 	case "tpm":
 		r, err = sealed.Create(ctx, uri, rand.Reader, tpm.Open)
+	case "vault", "awskms", schemePeople:
+		err = fmt.Errorf("making a root of trust: the key of %s is not made here: docs/roots says where", scheme)
 	default:
-		err = fmt.Errorf("making a root of trust: the key of a root of kind %.16q is not made here", scheme)
+		err = fmt.Errorf("making a root of trust: %w", kindError(scheme))
 	}
 	if err != nil {
 		return "", "", err
