@@ -308,6 +308,10 @@ func (s *Service) changeVersion(ctx context.Context, by Operator, action string,
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", action, object, err)
 	}
+	if !by.DryRun && changed.Status.opens() {
+		// The change is made, whether a root opens the version now or at an upkeep.
+		_ = s.Keys.open(ctx, changed.ref())
+	}
 	return &changed, nil
 }
 
