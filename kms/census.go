@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -12,16 +13,23 @@ type InUseError struct {
 	Keyring string
 	Version uint32
 	Count   int64
+	// Outside says that it wrapped for the key API: that stays so.
+	Outside bool
 }
 
 // Error says what to do.
 func (e *InUseError) Error() string {
+	if e.Outside {
+		return fmt.Sprintf("it wrapped for the key API, whose ciphertexts only their owners have: it can stay disabled, and cannot be destroyed; "+
+			"`keywright keyring rewrap %s` moves what else is on it", e.Keyring)
+	}
 	return fmt.Sprintf("%d secrets and keys still depend on it: run `keywright keyring rewrap %s`; `keywright keyring census %s@%d` names what is left",
 		e.Count, e.Keyring, e.Keyring, e.Version)
 }
 
-func inUse(v *KeyringVersion, count int64) *InUseError {
-	return &InUseError{v.Keyring, v.Version, count}
+func inUse(v *KeyringVersion, count int64, dependents []Dependents) *InUseError {
+	outside := slices.ContainsFunc(dependents, func(d Dependents) bool { return d.Version == v.Version && d.Kind == DependentOutside })
+	return &InUseError{v.Keyring, v.Version, count, outside}
 }
 
 // Dependent is one row that depends on a keyring version.

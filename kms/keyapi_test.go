@@ -227,6 +227,7 @@ func TestCensusKnowsOfCiphertextsOutside(t *testing.T) {
 	var inUse *kms.InUseError
 	_, err = f.ScheduleDestroy(t.Context(), operator(), v, 0)
 	require.ErrorAs(t, err, &inUse)
+	assert.ErrorContains(t, err, "cannot be destroyed", "no rewrap would help")
 }
 
 // What applications ask for uses up nothing that a boot needs.

@@ -128,7 +128,7 @@ func (s *Service) FindKeyringVersion(ctx context.Context, ref string) (*KeyringV
 	if v := findVersion(k.Versions, uint32(version)); v != nil {
 		return v, nil
 	}
-	return nil, &NotFoundError{"keyring", ref}
+	return nil, &NotFoundError{"keyring version", ref}
 }
 
 func versionObject(name string, version uint32) string {
@@ -261,7 +261,7 @@ func (s *Service) ScheduleDestroy(ctx context.Context, by Operator, v *KeyringVe
 			return disallow("it is %s: only a disabled version can be destroyed", v.Status)
 		}
 		if count := countOf(state.Dependents, v.Version); count > 0 {
-			return inUse(v, count)
+			return inUse(v, count, state.Dependents)
 		}
 		v.Status, v.DestroyAt = KeyringScheduled, s.Clock().Add(wait)
 		d.fact("destroy_at", "", formatTime(v.DestroyAt))

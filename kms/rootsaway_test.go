@@ -50,6 +50,18 @@ func TestVersionsChangeWhileRootsAreAway(t *testing.T) {
 	f.unlock(m)
 }
 
+// A new version needs every root, and the one that does not answer is named.
+func TestRootThatIsAwayIsNamed(t *testing.T) {
+	first, second := newSwitched(t), newSwitched(t)
+	f := rooted(t, first, second)
+	second.down.Store(true)
+	_, err := f.RotateKeyring(t.Context(), operator(), kms.DefaultKeyring, 0)
+	var wraps *kms.WrapError
+	require.ErrorAs(t, err, &wraps)
+	require.ErrorIs(t, err, kms.ErrRoots)
+	assert.Equal(t, second.URI(), wraps.Root)
+}
+
 // A keyring that no root opens hinders the rewrap of no other.
 func TestOtherKeyringsRewrapBesideOneThatIsLost(t *testing.T) {
 	first, second := newSwitched(t), newSwitched(t)
