@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,8 +33,8 @@ type rootChoice struct {
 	list []root.Root
 	// path is the file of the embedded root, where that is the only one.
 	path string
-	// credential says that the service manager passed it.
-	credential bool
+	// clear is a file that has a root's key in the clear.
+	clear string
 	// made says that this start made it.
 	made bool
 }
@@ -81,6 +83,7 @@ func openRoots(ctx context.Context, s config.Server, credentials string) (rootCh
 		if err != nil {
 			return c, fmt.Errorf("opening the roots of trust: %w", err)
 		}
+		c.clear = cmp.Or(c.clear, inTheClear(uri))
 		twice := slices.Contains(c.uris(), r.URI())
 		c.list = append(c.list, r)
 		if twice {
@@ -91,6 +94,16 @@ func openRoots(ctx context.Context, s config.Server, credentials string) (rootCh
 		return c, fmt.Errorf("opening the roots of trust: server.roots %w", errOnlyPeople)
 	}
 	return c, nil
+}
+
+// inTheClear returns the path of a key file that neither a credential nor a
+// passphrase guards: these are all that a query may name.
+func inTheClear(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme != "file" || u.RawQuery != "" {
+		return ""
+	}
+	return u.Path
 }
 
 func errTwice(name string) error { return fmt.Errorf("names %s twice", name) }
@@ -195,7 +208,7 @@ func InitRoot(ctx context.Context, uri, credentials string) (configure, name str
 func openEmbedded(data, credentials string) (rootChoice, error) {
 	if path := filepath.Join(credentials, rootFile); credentials != "" && isFile(path) {
 		r, err := file.OpenCredential(path)
-		return rootChoice{list: []root.Root{r}, path: path, credential: true}, err
+		return rootChoice{list: []root.Root{r}, path: path}, err
 	}
 	path := filepath.Join(data, rootFile)
 	r, err := file.Open(path)
@@ -203,7 +216,7 @@ func openEmbedded(data, credentials string) (rootChoice, error) {
 	if made {
 		r, err = createRoot(data, path)
 	}
-	return rootChoice{list: []root.Root{r}, path: path, made: made}, err
+	return rootChoice{list: []root.Root{r}, path: path, clear: path, made: made}, err
 }
 
 // createRoot makes a key where there is no store yet: to an existing store a
