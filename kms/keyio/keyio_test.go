@@ -187,6 +187,17 @@ func TestFileOfABrokenBatchStays(t *testing.T) {
 	}
 }
 
+func TestLinesOutOfBoundsAreNamed(t *testing.T) {
+	for text, says := range map[string]string{
+		strings.Repeat("x", 100_000): "line 3: it has more than 65536 bytes",
+		`{"plaintext":"` + base64.StdEncoding.EncodeToString(make([]byte, exchange.MaxKeyPlaintext+1)) + `"}`: "line 3: its plaintext has more than 16384 bytes",
+	} {
+		_, _, err := run(t, keyio.Job{Operation: exchange.KeyWrap, Batch: true}, lines(2, 1)+text+"\n", (&calls{}).answer)
+		require.ErrorIs(t, err, keyio.ErrInput)
+		assert.ErrorContains(t, err, says)
+	}
+}
+
 func TestContextOutOfBoundsIsInput(t *testing.T) {
 	_, _, err := run(t, keyio.Job{Operation: exchange.KeyWrap, Context: strings.Repeat("c", 256)}, "s", (&calls{}).answer)
 	require.ErrorIs(t, err, keyio.ErrInput)

@@ -81,7 +81,8 @@ func (j Job) runBatch(ctx context.Context, call Call) (Tally, error) {
 		}
 		return j.answer(ctx, call, &next.request, &tally)
 	}
-	for number := 1; lines.Scan(); number++ {
+	number := 1
+	for ; lines.Scan(); number++ {
 		item, err := j.parse(lines.Bytes())
 		if err != nil {
 			return tally, after(tally, fmt.Errorf("%w: line %d: %w", ErrInput, number, err))
@@ -94,8 +95,11 @@ func (j Job) runBatch(ctx context.Context, call Call) (Tally, error) {
 		}
 		next.add(item)
 	}
-	if err := lines.Err(); err != nil {
-		return tally, after(tally, fmt.Errorf("reading lines of at most %d bytes: %w", maxLine, err))
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return tally, after(tally, fmt.Errorf("%w: line %d: it has more than %d bytes", ErrInput, number, maxLine))
+	case err != nil:
+		return tally, after(tally, fmt.Errorf("reading line %d: %w", number, err))
 	}
 	return tally, after(tally, flush())
 }
@@ -129,7 +133,7 @@ func (j Job) parse(text []byte) (exchange.KeyItem, error) {
 	if line.Size != nil {
 		item.Size = *line.Size
 	}
-	if err := (&exchange.KeyRequest{Items: []exchange.KeyItem{item}}).Check(); err != nil {
+	if err := item.Check(); err != nil {
 		item.Plaintext.Wipe()
 		return exchange.KeyItem{}, err
 	}
