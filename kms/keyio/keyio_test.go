@@ -198,6 +198,13 @@ func TestLinesOutOfBoundsAreNamed(t *testing.T) {
 	}
 }
 
+// What one command wrote goes into the next, but for what failed.
+func TestFailedItemIsNoInput(t *testing.T) {
+	_, _, err := run(t, keyio.Job{Operation: exchange.KeyUnwrap, Batch: true}, `{"reference":"db","code":"ciphertext","detail":"it does not open"}`+"\n", (&calls{}).answer)
+	require.ErrorIs(t, err, keyio.ErrInput)
+	assert.ErrorContains(t, err, "line 1: it is an item that failed: leave it out")
+}
+
 func TestContextOutOfBoundsIsInput(t *testing.T) {
 	_, _, err := run(t, keyio.Job{Operation: exchange.KeyWrap, Context: strings.Repeat("c", 256)}, "s", (&calls{}).answer)
 	require.ErrorIs(t, err, keyio.ErrInput)

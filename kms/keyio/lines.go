@@ -114,12 +114,21 @@ func after(t Tally, err error) error {
 
 var errLine = errors.New("it is not a JSON object with members of reference, context, plaintext (base64), wrapped and size")
 
+// notAnItem is why a line cannot be read.
+func notAnItem(text []byte) error {
+	var failed result
+	if json.Unmarshal(text, &failed) == nil && failed.Code != "" {
+		return errors.New("it is an item that failed: leave it out")
+	}
+	return errLine
+}
+
 // parse reads a line. Its error repeats nothing of it.
 func (j Job) parse(text []byte) (exchange.KeyItem, error) {
 	var line Line
 	if len(text) == 0 || text[0] != '{' || json.Unmarshal(text, &line, json.RejectUnknownMembers(true)) != nil {
 		clear(line.Plaintext)
-		return exchange.KeyItem{}, errLine
+		return exchange.KeyItem{}, notAnItem(text)
 	}
 	item := exchange.KeyItem{
 		Reference: line.Reference, Context: j.Context, Plaintext: secret.New(line.Plaintext), Wrapped: line.Wrapped,
