@@ -137,7 +137,7 @@ func (s *Service) FindKeyringVersion(ctx context.Context, ref string) (*KeyringV
 	if v := findVersion(k.Versions, uint32(version)); v != nil {
 		return v, nil
 	}
-	return nil, &NotFoundError{"keyring", ref}
+	return nil, &NotFoundError{"keyring version", ref}
 }
 
 func versionObject(name string, version uint32) string {
@@ -316,6 +316,10 @@ func (s *Service) changeVersion(ctx context.Context, by Operator, action string,
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", action, object, err)
+	}
+	if !by.DryRun && changed.Status.opens() {
+		// The change is made, whether a root opens the version now or at an upkeep.
+		_ = s.Keys.open(ctx, changed.ref())
 	}
 	return &changed, nil
 }

@@ -2,7 +2,6 @@ package kms
 
 import (
 	"context"
-	"errors"
 	"fmt"
 )
 
@@ -56,19 +55,11 @@ func (k *Keys) forgetUnused() {
 	}
 }
 
-// Follow brings what is held in line with the rows: versions that somebody made
-// or enabled again are opened, those that open nothing any more are forgotten,
-// and each keyring's current version is the one that the rows say.
-func (k *Keys) Follow(ctx context.Context) error {
-	if err := k.reload(ctx); err != nil {
-		return err
-	}
-	var errs []error
-	for _, ref := range k.closed() {
-		errs = append(errs, k.open(ctx, ref))
-	}
-	return errors.Join(errs...)
-}
+// Follow brings what is held in line with the rows: what opens nothing any more is
+// forgotten, and each keyring's current version is the one that the rows say. It
+// asks no root: a version that is not held is opened by whoever needs it, and by
+// the upkeep, which tells why one does not open.
+func (k *Keys) Follow(ctx context.Context) error { return k.reload(ctx) }
 
 // Add makes a version, each of whose wrappers is read back, and has store store
 // it. It is held, and may become the current one, after store returned without an

@@ -256,17 +256,12 @@ func (k *Keys) Upkeep(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// due returns the versions to open now, in their order.
-func (k *Keys) due() []keyringRef { return k.endingWithin(k.Lease / 2) }
-
-// closed returns the versions that are not held.
-func (k *Keys) closed() []keyringRef { return k.endingWithin(0) }
-
-// endingWithin returns the versions in use whose leases end within so long.
-func (k *Keys) endingWithin(d time.Duration) []keyringRef {
+// due returns the versions in use to open now, in their order: those that are not
+// held, and those whose lease is half over.
+func (k *Keys) due() []keyringRef {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	limit := k.Uptime() + d
+	limit := k.Uptime() + k.Lease/2
 	return slices.DeleteFunc(sortedRefs(k.versions), func(ref keyringRef) bool {
 		l, ok := k.leases[ref]
 		v := k.versions[ref]

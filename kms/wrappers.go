@@ -43,7 +43,7 @@ func (k *Keys) newVersion(ctx context.Context, name string, version uint32) (Key
 		w, err := wrapBy(ctx, r, v.ref(), key)
 		if err != nil {
 			key.Wipe()
-			return v, key, fmt.Errorf("creating %v: %w", v.ref(), joinRoots([]error{err}))
+			return v, key, fmt.Errorf("creating %v: %w", v.ref(), &WrapError{r.URI(), joinRoots([]error{err})})
 		}
 		v.Wrappers = append(v.Wrappers, w)
 	}

@@ -122,6 +122,7 @@ func failureOf(err error) *failure {
 		state   *kms.StateError
 		missing *kms.NotFoundError
 		inUse   *kms.InUseError
+		wraps   *kms.WrapError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -140,6 +141,8 @@ func failureOf(err error) *failure {
 		return fail(api.CodeNotFound)
 	case errors.Is(err, kms.ErrExists):
 		return fail(api.CodeConflict)
+	case errors.As(err, &wraps):
+		return unwrapped(wraps, err)
 	case errors.Is(err, kms.ErrRoots):
 		f := failAfter(api.CodeRoots, retryUnavailable)
 		f.cause = err
@@ -153,6 +156,18 @@ func failureOf(err error) *failure {
 		f.cause = err
 		return f
 	}
+}
+
+// unwrapped is of a new keyring version that a root did not wrap.
+func unwrapped(w *kms.WrapError, cause error) *failure {
+	f := fail(api.CodeInternal)
+	if errors.Is(w, kms.ErrUnavailable) {
+		f = failAfter(api.CodeRoots, retryUnavailable)
+	}
+	f.body.Message = w.Root + " did not wrap the new key, and a new keyring version needs every root in server.roots: " +
+		"nothing was changed. The service's log says what it answered."
+	f.cause = cause
+	return f
 }
 
 // refused tells the caller the reason and nothing else; what differed stands in

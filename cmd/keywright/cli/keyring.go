@@ -67,6 +67,9 @@ func (p *Program) keyringShow() *cobra.Command {
 
 func (p *Program) keyring(ctx context.Context, argument string) (api.Keyring, error) {
 	ref, err := reference("keyring", argument)
+	if err == nil && strings.Contains(ref, "@") {
+		err = usagef("%q names a version, and this is about the keyring: write its name alone", argument)
+	}
 	if err != nil {
 		return api.Keyring{}, err
 	}
@@ -92,7 +95,7 @@ func writeKeyring(w io.Writer, k api.Keyring) {
 
 func statusOf(v api.KeyringVersion) string {
 	if v.DestroyAt != nil {
-		return "destroyed at " + clock(*v.DestroyAt)
+		return v.Status + " for " + clock(*v.DestroyAt)
 	}
 	return v.Status
 }
@@ -262,6 +265,9 @@ store from before still hold the wrappers.`,
 			ref, err := versionReference(args[0])
 			if err != nil {
 				return err
+			}
+			if days == 0 { // the service would take it for its default
+				return usagef("--days is a number from 7 to 30")
 			}
 			err = p.changeKeyring(c.Context(), ref, dryRun, func(ctx context.Context, o *api.OperatorClient) (api.KeyringVersion, error) {
 				return o.DestroyKeyring(ctx, ref, api.DestroyKeyring{Days: days})

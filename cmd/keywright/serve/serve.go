@@ -42,8 +42,7 @@ type Service struct {
 	// Socket is the operators'; Metrics the address of the metrics listener.
 	Socket  string
 	Metrics string
-	// RootPath is the embedded root's file; empty for a credential, and where roots
-	// are configured.
+	// RootPath is a file that has a root's key in the clear; empty without.
 	RootPath string
 	// Server holds the routes.
 	Server *server.Server
@@ -89,9 +88,7 @@ func Open(ctx context.Context, o Options) (s *Service, err error) {
 	if err != nil {
 		return s, err
 	}
-	if !chosen.credential { // empty where roots are configured
-		s.RootPath = chosen.path
-	}
+	s.RootPath = chosen.clear
 	// The store refuses a second service before that could take the socket.
 	if err := s.openStore(ctx, o, chosen); err != nil {
 		return s, err
