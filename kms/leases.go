@@ -151,7 +151,7 @@ func (k *Keys) openByRoots(ctx context.Context, ref keyringRef) error {
 	}
 	wrappers := k.wrappersOf(v)
 	if len(wrappers) == 0 {
-		return fmt.Errorf("opening %v: no configured root has a wrapper of it; it is wrapped by %v", ref, wrappedBy(v))
+		return &rootsError{fmt.Errorf("opening %v: no configured root has a wrapper of it; it is wrapped by %v", ref, wrappedBy(v)), ErrRootsRefuse}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -224,18 +224,19 @@ func wipeLate(answers <-chan opening, pending int) {
 func joinRoots(errs []error) error {
 	err := errors.Join(errs...)
 	if errors.Is(err, root.ErrUnavailable) {
-		return &rootsError{err}
+		return &rootsError{err, ErrRoots}
 	}
-	return err
+	return &rootsError{err, ErrRootsRefuse}
 }
 
-// rootsError means that no root opened a version, and that one may do later.
-type rootsError struct{ cause error }
+// rootsError means that no root opened a version, and by its class whether one may
+// do later.
+type rootsError struct{ cause, class error }
 
 func (e *rootsError) Error() string { return e.cause.Error() }
 
-// Unwrap returns [ErrRoots] as well.
-func (e *rootsError) Unwrap() []error { return []error{e.cause, ErrRoots} }
+// Unwrap returns [ErrRoots] or [ErrRootsRefuse] as well.
+func (e *rootsError) Unwrap() []error { return []error{e.cause, e.class} }
 
 // Upkeep renews each lease that is half over, opens what is not open, and wipes
 // what has ended. It is called every minute or so, and returns what did not open.

@@ -140,7 +140,7 @@ func failureOf(err error) *failure {
 		return fail(api.CodeNotFound)
 	case errors.Is(err, kms.ErrExists):
 		return fail(api.CodeConflict)
-	case errors.Is(err, kms.ErrRoots):
+	case errors.Is(err, kms.ErrRoots), errors.Is(err, kms.ErrRootsRefuse):
 		f := failAfter(api.CodeRoots, retryUnavailable)
 		f.cause = err
 		return f
