@@ -2,7 +2,6 @@ package kms
 
 import (
 	"context"
-	"errors"
 	"fmt"
 )
 
@@ -63,11 +62,7 @@ func (k *Keys) Follow(ctx context.Context) error {
 	if err := k.reload(ctx); err != nil {
 		return err
 	}
-	var errs []error
-	for _, ref := range k.closed() {
-		errs = append(errs, k.open(ctx, ref))
-	}
-	return errors.Join(errs...)
+	return openAll(k.closed(), func(ref keyringRef) error { return k.open(ctx, ref) })
 }
 
 // Add makes a version, each of whose wrappers is read back, and has store store
@@ -76,6 +71,7 @@ func (k *Keys) Follow(ctx context.Context) error {
 func (k *Keys) Add(ctx context.Context, name string, version uint32, store func(KeyringVersion) error) error {
 	k.changing.Lock()
 	defer k.changing.Unlock()
+	epoch := k.leaseEpoch()
 	v, key, err := k.newVersion(ctx, name, version)
 	if err != nil {
 		return err
@@ -84,7 +80,7 @@ func (k *Keys) Add(ctx context.Context, name string, version uint32, store func(
 		key.Wipe()
 		return err
 	}
-	if err := k.keep(v.ref(), key, k.Roots[0].URI()); err != nil {
+	if err := k.keep(v.ref(), key, k.Roots[0].URI(), epoch); err != nil {
 		return err
 	}
 	return k.reload(ctx)
