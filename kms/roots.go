@@ -41,6 +41,11 @@ type RootFailure struct {
 // root whose key has a newer version. A root that does not answer is a failure of
 // its own, without a keyring version. Where roots are named it is about these alone.
 func (s *Service) PlanRoots(ctx context.Context, only ...string) (steps []RootStep, failures []RootFailure, err error) {
+	for _, uri := range only {
+		if s.Keys.rootOf(uri) == nil {
+			return nil, nil, &NotFoundError{Kind: "root", Ref: uri}
+		}
+	}
 	versions, err := s.Keys.Store.Keyrings(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("planning the roots' wrappers: %w", err)
@@ -49,7 +54,7 @@ func (s *Service) PlanRoots(ctx context.Context, only ...string) (steps []RootSt
 		if len(only) > 0 && !slices.Contains(only, r.URI()) {
 			continue
 		}
-		newest, err := r.Version(ctx)
+		newest, err := versionBy(ctx, r)
 		if err != nil {
 			failures = append(failures, RootFailure{RootStep{Root: r.URI()}, fmt.Errorf("asking for the version of its key: %w", err)})
 			continue
@@ -302,7 +307,7 @@ func (k *Keys) askRoot(ctx context.Context, r root.Root, versions []KeyringVersi
 		if !found {
 			continue
 		}
-		key, err := r.Unwrap(ctx, w.Wrapped, keyringContext(v.Keyring, v.Version))
+		key, err := unwrapBy(ctx, r, v.ref(), w)
 		key.Wipe()
 		return err
 	}
