@@ -194,7 +194,7 @@ func TestOpenRefuses(t *testing.T) {
 	for query, why := range map[string]string{
 		byToken + "&ca-file=" + folder + "/absent":                        "reading the ca-file",
 		byToken + "&ca-file=" + text:                                      "no certificate in PEM",
-		byToken + "&ca-file=ca.pem":                                       "the service manager passes none",
+		byToken + "&ca-file=ca.pem":                                       "the service manager passed no credentials",
 		byToken + "&cert-file=" + text + "&key-file=" + text:              "no certificate and its key",
 		"auth=cert&cert-file=" + text + "&key-file=" + folder + "/absent": "reading the key-file",
 		byToken + "&unknown=1":                                            "a right one looks like",
