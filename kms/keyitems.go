@@ -178,8 +178,7 @@ func (w *keyWork) dataKey(item exchange.KeyItem, result *exchange.KeyResult) err
 	return nil
 }
 
-// currentVersion is the version of a keyring that wraps; false where there is no
-// such keyring.
+// knows tells whether there is such a version.
 func (k *Keys) knows(ref keyringRef) bool {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -187,6 +186,8 @@ func (k *Keys) knows(ref keyringRef) bool {
 	return ok
 }
 
+// currentVersion is the version of a keyring that wraps; false where there is no
+// such keyring.
 func (k *Keys) currentVersion(keyring string) (uint32, bool) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
