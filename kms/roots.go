@@ -85,18 +85,24 @@ func (v *KeyringVersion) wrapperOf(uri string) (Wrapper, bool) {
 // RewrapRoots makes the wrappers of a plan, one by one: each is read back before
 // it takes the place of the one before. It calls roots as often as there are
 // keyring versions to wrap, and touches no secret. What went wrong is returned and
-// left as it was; a later call goes on.
+// left as it was, and a root that does not answer is asked no more; a later call
+// goes on.
 func (s *Service) RewrapRoots(ctx context.Context, by Operator, only ...string) (done []RootStep, failures []RootFailure, err error) {
 	steps, failures, err := s.PlanRoots(ctx, only...)
 	if err != nil {
 		return nil, nil, err
 	}
+	away := make(map[string]error)
 	for _, step := range steps {
 		if by.DryRun {
 			done = append(done, step)
 			continue
 		}
-		switch err := s.rewrapRoot(ctx, by, step); {
+		err := away[step.Root]
+		if err == nil {
+			err = s.rewrapRoot(ctx, by, step)
+		}
+		switch {
 		case err == nil:
 			done = append(done, step)
 		case ctx.Err() != nil:
@@ -104,9 +110,16 @@ func (s *Service) RewrapRoots(ctx context.Context, by Operator, only ...string) 
 		default:
 			failures = append(failures, RootFailure{step, err})
 		}
+		if isAway(err) && away[step.Root] == nil {
+			away[step.Root] = fmt.Errorf("not asked after %v: %w", step.ref(), err)
+		}
 	}
 	return done, failures, nil
 }
+
+// isAway tells that the root which was to wrap does not answer: where those do not
+// that were to open, the next version may have another.
+func isAway(err error) bool { return errors.Is(err, root.ErrUnavailable) && !errors.Is(err, ErrRoots) }
 
 func (s *Service) rewrapRoot(ctx context.Context, by Operator, step RootStep) error {
 	r := s.Keys.rootOf(step.Root)

@@ -133,6 +133,8 @@ func TestRewrapOfRootsGoesOnAfterAFailure(t *testing.T) {
 	require.Len(t, failures, versions)
 	assert.Equal(t, second.URI(), failures[0].Root)
 	require.ErrorIs(t, failures[0].Err, root.ErrUnavailable)
+	require.ErrorIs(t, failures[1].Err, root.ErrUnavailable)
+	assert.EqualValues(t, 1, second.calls.Load(), "one that is away is not waited for again and again")
 	second.down.Store(false)
 	assert.Len(t, f.rewrapRoots(), versions, "a later run does the rest")
 }
