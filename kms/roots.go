@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/root"
@@ -283,16 +284,7 @@ func (s *Service) Roots(ctx context.Context) ([]RootState, error) {
 		return nil, fmt.Errorf("listing roots: %w", err)
 	}
 	versions = living(versions)
-	var list []RootState
-	for _, r := range s.Keys.Roots {
-		state := RootState{URI: r.URI(), Configured: true}
-		if o, offline := r.(root.Offline); offline {
-			state.Offline = o.Offline()
-		} else {
-			state.Err = s.Keys.askRoot(ctx, r, versions)
-		}
-		list = append(list, state)
-	}
+	list := s.Keys.askRoots(ctx, versions)
 	for _, v := range versions {
 		for _, w := range v.Wrappers {
 			if !slices.ContainsFunc(list, func(s RootState) bool { return s.URI == w.Root }) {
@@ -309,6 +301,23 @@ func (s *Service) Roots(ctx context.Context) ([]RootState, error) {
 		}
 	}
 	return list, nil
+}
+
+// askRoots asks the configured roots beside each other: one that hangs must not hide
+// the others.
+func (k *Keys) askRoots(ctx context.Context, versions []KeyringVersion) []RootState {
+	list := make([]RootState, len(k.Roots))
+	var group sync.WaitGroup
+	for i, r := range k.Roots {
+		list[i] = RootState{URI: r.URI(), Configured: true}
+		if o, offline := r.(root.Offline); offline {
+			list[i].Offline = o.Offline()
+			continue
+		}
+		group.Go(func() { list[i].Err = k.askRoot(ctx, r, versions) })
+	}
+	group.Wait()
+	return list
 }
 
 var errNoWrapper = errors.New("it has no wrapper yet: run keywright root rewrap")

@@ -267,3 +267,16 @@ func TestRewrapOfRootsNamesOneThatIsNotThere(t *testing.T) {
 	require.ErrorAs(t, err, &missing)
 	assert.Equal(t, "root", missing.Kind)
 }
+
+// What one root answers is known although another hangs.
+func TestRootsAreListedBesideOneThatHangs(t *testing.T) {
+	first, second := newSwitched(t), newSwitched(t)
+	f := rooted(t, first, second)
+	first.hangs.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	states, err := f.Roots(ctx)
+	require.NoError(t, err)
+	require.ErrorIs(t, states[0].Err, root.ErrUnavailable)
+	assert.NoError(t, states[1].Err)
+}
