@@ -45,6 +45,9 @@ type Keys struct {
 	current map[string]uint32
 	// epoch is the row's, at which the leases began.
 	epoch uint64
+	// reads counts how often the rows were read; taken is which of them versions and
+	// current are of.
+	reads, taken uint64
 
 	// changing is held while a version is made.
 	changing sync.Mutex

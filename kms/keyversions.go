@@ -20,6 +20,10 @@ func currentOf(versions []KeyringVersion) *KeyringVersion {
 // reload reads which versions there are and what state they are in. A version that
 // is in no row yet wraps nothing: what it wrapped would be lost with the process.
 func (k *Keys) reload(ctx context.Context) error {
+	k.mu.Lock()
+	k.reads++
+	read := k.reads
+	k.mu.Unlock()
 	versions, err := k.Store.Keyrings(ctx)
 	if err != nil {
 		return fmt.Errorf("reading keyrings: %w", err)
@@ -30,6 +34,10 @@ func (k *Keys) reload(ctx context.Context) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if read < k.taken {
+		return nil // whoever began to read later saw no older rows
+	}
+	k.taken = read
 	clear(k.versions)
 	clear(k.current)
 	for _, v := range versions {

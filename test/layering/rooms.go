@@ -108,7 +108,7 @@ func rootRooms() []Room {
 		{Path: "hsm/tpm/sealed", May: append(uses[:len(uses):len(uses)], "kms/root/local", "hsm/tpm"), Why: why},
 		{Path: "hsm/pkcs11", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Cgo: true, Why: why},
 		{Path: "clients/awskms", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Why: why},
-		{Path: "clients/...", May: uses, Why: why},
+		{Path: "clients/...", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Why: why},
 		{Path: "clients/vault", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Why: why},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/kms"
+	"keywright.dev/kms/envelope"
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/secret"
 )
@@ -134,4 +135,42 @@ func TestKeyringsChangeWhileRootsAreAway(t *testing.T) {
 	r.down.Store(false)
 	f.clock.Advance(time.Minute)
 	require.NoError(t, f.TendKeyrings(t.Context()))
+}
+
+type serviceKeys = kms.ServiceKeys
+
+// late is a store whose rows are changed while they are on their way to a reader.
+type late struct {
+	serviceKeys
+	meanwhile func()
+}
+
+func (l *late) Keyrings(ctx context.Context) ([]kms.KeyringVersion, error) {
+	rows, err := l.serviceKeys.Keyrings(ctx)
+	if do := l.meanwhile; do != nil {
+		l.meanwhile = nil
+		do()
+	}
+	return rows, err
+}
+
+// An upkeep that read the rows before a rotation does not take its version back.
+func TestOlderRowsDoNotReplaceNewerOnes(t *testing.T) {
+	r := newSwitched(t)
+	f := rooted(t, r)
+	store := &late{serviceKeys: f.store}
+	config := f.keysConfig(r)
+	config.Store = store
+	keys, err := kms.OpenKeys(t.Context(), config)
+	require.NoError(t, err)
+	store.meanwhile = func() {
+		require.NoError(t, keys.Add(t.Context(), kms.DefaultKeyring, 2, func(v kms.KeyringVersion) error {
+			return f.store.AddKeys(t.Context(), []kms.KeyringVersion{v}, nil, nil)
+		}))
+	}
+	require.NoError(t, keys.Upkeep(t.Context()))
+	_, version, err := keys.Wrap(envelope.Context{Keyring: kms.DefaultKeyring, Purpose: "test"}, secret.Copy([]byte("s")))
+	require.NoError(t, err)
+	assert.Equal(t, uint32(2), version)
+	assert.Equal(t, versions+1, keys.HeldKeys(), "nor its key")
 }
