@@ -52,11 +52,11 @@ func (k *Keys) reload(ctx context.Context) error {
 	return nil
 }
 
-// forgetUnused wipes the keys of versions that open nothing any more. The caller
-// holds the lock.
+// forgetUnused wipes the keys of versions that open nothing any more, and those
+// whose lease has ended. The caller holds the lock.
 func (k *Keys) forgetUnused() {
 	for ref, l := range k.leases {
-		if v, ok := k.versions[ref]; !ok || !v.Status.opens() {
+		if v, ok := k.versions[ref]; !ok || !v.Status.opens() || k.Uptime() >= l.until {
 			l.key.Wipe()
 			delete(k.leases, ref)
 		}
