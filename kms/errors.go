@@ -52,4 +52,7 @@ var (
 	// ErrRoots means that no root of trust opens a keyring version that is needed,
 	// and that one may do later. It is an [ErrUnavailable] too.
 	ErrRoots = fmt.Errorf("no root of trust answers: %w", ErrUnavailable)
+	// ErrRootsRefuse means that no root of trust opens a keyring version that is
+	// needed, and that none will before somebody changes something.
+	ErrRootsRefuse = errors.New("no root of trust opens it")
 )

@@ -280,7 +280,7 @@ func (s *Service) ScheduleDestroy(ctx context.Context, by Operator, v *KeyringVe
 
 // CancelDestroy has a version that waits for its destruction disabled again.
 func (s *Service) CancelDestroy(ctx context.Context, by Operator, v *KeyringVersion) (*KeyringVersion, error) {
-	return s.changeVersion(ctx, by, ActionCancelDestroy, v, func(_ *State, v *KeyringVersion, d *draft) error {
+	v, err := s.changeVersion(ctx, by, ActionCancelDestroy, v, func(_ *State, v *KeyringVersion, d *draft) error {
 		if v.Status != KeyringScheduled {
 			return disallow("it is %s: there is no destruction to cancel", v.Status)
 		}
@@ -288,6 +288,11 @@ func (s *Service) CancelDestroy(ctx context.Context, by Operator, v *KeyringVers
 		v.Status, v.DestroyAt = KeyringDisabled, time.Time{}
 		return nil
 	})
+	if err == nil && !by.DryRun {
+		// Where no root answers, the upkeep goes on trying: it is cancelled all the same.
+		_ = s.Keys.Open(ctx, v.Keyring, v.Version)
+	}
+	return v, err
 }
 
 // changeVersion is a change of one version's state with its audit entry. What it
@@ -312,7 +317,7 @@ func (s *Service) changeVersion(ctx context.Context, by Operator, action string,
 		return s.entered(Outcome{Keyrings: []KeyringVersion{changed}}, d, audit.Done, nil)
 	})
 	if err == nil && !by.DryRun {
-		err = s.Keys.Follow(ctx)
+		err = s.Keys.reload(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", action, object, err)

@@ -20,6 +20,10 @@ func currentOf(versions []KeyringVersion) *KeyringVersion {
 // reload reads which versions there are and what state they are in. A version that
 // is in no row yet wraps nothing: what it wrapped would be lost with the process.
 func (k *Keys) reload(ctx context.Context) error {
+	k.mu.Lock()
+	k.reads++
+	read := k.reads
+	k.mu.Unlock()
 	versions, err := k.Store.Keyrings(ctx)
 	if err != nil {
 		return fmt.Errorf("reading keyrings: %w", err)
@@ -30,6 +34,10 @@ func (k *Keys) reload(ctx context.Context) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if read < k.taken {
+		return nil // whoever began to read later saw no older rows
+	}
+	k.taken = read
 	clear(k.versions)
 	clear(k.current)
 	for _, v := range versions {
@@ -44,11 +52,11 @@ func (k *Keys) reload(ctx context.Context) error {
 	return nil
 }
 
-// forgetUnused wipes the keys of versions that open nothing any more. The caller
-// holds the lock.
+// forgetUnused wipes the keys of versions that open nothing any more, and those
+// whose lease has ended. The caller holds the lock.
 func (k *Keys) forgetUnused() {
 	for ref, l := range k.leases {
-		if v, ok := k.versions[ref]; !ok || !v.Status.opens() {
+		if v, ok := k.versions[ref]; !ok || !v.Status.opens() || k.Uptime() >= l.until {
 			l.key.Wipe()
 			delete(k.leases, ref)
 		}
@@ -67,6 +75,7 @@ func (k *Keys) Follow(ctx context.Context) error { return k.reload(ctx) }
 func (k *Keys) Add(ctx context.Context, name string, version uint32, store func(KeyringVersion) error) error {
 	k.changing.Lock()
 	defer k.changing.Unlock()
+	epoch := k.leaseEpoch()
 	v, key, err := k.newVersion(ctx, name, version)
 	if err != nil {
 		return err
@@ -75,7 +84,7 @@ func (k *Keys) Add(ctx context.Context, name string, version uint32, store func(
 		key.Wipe()
 		return err
 	}
-	if err := k.keep(v.ref(), key, k.Roots[0].URI()); err != nil {
+	if err := k.keep(v.ref(), key, k.Roots[0].URI(), epoch); err != nil {
 		return err
 	}
 	return k.reload(ctx)

@@ -21,8 +21,8 @@ import (
 // switched is a root that can be taken away, and counts what it is asked.
 type switched struct {
 	root.Root
-	down, hangs atomic.Bool
-	calls       atomic.Int64
+	down, hangs, refuses atomic.Bool
+	calls                atomic.Int64
 }
 
 func newSwitched(t *testing.T) *switched {
@@ -42,6 +42,9 @@ func (s *switched) ask(ctx context.Context) error {
 	}
 	if s.down.Load() {
 		return root.ErrUnavailable
+	}
+	if s.refuses.Load() {
+		return root.ErrRefused
 	}
 	return nil
 }
@@ -96,6 +99,25 @@ func TestBootsGoOnUntilTheLeaseEnds(t *testing.T) {
 	}
 
 	r.down.Store(false)
+	f.clock.Advance(time.Minute)
+	f.unlock(m)
+}
+
+// A root that knows us no more answers a boot with a code too, and is asked again.
+func TestRefusingRootClosesWhenTheLeaseEnds(t *testing.T) {
+	r := newSwitched(t)
+	f := rooted(t, r)
+	m := f.active("web-17")
+	r.refuses.Store(true)
+	f.clock.Advance(kms.DefaultLease)
+	m.Boot()
+	_, err := m.Unlock(t.Context(), f.guest())
+	require.ErrorIs(t, err, kms.ErrRootsRefuse)
+	require.NotErrorIs(t, err, kms.ErrUnavailable)
+	_, err = f.CreateKeyring(t.Context(), operator(), "prod")
+	require.ErrorIs(t, err, kms.ErrRootsRefuse)
+
+	r.refuses.Store(false)
 	f.clock.Advance(time.Minute)
 	f.unlock(m)
 }
@@ -174,5 +196,6 @@ func TestStartWaitsForARoot(t *testing.T) {
 	require.ErrorContains(t, err, "keyring/system@1")
 	_, err = kms.OpenKeys(t.Context(), f.keysConfig(newSwitched(t)))
 	require.NotErrorIs(t, err, kms.ErrRoots, "it never will")
+	require.ErrorIs(t, err, kms.ErrRootsRefuse)
 	require.ErrorContains(t, err, r.URI(), "it says which root is wanted")
 }

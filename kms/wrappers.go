@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"keywright.dev/kms/envelope"
 	"keywright.dev/kms/root"
@@ -50,10 +51,16 @@ func (k *Keys) newVersion(ctx context.Context, name string, version uint32) (Key
 	return v, key, nil
 }
 
+// callTimeout bounds one call of a root, for whoever would wait without end for one
+// that hangs.
+const callTimeout = 30 * time.Second
+
 // wrapBy has a root wrap a version's key, and reads it back: a wrapper that does
 // not open is worth nothing, and this is the last moment to notice it.
 func wrapBy(ctx context.Context, r root.Root, ref keyringRef, key secret.Bytes) (Wrapper, error) {
-	wrapped, err := r.Wrap(ctx, key, keyringContext(ref.name, ref.version))
+	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	wrapped, err := r.Wrap(calling, key, keyringContext(ref.name, ref.version))
 	if err != nil {
 		return Wrapper{}, err
 	}
@@ -66,7 +73,7 @@ func wrapBy(ctx context.Context, r root.Root, ref keyringRef, key secret.Bytes) 
 
 // opensBy demands that a root opens a wrapper to the key.
 func opensBy(ctx context.Context, r root.Root, ref keyringRef, w Wrapper, key secret.Bytes) error {
-	back, err := r.Unwrap(ctx, w.Wrapped, keyringContext(ref.name, ref.version))
+	back, err := unwrapBy(ctx, r, ref, w)
 	if err != nil {
 		return fmt.Errorf("reading back the wrapper of %v: %w", ref, err)
 	}
@@ -75,6 +82,19 @@ func opensBy(ctx context.Context, r root.Root, ref keyringRef, w Wrapper, key se
 		return fmt.Errorf("reading back the wrapper of %v: %s opens it to another key", ref, r.URI())
 	}
 	return nil
+}
+
+func unwrapBy(ctx context.Context, r root.Root, ref keyringRef, w Wrapper) (secret.Bytes, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return r.Unwrap(ctx, w.Wrapped, keyringContext(ref.name, ref.version))
+}
+
+// versionBy asks for the version of a root's key.
+func versionBy(ctx context.Context, r root.Root) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return r.Version(ctx)
 }
 
 // rootWrapper is a wrapper with the root that opens it.

@@ -143,7 +143,7 @@ func failureOf(err error) *failure {
 		return fail(api.CodeConflict)
 	case errors.As(err, &wraps):
 		return unwrapped(wraps, err)
-	case errors.Is(err, kms.ErrRoots):
+	case errors.Is(err, kms.ErrRoots), errors.Is(err, kms.ErrRootsRefuse):
 		f := failAfter(api.CodeRoots, retryUnavailable)
 		f.cause = err
 		return f

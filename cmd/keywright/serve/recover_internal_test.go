@@ -95,21 +95,32 @@ func openedBy(r *Recovery, folder string, names ...string) ([]quorum.Result, err
 // custodians and a new root.
 func installation(t *testing.T) (folder string) {
 	t.Helper()
+	return installationOf(t, "custodians")
+}
+
+// installationOf names files of custodians: all three, or the first two as former.
+func installationOf(t *testing.T, quorums ...string) (folder string) {
+	t.Helper()
 	folder = t.TempDir()
-	var custodians string
+	var custodians, former string
 	for _, name := range []string{"Alice", "Bob", "Carol"} {
 		identity, err := age.GenerateX25519Identity()
 		require.NoError(t, err)
+		former = custodians
 		custodians += fmt.Sprintf("%s # %s\n", identity.Recipient(), name)
 		require.NoError(t, os.WriteFile(filepath.Join(folder, name+".id"), []byte(identity.String()), 0o600))
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "custodians"), []byte(custodians), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "former"), []byte(former), 0o600))
 	for _, name := range []string{"lost.key", "new.key"} {
 		require.NoError(t, file.Create(filepath.Join(folder, name), rand.Reader))
 	}
 	c := config.Default()
 	c.Server.Data, c.Server.GuestListen, c.Server.MetricsListen = filepath.Join(folder, "data"), "127.0.0.1:0", "127.0.0.1:0"
-	c.Server.Roots = []string{"file://" + filepath.Join(folder, "lost.key"), "age-quorum://" + filepath.Join(folder, "custodians") + "?threshold=2"}
+	c.Server.Roots = []string{"file://" + filepath.Join(folder, "lost.key")}
+	for _, name := range quorums {
+		c.Server.Roots = append(c.Server.Roots, "age-quorum://"+filepath.Join(folder, name)+"?threshold=2")
+	}
 	s, err := Open(t.Context(), Options{Config: c, Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Clock: time.Now, Uptime: Uptime})
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
@@ -193,4 +204,20 @@ func TestRecoveryInPart(t *testing.T) {
 	require.Len(t, out.Done, 1)
 	require.Len(t, out.Failed, 1)
 	assert.Equal(t, kms.DefaultKeyring, out.Failed[0].Keyring)
+}
+
+// While a former quorum still holds shares, its files do not take the names of
+// those of the one that took its place.
+func TestSharesOfTwoQuorumsHaveNamesOfTheirOwn(t *testing.T) {
+	r, err := recoveryIn(installationOf(t, "custodians", "former"))
+	require.NoError(t, err)
+	defer r.Close()
+	files, err := r.ShareFiles(t.Context())
+	require.NoError(t, err)
+	names := make(map[string]bool)
+	for _, f := range files {
+		assert.False(t, names[f.Name], f.Name)
+		names[f.Name] = true
+	}
+	assert.Len(t, names, 3+2)
 }

@@ -157,8 +157,13 @@ func (o opener) open(ctx context.Context, uri string) (root.Root, error) {
 // token is a PKCS#11 root that is closed like any other.
 type token struct{ *pkcs11.Root }
 
-// closing is how long a token's connection is waited for.
-const closing = 5 * time.Second
+const (
+	// reaching is how long a start waits for a token; one whose module hangs is
+	// waited for as one that is away.
+	reaching = 10 * time.Second
+	// closing is how long a token's connection is waited for.
+	closing = 5 * time.Second
+)
 
 // Close ends the connection.
 func (t token) Close() error {
@@ -173,6 +178,8 @@ func (o opener) settings() pkcs11.Settings {
 }
 
 func (o opener) openToken(ctx context.Context, uri string) (root.Root, error) {
+	ctx, cancel := context.WithTimeout(ctx, reaching)
+	defer cancel()
 	r, err := pkcs11.Open(ctx, uri, o.settings())
 	if err != nil {
 		return nil, err
