@@ -142,7 +142,7 @@ type Rewrapped struct {
 	Next string `json:"next,omitempty"`
 	// Remaining counts what is not on the current version.
 	Remaining int64 `json:"remaining"`
-	// RootCalls counts the calls to roots of trust: none.
+	// RootCalls counts the versions of the keyring that a root had to open for it.
 	RootCalls int `json:"root_calls"`
 }
 

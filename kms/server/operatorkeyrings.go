@@ -274,7 +274,7 @@ func (o *operators) rewrapKeyring(ctx context.Context, k *kms.Keyring, in *rewra
 	}
 	out := api.Rewrapped{
 		Keyring: r.Keyring, Current: r.Current, Done: r.Done, Changed: r.Changed, Failed: []api.RewrapFailure{},
-		Next: r.Next, Remaining: r.Remaining,
+		Next: r.Next, Remaining: r.Remaining, RootCalls: r.RootCalls,
 	}
 	for i := range r.Failed {
 		f := &r.Failed[i]
