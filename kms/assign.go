@@ -43,7 +43,7 @@ func (s *Service) AssignKeyring(ctx context.Context, by Operator, ref, keyring s
 		if err != nil {
 			return Outcome{}, err
 		}
-		done = Assigned{*state.Machine, k.Name, len(out.Volumes), len(out.Secrets)}
+		done = Assigned{*state.Machine, k.Name, len(out.Volumes), len(out.Moved)}
 		d := by.draft(ActionAssignKeyring, found.ID, machineObject(found.ID))
 		d.fact("keyring", keyringFor(state.Volumes), k.Name)
 		d.fact("secrets", "", strconv.Itoa(done.Secrets))
@@ -64,19 +64,20 @@ func (s *Service) assign(state *State, keyring string) (out Outcome, err error) 
 			out.Volumes = append(out.Volumes, v)
 		}
 	}
+	sealer := resealer{keys: s.Keys, keyring: keyring}
 	for _, row := range state.Secrets {
 		if row.Keyring == keyring {
 			continue
 		}
 		b := &BoundSecret{Secret: row, Machine: state.Machine.ID, EK: state.Machine.EK, AK: state.Machine.AK}
-		moved, err := s.reseal(b, keyring)
+		moved, err := sealer.reseal(b)
 		if detail, poison := doesNotOpen(err); poison {
 			return Outcome{}, disallow("the %s secret of volume/%s does not open: %s", row.Purpose, row.Volume, detail)
 		}
 		if err != nil {
 			return Outcome{}, err
 		}
-		out.Secrets = append(out.Secrets, moved)
+		out.Moved = append(out.Moved, moved)
 	}
 	return out, nil
 }

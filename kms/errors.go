@@ -26,6 +26,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrExists means that a row with that key exists already.
 	ErrExists = errors.New("exists already")
+	// ErrChanged means that a row is not what it was when it was read.
+	ErrChanged = errors.New("changed meanwhile")
 	// ErrRedeemed means that a challenge was redeemed before.
 	ErrRedeemed = errors.New("the challenge was redeemed before")
 	// ErrRetired means that a row names a keyring version that opens nothing.

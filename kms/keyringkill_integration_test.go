@@ -53,7 +53,7 @@ func keyringActs() map[string]keyringAct {
 		},
 		"destroy": {
 			before: []func(context.Context, *installation) error{rotateDefault, rewrapBoth},
-			do:     destroyFirst, finished: 3, points: 3 * 3,
+			do:     destroyStepwise, finished: 3, points: 3 * 3,
 			done: func(t *testing.T, in *installation) int {
 				return slices.Index([]kms.KeyringStatus{kms.KeyringEnabled, kms.KeyringDisabled, kms.KeyringScheduled, kms.KeyringDestroyed},
 					in.keyring(t, "default").Versions[0].Status)
@@ -111,7 +111,7 @@ func rewrapBoth(ctx context.Context, in *installation) error {
 	return nil
 }
 
-func destroyFirst(ctx context.Context, in *installation) error {
+func destroyStepwise(ctx context.Context, in *installation) error {
 	steps := map[kms.KeyringStatus]func(v *kms.KeyringVersion) error{
 		kms.KeyringEnabled: func(v *kms.KeyringVersion) error { _, err := in.DisableKeyring(ctx, operator(), v); return err },
 		kms.KeyringDisabled: func(v *kms.KeyringVersion) error {

@@ -39,7 +39,11 @@ type Keyring struct {
 	Current    uint32
 	Versions   []KeyringVersion // ordered by version
 	Dependents []Dependents     // ordered by version
+	Uses       []KeyringUse     // ordered by version
 }
+
+// Use is what a version did for the key API; nil where that is nothing.
+func (k *Keyring) Use(version uint32) *KeyringUse { return findUse(k.Uses, version) }
 
 // Count returns how many rows a version opens.
 func (k *Keyring) Count(version uint32) int64 { return countOf(k.Dependents, version) }
@@ -78,6 +82,10 @@ func (s *Service) Keyrings(ctx context.Context) ([]Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
+	uses, err := s.Store.KeyringUses(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var list []Keyring
 	for _, v := range versions {
 		if len(list) == 0 || list[len(list)-1].Name != v.Keyring {
@@ -92,6 +100,7 @@ func (s *Service) Keyrings(ctx context.Context) ([]Keyring, error) {
 			k.Current = current.Version
 		}
 		k.Dependents = slices.DeleteFunc(slices.Clone(dependents), func(d Dependents) bool { return d.Keyring != k.Name })
+		k.Uses = slices.DeleteFunc(slices.Clone(uses), func(u KeyringUse) bool { return u.Keyring != k.Name })
 	}
 	return list, nil
 }
@@ -260,8 +269,8 @@ func (s *Service) ScheduleDestroy(ctx context.Context, by Operator, v *KeyringVe
 		if v.Status != KeyringDisabled {
 			return disallow("it is %s: only a disabled version can be destroyed", v.Status)
 		}
-		if count := countOf(state.Dependents, v.Version); count > 0 {
-			return inUse(v, count)
+		if err := unused(v, state.Dependents); err != nil {
+			return err
 		}
 		v.Status, v.DestroyAt = KeyringScheduled, s.Clock().Add(wait)
 		d.fact("destroy_at", "", formatTime(v.DestroyAt))

@@ -82,7 +82,8 @@ type rewrap struct {
 	by      Operator
 	pause   func(context.Context) error
 	keyring *Keyring
-	result  Rewrapped
+	resealer
+	result Rewrapped
 }
 
 // newRewrap takes over what was rotated elsewhere, so that rows move to the version
@@ -98,7 +99,10 @@ func (s *Service) newRewrap(ctx context.Context, by Operator, name string, pause
 	if k.Current == 0 {
 		return nil, disallow("no version of the keyring is enabled: run `keywright keyring rotate %s` first", k.Name)
 	}
-	return &rewrap{service: s, by: by, pause: pause, keyring: k, result: Rewrapped{Keyring: k.Name, Current: k.Current}}, nil
+	return &rewrap{
+		service: s, by: by, pause: pause, keyring: k,
+		resealer: resealer{keys: s.Keys, keyring: k.Name}, result: Rewrapped{Keyring: k.Name, Current: k.Current},
+	}, nil
 }
 
 func (s *Service) remaining(ctx context.Context, keyring string, current uint32) (count int64, err error) {
@@ -166,15 +170,14 @@ func (r *rewrap) read(ctx context.Context, from position, limit int) (rows []Bou
 	return rows, nil
 }
 
-// moveSecrets is one transaction.
+// moveSecrets is one transaction, unless somebody changes a row meanwhile.
 func (r *rewrap) moveSecrets(ctx context.Context, rows []BoundSecret) error {
-	var moved []Secret
-	was := make(map[SecretRef]string)
+	var moved []MovedSecret
 	var failed []RewrapFailure
 	for i := range rows {
-		var row Secret
+		var row MovedSecret
 		err := r.service.Keys.opened(ctx, func() (err error) {
-			row, err = r.service.reseal(&rows[i], r.keyring.Name)
+			row, err = r.resealer.reseal(&rows[i])
 			return err
 		})
 		if detail, poison := doesNotOpen(err); poison {
@@ -184,34 +187,28 @@ func (r *rewrap) moveSecrets(ctx context.Context, rows []BoundSecret) error {
 		if err != nil {
 			return fmt.Errorf("the %s secret of volume/%s: %w", rows[i].Purpose, rows[i].Volume, err)
 		}
-		moved, was[row.Ref()] = append(moved, row), rows[i].Wrapped
+		moved = append(moved, row)
 	}
-	key := Key{}
-	for i := range moved {
-		key.Secrets = append(key.Secrets, moved[i].Ref())
-	}
-	return r.commit(ctx, key, failed, func(state *State) (Outcome, int) {
-		var out Outcome
-		for i := range moved {
-			known := findRef(state.Secrets, moved[i].Ref())
-			if known == nil || known.Wrapped != was[moved[i].Ref()] {
-				continue
-			}
-			// The rest of the row is what it is by now.
-			row := *known
-			row.KeyringVersion, row.Wrapped = moved[i].KeyringVersion, moved[i].Wrapped
-			out.Secrets = append(out.Secrets, row)
-		}
-		return out, len(moved) - len(out.Secrets)
-	})
+	return r.write(ctx, moved, failed)
 }
 
-func findRef(secrets []Secret, ref SecretRef) *Secret {
-	i := slices.IndexFunc(secrets, func(s Secret) bool { return s.Ref() == ref })
-	if i < 0 {
-		return nil
+// write is one transaction. Where one of the rows is not what was read, none is
+// written, and each half is tried again, down to the row itself, which is left as
+// it became.
+func (r *rewrap) write(ctx context.Context, moved []MovedSecret, failed []RewrapFailure) error {
+	err := r.commit(ctx, Key{}, failed, func(*State) (Outcome, int) { return Outcome{Moved: moved}, 0 })
+	if !errors.Is(err, ErrChanged) {
+		return err
 	}
-	return &secrets[i]
+	if len(moved) == 1 {
+		r.result.Changed++
+		return r.write(ctx, nil, failed)
+	}
+	half := len(moved) / 2
+	if err := r.write(ctx, moved[:half], failed); err != nil {
+		return err
+	}
+	return r.write(ctx, moved[half:], nil)
 }
 
 // commit writes what move picks, with an entry that counts it.
@@ -220,7 +217,7 @@ func (r *rewrap) commit(ctx context.Context, key Key, failed []RewrapFailure, mo
 	err := r.service.change(ctx, r.by, key, func(state State) (Outcome, error) {
 		var out Outcome
 		out, changed = move(&state)
-		done = len(out.Secrets) + len(out.ServiceKeys)
+		done = len(out.Moved) + len(out.ServiceKeys)
 		if done == 0 && len(failed) == 0 {
 			return out, nil
 		}
@@ -269,20 +266,37 @@ func doesNotOpen(err error) (detail string, poison bool) {
 	return "", false
 }
 
-// reseal returns the row under the current version of a keyring. The names it is bound to are
-// those of the machine's row: where these are not the ones that it was sealed for,
-// it does not open, and is not bound to others.
-func (s *Service) reseal(b *BoundSecret, keyring string) (Secret, error) {
+// resealer wraps secrets anew, under the current version of a keyring.
+type resealer struct {
+	keys    *Keys
+	keyring string
+	// machine is that of the last secret, for those of one often stand together.
+	machine string
+	binding [32]byte
+}
+
+// reseal binds a secret to what it was bound to: the names are those of the
+// machine's row, and where these are not the ones that it was sealed for, it does
+// not open.
+func (r *resealer) reseal(b *BoundSecret) (MovedSecret, error) {
+	if err := r.bind(b); err != nil {
+		return MovedSecret{}, err
+	}
+	c := secretContext(r.binding, b.Machine, &b.Secret, b.Purpose)
+	wrapped, version, err := r.keys.rewrap(c, b.Wrapped, r.keyring)
+	return MovedSecret{SecretRef: b.Ref(), Was: b.Wrapped, Keyring: r.keyring, KeyringVersion: version, Wrapped: wrapped}, err
+}
+
+func (r *resealer) bind(b *BoundSecret) error {
+	if r.machine == b.Machine {
+		return nil
+	}
 	ek, ak, refusal := keysOf(&Machine{ID: b.Machine, EK: b.EK, AK: b.AK})
 	if refusal != nil {
-		return Secret{}, &errKeys{refusal.Detail}
+		return &errKeys{refusal.Detail}
 	}
-	row := b.Secret
-	c := secretContext(bindingOf(ek, ak), b.Machine, &row, row.Purpose)
-	var err error
-	row.Keyring = keyring
-	row.Wrapped, row.KeyringVersion, err = s.Keys.rewrap(c, row.Wrapped, keyring)
-	return row, err
+	r.machine, r.binding = b.Machine, bindingOf(ek, ak)
+	return nil
 }
 
 // rewrap opens text under c, seals what is in it under the current version of a

@@ -1,9 +1,9 @@
 package envelope
 
 import (
+	"encoding/binary"
 	"fmt"
-
-	"golang.org/x/crypto/cryptobyte"
+	"math"
 )
 
 // infoLabel separates the derivation of this format's keys from every other
@@ -56,6 +56,9 @@ func (c Context) check() error {
 	if len(c.Binding) != 0 && len(c.Binding) != BindingSize {
 		return fmt.Errorf("the binding has %d bytes instead of none or %d", len(c.Binding), BindingSize)
 	}
+	if len(c.Machine) > math.MaxUint16 || len(c.Volume) > math.MaxUint16 {
+		return fmt.Errorf("the machine has %d bytes and the volume %d, of which at most %d go", len(c.Machine), len(c.Volume), math.MaxUint16)
+	}
 	return nil
 }
 
@@ -65,22 +68,19 @@ func (c Context) encode() ([]byte, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	var b cryptobyte.Builder
-	field := func(value []byte) {
-		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(value) })
+	b := make([]byte, 0, 512) // for most contexts
+	field := func(value string) {
+		b = binary.BigEndian.AppendUint16(b, uint16(len(value)))
+		b = append(b, value...)
 	}
-	field([]byte(infoLabel))
-	field([]byte(c.Tenant))
-	field([]byte(c.Keyring))
-	b.AddUint32(c.Version)
-	field(c.Binding)
-	field([]byte(c.Machine))
-	field([]byte(c.Volume))
-	field([]byte(c.Purpose))
-	b.AddUint32(c.SecretVersion)
-	encoded, err := b.Bytes()
-	if err != nil {
-		return nil, fmt.Errorf("encoding the context: %w", err)
-	}
-	return encoded, nil
+	field(infoLabel)
+	field(c.Tenant)
+	field(c.Keyring)
+	b = binary.BigEndian.AppendUint32(b, c.Version)
+	field(string(c.Binding))
+	field(c.Machine)
+	field(c.Volume)
+	field(c.Purpose)
+	b = binary.BigEndian.AppendUint32(b, c.SecretVersion)
+	return b, nil
 }

@@ -156,7 +156,7 @@ func TestSealRefuses(t *testing.T) {
 		"binding has 3": func() (string, error) {
 			return envelope.Seal(rand.Reader, key, with(func(c *envelope.Context) { c.Binding = []byte("abc") }), one)
 		},
-		"encoding the context": func() (string, error) {
+		"the machine has 131072 bytes": func() (string, error) {
 			return envelope.Seal(rand.Reader, key, with(func(c *envelope.Context) { c.Machine = string(make([]byte, 1<<17)) }), one)
 		},
 	} {

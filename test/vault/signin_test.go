@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	lease  = 3600 // of a token, in seconds
-	secret = "3b1f8a52-8c4c-4ad5-a2f7-6e0d3b0f4a77"
-	role   = "5f0c6b9e-1d6a-4f55-9d27-92b7f6a1c3de"
-	jwt    = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJrZXl3cmlnaHQifQ.c2lnbmF0dXJl"
+	lease    = 3600 // of a token, in seconds
+	secretID = "3b1f8a52-8c4c-4ad5-a2f7-6e0d3b0f4a77"
+	role     = "5f0c6b9e-1d6a-4f55-9d27-92b7f6a1c3de"
+	jwt      = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJrZXl3cmlnaHQifQ.c2lnbmF0dXJl"
 )
 
 // signIn are the credentials of the ways to sign in, in files.
@@ -36,7 +36,7 @@ type signIn struct {
 
 func newSignIn(tb testing.TB) signIn {
 	s := signIn{tb: tb, folder: tb.TempDir()}
-	for name, text := range map[string]string{"role-id": role, "secret-id": secret + "\n", "jwt": jwt} {
+	for name, text := range map[string]string{"role-id": role, "secret-id": secretID + "\n", "jwt": jwt} {
 		s.write(name, text)
 	}
 	s.clientCert = s.makeClient()
@@ -89,7 +89,7 @@ func (f *front) serveAuth(w http.ResponseWriter, r *http.Request, path string, d
 	case "auth/token/lookup-self", "auth/token/renew-self":
 		f.serveToken(w, r.Header.Get("X-Vault-Token"), strings.TrimPrefix(path, "auth/token/"))
 	case "auth/approle/login":
-		f.login(w, data["role_id"] == role && data["secret_id"] == secret, "invalid role or secret ID")
+		f.login(w, data["role_id"] == role && data["secret_id"] == secretID, "invalid role or secret ID")
 	case "auth/kubernetes/login":
 		f.login(w, data["role"] == "keywright" && data["jwt"] == jwt, "invalid role name")
 	case "auth/team/cert/login":

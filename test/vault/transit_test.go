@@ -172,7 +172,7 @@ func TestNewSecretIDIsRead(t *testing.T) {
 	require.ErrorIs(t, err, root.ErrRefused)
 	assert.ErrorContains(t, err, "signing in at auth/approle")
 	assert.ErrorContains(t, err, "invalid role or secret ID")
-	f.signIn.write("secret-id", secret)
+	f.signIn.write("secret-id", secretID)
 	opens(t, r, w)
 }
 

@@ -28,7 +28,7 @@ enabled. A version is named NAME@VERSION, such as default@3.
 	}
 	c.AddCommand(
 		p.keyringCreate(), p.keyringList(), p.keyringShow(), p.keyringRotate(), p.keyringRewrap(), p.keyringCensus(), p.keyringAssign(),
-		p.keyringDisable(), p.keyringEnable(), p.keyringDestroy(), p.keyringCancelDestroy(),
+		p.keyringDisable(), p.keyringEnable(), p.keyringDismissOutside(), p.keyringDestroy(), p.keyringCancelDestroy(),
 	)
 	return c
 }
@@ -83,6 +83,11 @@ func writeKeyring(w io.Writer, k api.Keyring) {
 			dash(when(v.Changed)), dash(v.ChangedBy), dash(strings.Join(v.Roots, ",")))
 	}
 	_ = table.Flush() // w keeps the error
+	for _, v := range k.Versions {
+		if v.Outside != nil {
+			fmt.Fprintf(w, "ciphertexts outside of version %d: %s\n", v.Version, describeOutside(v.Outside))
+		}
+	}
 }
 
 func statusOf(v api.KeyringVersion) string {
@@ -249,8 +254,9 @@ after the days its wrappers are erased, so that nobody can unwrap its key again.
 Until then keyring cancel-destroy brings it back.
 
 It must be disabled, and nothing may depend on it: where something does, nothing
-is done and the first of it is named. Backups of the store from before still hold
-the wrappers.`,
+is done and the first of it is named. Ciphertexts of the key API, which are not
+in the store, are taken out of it with keyring dismiss-outside. Backups of the
+store from before still hold the wrappers.`,
 		Args: exactly("KEYRING@VERSION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ref, err := versionReference(args[0])

@@ -2,8 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 
 	"keywright.dev/kms"
@@ -56,7 +54,12 @@ func (l *loader) loadKeyrings(key kms.Key) error {
 		if err != nil {
 			return err
 		}
+		uses, err := l.rows.UsesOfKeyring(l.ctx, key.Keyring)
+		if err != nil {
+			return err
+		}
 		l.state.Keyring, l.state.Dependents = each(versions, toKeyringVersion), each(dependents, toDependents)
+		l.state.Uses = each(uses, toKeyringUse)
 	}
 	if key.ServiceKeys {
 		found, err := l.rows.ServiceKeys(l.ctx)
@@ -64,19 +67,6 @@ func (l *loader) loadKeyrings(key kms.Key) error {
 			return err
 		}
 		l.state.ServiceKeys = each(found, toServiceKey)
-	}
-	return l.loadSecrets(key.Secrets)
-}
-
-func (l *loader) loadSecrets(refs []kms.SecretRef) error {
-	for _, ref := range refs {
-		row, err := l.rows.GetSecret(l.ctx, sqlitedb.GetSecretParams{Volume: ref.Volume, Purpose: ref.Purpose, Version: int64(ref.Version)})
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
-		} else if err != nil {
-			return err
-		}
-		l.state.Secrets = append(l.state.Secrets, toSecret(row))
 	}
 	return nil
 }
@@ -108,6 +98,22 @@ func (p *putter) changeKeyring(v kms.KeyringVersion) error {
 		return kms.ErrNotFound
 	case v.Status == kms.KeyringDestroyed:
 		return p.rows.DropWrappers(p.ctx, sqlitedb.DropWrappersParams{Keyring: v.Keyring, Version: int64(v.Version)})
+	}
+	return nil
+}
+
+func (p *putter) moveSecrets(secrets []kms.MovedSecret) error {
+	for _, s := range secrets {
+		n, err := p.rows.MoveSecret(p.ctx, sqlitedb.MoveSecretParams{
+			Volume: s.Volume, Purpose: s.Purpose, Version: int64(s.Version), Was: s.Was,
+			Keyring: s.Keyring, KeyringVersion: int64(s.KeyringVersion), Wrapped: s.Wrapped,
+		})
+		if err == nil && n == 0 {
+			err = kms.ErrChanged
+		}
+		if err != nil {
+			return fmt.Errorf("%s secret %s@%d: %w", s.Purpose, s.Volume, s.Version, translate(err))
+		}
 	}
 	return nil
 }

@@ -149,6 +149,9 @@ func (p *putter) putRows(o kms.Outcome) error {
 			return fmt.Errorf("%s secret %s@%d: %w", s.Purpose, s.Volume, s.Version, translate(err))
 		}
 	}
+	if err := p.moveSecrets(o.Moved); err != nil {
+		return err
+	}
 	if err := p.moveServiceKeys(o.ServiceKeys); err != nil {
 		return err
 	}
@@ -162,7 +165,10 @@ func (p *putter) putRows(o kms.Outcome) error {
 			return fmt.Errorf("platform %x: %w", f.Digest, translate(err))
 		}
 	}
-	return p.putUses(o.Uses)
+	if err := p.putUses(o.Uses); err != nil {
+		return err
+	}
+	return p.dismissUses(o.Dismissed)
 }
 
 func (p *putter) addEntries(entries []kms.LogEntry) error {

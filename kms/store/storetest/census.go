@@ -135,15 +135,36 @@ func testRetiredVersions(t *testing.T, s Store) {
 	assert.Equal(t, family(1).Secrets, stateOf(t, s, kms.Key{Machine: MachineID(1)}).Secrets)
 }
 
-func testNamedSecrets(t *testing.T, s Store) {
+// testMovedSecrets rewraps secrets as long as they are what was read.
+func testMovedSecrets(t *testing.T, s Store) {
 	put(t, s, family(1))
-	recovery := NewRecoveryKey(VolumeID(2), 1)
-	put(t, s, kms.Outcome{Secrets: []kms.Secret{recovery}})
-	refs := []kms.SecretRef{
-		{Volume: VolumeID(3), Purpose: kms.PurposeKeyslot, Version: 1}, {Volume: VolumeID(3), Purpose: kms.PurposeKeyslot, Version: 9},
-		{Volume: VolumeID(2), Purpose: kms.PurposeRecovery, Version: 1},
+	addVersions(t, s, keyringVersion("prod", 2), retired(keyringVersion("prod", 3), kms.KeyringDestroyed))
+	before := stateOf(t, s, kms.Key{Machine: MachineID(1)}).Secrets
+	move := func(secret kms.Secret, version uint32) kms.MovedSecret {
+		return kms.MovedSecret{
+			SecretRef: secret.Ref(), Was: secret.Wrapped, Keyring: "prod", KeyringVersion: version, Wrapped: moved(secret, version).Wrapped,
+		}
 	}
-	assert.Equal(t, []kms.Secret{NewSecret(VolumeID(3), 1), recovery}, stateOf(t, s, kms.Key{Secrets: refs}).Secrets)
+	write := func(m ...kms.MovedSecret) error {
+		return s.Transact(context.Background(), kms.Key{}, func(kms.State) (kms.Outcome, error) { return kms.Outcome{Moved: m}, nil })
+	}
+	stale, absent := move(before[1], 2), move(before[1], 2)
+	stale.Was += "x"
+	absent.Version = 9
+	for _, m := range []kms.MovedSecret{stale, absent} {
+		assert.ErrorIs(t, write(move(before[0], 2), m), kms.ErrChanged)
+	}
+	assert.ErrorIs(t, write(move(before[0], 2), move(before[1], 3)), kms.ErrRetired)
+	assert.Equal(t, before, stateOf(t, s, kms.Key{Machine: MachineID(1)}).Secrets, "all or none")
+
+	require.NoError(t, write(move(before[0], 2)))
+	want := slices.Clone(before)
+	want[0] = moved(want[0], 2)
+	want[0].Keyring = "prod"
+	assert.Equal(t, want, stateOf(t, s, kms.Key{Machine: MachineID(1)}).Secrets, "the rest of the row stays")
+}
+
+func testNamedServiceKeys(t *testing.T, s Store) {
 	key := serviceKey(kms.ServiceKeyCA, "a", Epoch())
 	addVersions(t, s, keyringVersion(kms.SystemKeyring, 1), keyringVersion(kms.SystemKeyring, 2))
 	require.NoError(t, s.AddKeys(context.Background(), nil, []kms.ServiceKey{key}, nil))
@@ -195,7 +216,7 @@ func testCensus(t *testing.T, s Store) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		n := 1 + random.IntN(4)
-		switch random.IntN(6) {
+		switch random.IntN(8) {
 		case 0:
 			put(t, s, family(n))
 		case 1:
@@ -214,6 +235,12 @@ func testCensus(t *testing.T, s Store) {
 			require.NoError(t, s.AddKeys(ctx, nil, []kms.ServiceKey{key}, []kms.ServiceKey{key}))
 			key.KeyringVersion = uint32(1 + random.IntN(2))
 			put(t, s, kms.Outcome{ServiceKeys: []kms.ServiceKey{key}})
+		case 6:
+			put(t, s, kms.Outcome{Uses: []kms.KeyringUse{use("default", uint32(1+random.IntN(2)), Epoch(), 1, 1)}})
+		case 7:
+			for _, u := range stateOfKeyring(t, s, "default").Uses {
+				put(t, s, kms.Outcome{Dismissed: []kms.KeyringUse{dismissed(u, Epoch())}})
+			}
 		}
 		RequireCensus(t, s)
 	}
@@ -237,6 +264,11 @@ func RequireCensus(t *testing.T, s Store) {
 	require.NoError(t, err)
 	for _, k := range keys {
 		want[kms.Dependents{Keyring: kms.SystemKeyring, Version: k.KeyringVersion, Kind: kms.DependentServiceKey, Purpose: string(k.Kind)}]++
+	}
+	for _, u := range usesOf(t, s) {
+		if u.Dismissed.IsZero() {
+			want[kms.Dependents{Keyring: u.Keyring, Version: u.Version, Kind: kms.DependentOutside, Purpose: kms.PurposeApplication}]++
+		}
 	}
 	census, err := s.Dependents(ctx, "")
 	require.NoError(t, err)

@@ -32,6 +32,8 @@ func targets() []target {
 		{"client TPM time, ECC P-256 / bare go-tpm", "BenchmarkQuote/ecc-nist-p256", "ratio", 1.2},
 		{"client TPM time, ECC P-384 / bare go-tpm", "BenchmarkQuote/ecc-nist-p384", "ratio", 1.2},
 		{"client TPM time, RSA-2048 / bare go-tpm", "BenchmarkQuote/rsa-2048", "ratio", 1.2},
+		{"rewrap of a secret, stored / Transit's batch rewrap, CPU", "BenchmarkRewrap", "x-transit", 0.25},
+		{"release during a rewrap / idle, p99 latency", "BenchmarkReleaseDuringRewrap", "p99-ratio", 1.5},
 		{"initramfs growth / clevis's, raw", "BenchmarkInitramfs", "raw-ratio", 0.65},
 		{"initramfs growth / clevis's, zstd", "BenchmarkInitramfs", "zstd-ratio", 0.65},
 	}

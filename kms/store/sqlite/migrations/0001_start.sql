@@ -217,11 +217,16 @@ CREATE TABLE service_keys (
   PRIMARY KEY (kind, id)
 ) STRICT, WITHOUT ROWID;
 
--- Keyring versions that wrapped for the key API, which keeps no row of what it wraps.
+-- What keyring versions did for the key API, which keeps no row of what it wraps.
 CREATE TABLE keyring_uses (
-  keyring TEXT    NOT NULL,
-  version INTEGER NOT NULL,
-  first   INTEGER NOT NULL,
+  keyring      TEXT    NOT NULL,
+  version      INTEGER NOT NULL,
+  first        INTEGER NOT NULL,
+  last         INTEGER NOT NULL,
+  wraps        INTEGER NOT NULL,
+  unwraps      INTEGER NOT NULL,
+  dismissed    INTEGER NOT NULL,
+  dismissed_by TEXT    NOT NULL,
   PRIMARY KEY (keyring, version)
 ) STRICT, WITHOUT ROWID;
 
@@ -249,6 +254,12 @@ CREATE TABLE counts (
 -- +goose StatementBegin
 CREATE TRIGGER keyring_uses_added AFTER INSERT ON keyring_uses BEGIN
   INSERT INTO dependents VALUES (new.keyring, new.version, 'outside', 'application', '', 1) ON CONFLICT DO UPDATE SET n = 1;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER keyring_uses_dismissed AFTER UPDATE OF dismissed ON keyring_uses WHEN (old.dismissed = 0) <> (new.dismissed = 0) BEGIN
+  UPDATE dependents SET n = (new.dismissed = 0) WHERE keyring = new.keyring AND version = new.version
+    AND kind = 'outside' AND purpose = 'application' AND status = '';
 END;
 -- +goose StatementEnd
 -- +goose StatementBegin
@@ -315,6 +326,10 @@ END;
 -- +goose StatementBegin
 CREATE TRIGGER secrets_changed AFTER UPDATE OF status, keyring, keyring_version ON secrets
 WHEN old.status <> new.status OR old.keyring <> new.keyring OR old.keyring_version <> new.keyring_version BEGIN
+  -- What is not kept by a version that opens is lost: it is not even written.
+  SELECT RAISE(ABORT, 'the keyring version opens nothing')
+    WHERE (old.keyring <> new.keyring OR old.keyring_version <> new.keyring_version) AND NOT EXISTS (SELECT 1 FROM keyring_versions
+      WHERE keyring = new.keyring AND version = new.keyring_version AND status IN ('enabled', 'disabled'));
   UPDATE dependents SET n = n - 1 WHERE keyring = old.keyring AND version = old.keyring_version
     AND kind = 'secret' AND purpose = old.purpose AND status = old.status;
   INSERT INTO dependents VALUES (new.keyring, new.keyring_version, 'secret', new.purpose, new.status, 1)
@@ -324,13 +339,6 @@ END;
 -- What is not kept by a version that opens is lost: it is not even written.
 -- +goose StatementBegin
 CREATE TRIGGER secrets_added_open AFTER INSERT ON secrets WHEN NOT EXISTS (SELECT 1 FROM keyring_versions
-  WHERE keyring = new.keyring AND version = new.keyring_version AND status IN ('enabled', 'disabled')) BEGIN
-  SELECT RAISE(ABORT, 'the keyring version opens nothing');
-END;
--- +goose StatementEnd
--- +goose StatementBegin
-CREATE TRIGGER secrets_changed_open AFTER UPDATE OF keyring, keyring_version ON secrets
-WHEN (old.keyring <> new.keyring OR old.keyring_version <> new.keyring_version) AND NOT EXISTS (SELECT 1 FROM keyring_versions
   WHERE keyring = new.keyring AND version = new.keyring_version AND status IN ('enabled', 'disabled')) BEGIN
   SELECT RAISE(ABORT, 'the keyring version opens nothing');
 END;
@@ -366,6 +374,18 @@ END;
 CREATE TRIGGER service_keys_changed_open AFTER UPDATE OF keyring_version ON service_keys
 WHEN old.keyring_version <> new.keyring_version AND NOT EXISTS (SELECT 1 FROM keyring_versions
   WHERE keyring = 'system' AND version = new.keyring_version AND status IN ('enabled', 'disabled')) BEGIN
+  SELECT RAISE(ABORT, 'the keyring version opens nothing');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER keyring_uses_added_open AFTER INSERT ON keyring_uses WHEN new.wraps > 0 AND NOT EXISTS (SELECT 1 FROM keyring_versions
+  WHERE keyring = new.keyring AND version = new.version AND status IN ('enabled', 'disabled')) BEGIN
+  SELECT RAISE(ABORT, 'the keyring version opens nothing');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER keyring_uses_changed_open AFTER UPDATE OF wraps ON keyring_uses WHEN new.wraps > old.wraps AND NOT EXISTS (SELECT 1 FROM keyring_versions
+  WHERE keyring = new.keyring AND version = new.version AND status IN ('enabled', 'disabled')) BEGIN
   SELECT RAISE(ABORT, 'the keyring version opens nothing');
 END;
 -- +goose StatementEnd

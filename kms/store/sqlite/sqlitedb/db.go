@@ -57,6 +57,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.dependentsOfKeyringStmt, err = db.PrepareContext(ctx, dependentsOfKeyring); err != nil {
 		return nil, fmt.Errorf("error preparing query DependentsOfKeyring: %w", err)
 	}
+	if q.dismissKeyringUseStmt, err = db.PrepareContext(ctx, dismissKeyringUse); err != nil {
+		return nil, fmt.Errorf("error preparing query DismissKeyringUse: %w", err)
+	}
 	if q.dropMachineStmt, err = db.PrepareContext(ctx, dropMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query DropMachine: %w", err)
 	}
@@ -104,9 +107,6 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.getMeasurementStmt, err = db.PrepareContext(ctx, getMeasurement); err != nil {
 		return nil, fmt.Errorf("error preparing query GetMeasurement: %w", err)
-	}
-	if q.getSecretStmt, err = db.PrepareContext(ctx, getSecret); err != nil {
-		return nil, fmt.Errorf("error preparing query GetSecret: %w", err)
 	}
 	if q.headStmt, err = db.PrepareContext(ctx, head); err != nil {
 		return nil, fmt.Errorf("error preparing query Head: %w", err)
@@ -186,6 +186,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.moveHeadStmt, err = db.PrepareContext(ctx, moveHead); err != nil {
 		return nil, fmt.Errorf("error preparing query MoveHead: %w", err)
 	}
+	if q.moveSecretStmt, err = db.PrepareContext(ctx, moveSecret); err != nil {
+		return nil, fmt.Errorf("error preparing query MoveSecret: %w", err)
+	}
 	if q.moveServiceKeyStmt, err = db.PrepareContext(ctx, moveServiceKey); err != nil {
 		return nil, fmt.Errorf("error preparing query MoveServiceKey: %w", err)
 	}
@@ -239,6 +242,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.treeHashStmt, err = db.PrepareContext(ctx, treeHash); err != nil {
 		return nil, fmt.Errorf("error preparing query TreeHash: %w", err)
+	}
+	if q.usesOfKeyringStmt, err = db.PrepareContext(ctx, usesOfKeyring); err != nil {
+		return nil, fmt.Errorf("error preparing query UsesOfKeyring: %w", err)
 	}
 	if q.versionsOfKeyringStmt, err = db.PrepareContext(ctx, versionsOfKeyring); err != nil {
 		return nil, fmt.Errorf("error preparing query VersionsOfKeyring: %w", err)
@@ -313,6 +319,11 @@ func (q *Queries) Close() error {
 	if q.dependentsOfKeyringStmt != nil {
 		if cerr := q.dependentsOfKeyringStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing dependentsOfKeyringStmt: %w", cerr)
+		}
+	}
+	if q.dismissKeyringUseStmt != nil {
+		if cerr := q.dismissKeyringUseStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dismissKeyringUseStmt: %w", cerr)
 		}
 	}
 	if q.dropMachineStmt != nil {
@@ -393,11 +404,6 @@ func (q *Queries) Close() error {
 	if q.getMeasurementStmt != nil {
 		if cerr := q.getMeasurementStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing getMeasurementStmt: %w", cerr)
-		}
-	}
-	if q.getSecretStmt != nil {
-		if cerr := q.getSecretStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing getSecretStmt: %w", cerr)
 		}
 	}
 	if q.headStmt != nil {
@@ -530,6 +536,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing moveHeadStmt: %w", cerr)
 		}
 	}
+	if q.moveSecretStmt != nil {
+		if cerr := q.moveSecretStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing moveSecretStmt: %w", cerr)
+		}
+	}
 	if q.moveServiceKeyStmt != nil {
 		if cerr := q.moveServiceKeyStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing moveServiceKeyStmt: %w", cerr)
@@ -620,6 +631,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing treeHashStmt: %w", cerr)
 		}
 	}
+	if q.usesOfKeyringStmt != nil {
+		if cerr := q.usesOfKeyringStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing usesOfKeyringStmt: %w", cerr)
+		}
+	}
 	if q.versionsOfKeyringStmt != nil {
 		if cerr := q.versionsOfKeyringStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing versionsOfKeyringStmt: %w", cerr)
@@ -695,6 +711,7 @@ type Queries struct {
 	changeKeyringVersionStmt            *sql.Stmt
 	countsStmt                          *sql.Stmt
 	dependentsOfKeyringStmt             *sql.Stmt
+	dismissKeyringUseStmt               *sql.Stmt
 	dropMachineStmt                     *sql.Stmt
 	dropMachineStateStmt                *sql.Stmt
 	dropMeasurementStmt                 *sql.Stmt
@@ -711,7 +728,6 @@ type Queries struct {
 	findMeasurementsStmt                *sql.Stmt
 	getMachineStmt                      *sql.Stmt
 	getMeasurementStmt                  *sql.Stmt
-	getSecretStmt                       *sql.Stmt
 	headStmt                            *sql.Stmt
 	keyringUsesStmt                     *sql.Stmt
 	keyringVersionsStmt                 *sql.Stmt
@@ -738,6 +754,7 @@ type Queries struct {
 	machinesByNameStmt                  *sql.Stmt
 	machinesByProposedNameStmt          *sql.Stmt
 	moveHeadStmt                        *sql.Stmt
+	moveSecretStmt                      *sql.Stmt
 	moveServiceKeyStmt                  *sql.Stmt
 	nextLeaseEpochStmt                  *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
@@ -756,6 +773,7 @@ type Queries struct {
 	secretsOfVolumeStmt                 *sql.Stmt
 	serviceKeysStmt                     *sql.Stmt
 	treeHashStmt                        *sql.Stmt
+	usesOfKeyringStmt                   *sql.Stmt
 	versionsOfKeyringStmt               *sql.Stmt
 	volumesAndSecretsStmt               *sql.Stmt
 	volumesAndSecretsForStmt            *sql.Stmt
@@ -778,6 +796,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		changeKeyringVersionStmt:            q.changeKeyringVersionStmt,
 		countsStmt:                          q.countsStmt,
 		dependentsOfKeyringStmt:             q.dependentsOfKeyringStmt,
+		dismissKeyringUseStmt:               q.dismissKeyringUseStmt,
 		dropMachineStmt:                     q.dropMachineStmt,
 		dropMachineStateStmt:                q.dropMachineStateStmt,
 		dropMeasurementStmt:                 q.dropMeasurementStmt,
@@ -794,7 +813,6 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		findMeasurementsStmt:                q.findMeasurementsStmt,
 		getMachineStmt:                      q.getMachineStmt,
 		getMeasurementStmt:                  q.getMeasurementStmt,
-		getSecretStmt:                       q.getSecretStmt,
 		headStmt:                            q.headStmt,
 		keyringUsesStmt:                     q.keyringUsesStmt,
 		keyringVersionsStmt:                 q.keyringVersionsStmt,
@@ -821,6 +839,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		machinesByNameStmt:                  q.machinesByNameStmt,
 		machinesByProposedNameStmt:          q.machinesByProposedNameStmt,
 		moveHeadStmt:                        q.moveHeadStmt,
+		moveSecretStmt:                      q.moveSecretStmt,
 		moveServiceKeyStmt:                  q.moveServiceKeyStmt,
 		nextLeaseEpochStmt:                  q.nextLeaseEpochStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
@@ -839,6 +858,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,
 		serviceKeysStmt:                     q.serviceKeysStmt,
 		treeHashStmt:                        q.treeHashStmt,
+		usesOfKeyringStmt:                   q.usesOfKeyringStmt,
 		versionsOfKeyringStmt:               q.versionsOfKeyringStmt,
 		volumesAndSecretsStmt:               q.volumesAndSecretsStmt,
 		volumesAndSecretsForStmt:            q.volumesAndSecretsForStmt,
