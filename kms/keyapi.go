@@ -193,6 +193,11 @@ func (s *Service) sealAnswer(recipient exchange.RecipientKey, statement []byte, 
 	if err != nil {
 		return Sealed{}, err
 	}
+	return s.signed(statement, response)
+}
+
+// signed returns a sealed response under the service identity key's signature.
+func (s *Service) signed(statement, response []byte) (Sealed, error) {
 	signature, err := exchange.SignResponse(s.Identity, statement, response)
 	if err != nil {
 		return Sealed{}, err

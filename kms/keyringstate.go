@@ -329,22 +329,20 @@ func (s *Service) changeVersion(ctx context.Context, by Operator, action string,
 	return &changed, nil
 }
 
-// TendKeyrings erases the versions whose time has come, and takes over what others
-// changed of keyrings.
+// TendKeyrings keeps up the leases, takes over what others changed of keyrings, and
+// erases the versions whose time has come. It is called every minute or so.
 func (s *Service) TendKeyrings(ctx context.Context) error {
-	list, err := s.Keyrings(ctx)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, k := range list {
-		for _, v := range k.Versions {
-			if s.erasable(&v) {
-				errs = append(errs, s.erase(ctx, &v))
-			}
+	errs := []error{s.Keys.Upkeep(ctx)}
+	erased := false
+	for _, v := range s.Keys.known() {
+		if s.erasable(&v) {
+			errs, erased = append(errs, s.erase(ctx, &v)), true
 		}
 	}
-	return errors.Join(append(errs, s.Keys.Follow(ctx))...)
+	if erased {
+		errs = append(errs, s.Keys.Follow(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Service) erasable(v *KeyringVersion) bool {

@@ -247,7 +247,7 @@ func (e *rootsError) Error() string { return e.cause.Error() }
 func (e *rootsError) Unwrap() []error { return []error{e.cause, e.class} }
 
 // Upkeep renews each lease that is half over, opens what is not open, and wipes
-// what has ended. It is called every minute or so, and returns what did not open.
+// what has ended. It returns what did not open; [Service.TendKeyrings] calls it.
 func (k *Keys) Upkeep(ctx context.Context) error {
 	k.wipeEnded()
 	epoch, err := k.Store.LeaseEpoch(ctx)

@@ -16,6 +16,7 @@ import (
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
 	"keywright.dev/kms/secret"
+	"keywright.dev/kms/store/sqlite"
 )
 
 // switched is a root that can be taken away, and counts what it is asked.
@@ -198,4 +199,34 @@ func TestStartWaitsForARoot(t *testing.T) {
 	require.NotErrorIs(t, err, kms.ErrRoots, "it never will")
 	require.ErrorIs(t, err, kms.ErrRootsRefuse)
 	require.ErrorContains(t, err, r.URI(), "it says which root is wanted")
+}
+
+// Upkeep reads the keyrings' rows once, and again where it changed them.
+func TestUpkeepReadsKeyringsOnce(t *testing.T) {
+	f, ctx := newFixture(t), t.Context()
+	counting := &countingKeyrings{Store: f.store}
+	f.keys.Store = counting
+	require.NoError(t, f.TendKeyrings(ctx))
+	assert.Equal(t, 1, counting.reads)
+
+	f.rotate("default")
+	f.disable("default@1")
+	_, err := f.ScheduleDestroy(ctx, operator(), f.version("default@1"), kms.MinDestroyWait)
+	require.NoError(t, err)
+	f.clock.Advance(kms.MinDestroyWait)
+	counting.reads = 0
+	require.NoError(t, f.TendKeyrings(ctx))
+	assert.Equal(t, 2, counting.reads)
+	assert.Equal(t, kms.KeyringDestroyed, f.version("default@1").Status)
+}
+
+// countingKeyrings counts how often all keyring versions are read.
+type countingKeyrings struct {
+	*sqlite.Store
+	reads int
+}
+
+func (c *countingKeyrings) Keyrings(ctx context.Context) ([]kms.KeyringVersion, error) {
+	c.reads++
+	return c.Store.Keyrings(ctx)
 }

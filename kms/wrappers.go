@@ -16,6 +16,17 @@ func (k *Keys) refs() []keyringRef {
 	return sortedRefs(k.versions)
 }
 
+// known returns the versions as they were read last, ordered.
+func (k *Keys) known() []KeyringVersion {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	var list []KeyringVersion
+	for _, ref := range sortedRefs(k.versions) {
+		list = append(list, k.versions[ref])
+	}
+	return list
+}
+
 // version finds a version, also one that another replica made meanwhile.
 func (k *Keys) version(ctx context.Context, ref keyringRef) (KeyringVersion, error) {
 	for range 2 {

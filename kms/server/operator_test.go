@@ -109,7 +109,8 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 	}
 	const keyCall = `{"challenge":"AAAA","token":"AAAA","statement":"AAAA","request":"AAAA"}`
 	bodies := map[string]string{
-		api.PathMachineRename: `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
+		api.PathVolumeRecoveryKey: `{"recipient":"AAAA"}`,
+		api.PathMachineRename:     `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
 		api.PathRootsRemove: `{"uri":"file:1"}`, api.PathMachineKeyring: `{"keyring":"default"}`, api.PathKeyrings: `{"name":"prod"}`,
 		api.PathCustodyDrills: `{"by":[]}`, api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
 		api.PathKeyWrap: keyCall, api.PathKeyUnwrap: keyCall, api.PathKeyRewrap: keyCall, api.PathKeyDataKey: keyCall, api.PathKeyringDismiss: `{"reason":"x"}`,

@@ -20,12 +20,12 @@ import (
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
 	"keywright.dev/kms/root/quorum"
-	"keywright.dev/kms/root/roottest"
 	"keywright.dev/kms/secret"
 	"keywright.dev/kms/store/sqlite"
+	"keywright.dev/test/kill"
 )
 
-func TestMain(m *testing.M) { roottest.Main(m, recoverIn) }
+func TestMain(m *testing.M) { kill.Main(m, map[string]kill.Work{"recover": recoverIn}) }
 
 func recoveryIn(folder string) (*Recovery, error) {
 	c := config.Default()
@@ -36,13 +36,14 @@ func recoveryIn(folder string) (*Recovery, error) {
 }
 
 // recoverIn recovers the store of a folder by the two identities in it.
-func recoverIn(folder string, point int) error {
+func recoverIn(folder string, at *kill.Countdown) error {
 	r, err := recoveryIn(folder)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	r.to = roottest.Deadly(r.to, &point)
+	at.Begin()
+	r.to = kill.Root(r.to, at)
 	results, err := openedBy(r, folder, "Alice", "Bob")
 	if err != nil {
 		return err
@@ -131,34 +132,11 @@ func installationOf(t *testing.T, quorums ...string) (folder string) {
 // A recovery that dies at any call of the new root leaves a store that the same
 // custodians recover again.
 func TestRecoverySurvivesKills(t *testing.T) {
-	pristine := installation(t)
-	killed := 0
-	for point := 1; ; point++ {
-		folder := t.TempDir()
-		require.NoError(t, os.CopyFS(folder, os.DirFS(pristine)))
-		require.NoError(t, onlyOurs(folder))
-		killedHere := roottest.KilledAt(t, folder, point)
-		require.NoError(t, recoverIn(folder, 0), "another run finishes")
+	killed := kill.AtEachPoint(t, "recover", installation(t), func(folder string) {
+		require.NoError(t, recoverIn(folder, nil), "another run finishes")
 		opensAlone(t, folder)
-		if !killedHere {
-			break
-		}
-		killed++
-	}
-	assert.GreaterOrEqual(t, killed, 8, "two keyring versions are wrapped and read back")
-}
-
-// onlyOurs gives a copy the modes of what it copies.
-func onlyOurs(folder string) error {
-	return filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() {
-			return os.Chmod(path, 0o700)
-		}
-		return os.Chmod(path, 0o600)
 	})
+	assert.GreaterOrEqual(t, killed, 8, "two keyring versions are wrapped and read back")
 }
 
 // opensAlone holds that the new root opens everything.

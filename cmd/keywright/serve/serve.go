@@ -155,7 +155,7 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 		Version: o.Version, Restored: p.restored, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
 		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine },
 		TLS: pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL, Fingerprint: s.Fingerprint,
-		Roots: p.roots, Leases: p.keys.Leases, Challenges: challenges, Owner: os.Geteuid(), Limits: limits, Upkeep: p.upkeep,
+		Roots: p.roots, Leases: p.keys.Leases, Challenges: challenges, Owner: os.Geteuid(), Limits: limits, Upkeep: p.challenges.RotateIfDue,
 		Metrics: metrics, Logger: o.Logger, Clock: o.Clock, Random: rand.Reader,
 	})
 	return err
@@ -190,10 +190,6 @@ func (s *Service) openParts(ctx context.Context, o Options, chosen rootChoice, m
 	s.challenges, err = kms.OpenChallenges(ctx, p.keys, o.Clock, rand.Reader)
 	p.challenges = s.challenges
 	return p, err
-}
-
-func (p *parts) upkeep(ctx context.Context) error {
-	return errors.Join(p.keys.Upkeep(ctx), p.challenges.RotateIfDue(ctx))
 }
 
 func limitsOf(c config.Limits) (server.Limits, error) {

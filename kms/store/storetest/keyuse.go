@@ -54,7 +54,7 @@ func testDismissedUses(t *testing.T, s Store) {
 	counted := func(want []kms.Dependents) {
 		t.Helper()
 		assert.Equal(t, want, stateOfKeyring(t, s, "default").Dependents)
-		requireCensus(t, s)
+		RequireCensus(t, s)
 	}
 	counted(nil)
 	put(t, s, kms.Outcome{Uses: []kms.KeyringUse{wrapped}})
