@@ -268,7 +268,7 @@ const defaultRewrapPage = 100
 
 func (o *operators) rewrapKeyring(ctx context.Context, k *kms.Keyring, in *rewrapKeyringInput) (api.Rewrapped, error) {
 	limit := cmp.Or(in.Body.Limit, defaultRewrapPage)
-	r, err := o.server.Service.RewrapPage(ctx, in.operator(ctx), k.Name, in.Body.After, limit, o.server.guests.yieldToBoots)
+	r, err := o.server.Service.RewrapPage(ctx, in.operator(ctx), k.Name, in.Body.After, limit, o.server.guests.yielding())
 	if err != nil {
 		return api.Rewrapped{}, err
 	}
