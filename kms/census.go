@@ -11,17 +11,41 @@ import (
 type InUseError struct {
 	Keyring string
 	Version uint32
-	Count   int64
+	Count   int64 // of rows
+	// Outside tells that ciphertexts outside may depend on it.
+	Outside bool
 }
 
 // Error says what to do.
 func (e *InUseError) Error() string {
-	return fmt.Sprintf("%d secrets and keys still depend on it: run `keywright keyring rewrap %s`; `keywright keyring census %s@%d` names what is left",
-		e.Count, e.Keyring, e.Keyring, e.Version)
+	var parts []string
+	if e.Count > 0 {
+		parts = append(parts, fmt.Sprintf("%d secrets and keys still depend on it: run `keywright keyring rewrap %s`; `keywright keyring census %s@%d` names what is left",
+			e.Count, e.Keyring, e.Keyring, e.Version))
+	}
+	if e.Outside {
+		parts = append(parts, fmt.Sprintf("ciphertexts outside may depend on it: once each is rewrapped, or given up, say so with `keywright keyring dismiss-outside %s@%d --reason …`",
+			e.Keyring, e.Version))
+	}
+	return strings.Join(parts, "; ")
 }
 
-func inUse(v *KeyringVersion, count int64) *InUseError {
-	return &InUseError{v.Keyring, v.Version, count}
+// unused is an [InUseError] where something depends on a version.
+func unused(v *KeyringVersion, dependents []Dependents) error {
+	e := &InUseError{Keyring: v.Keyring, Version: v.Version}
+	for _, d := range dependents {
+		switch {
+		case d.Version != v.Version:
+		case d.Kind == DependentOutside:
+			e.Outside = true
+		default:
+			e.Count += d.Count
+		}
+	}
+	if e.Count == 0 && !e.Outside {
+		return nil
+	}
+	return e
 }
 
 // Dependent is one row that depends on a keyring version.
@@ -33,6 +57,8 @@ type Dependent struct {
 	Purpose string // of a secret; of a service key its kind
 	Version uint32 // of a secret
 	Status  string // of a secret
+	// Use is what is known of ciphertexts outside, else nil.
+	Use *KeyringUse
 }
 
 // DependentsOn returns a page of what depends on a keyring version: service keys
@@ -92,16 +118,16 @@ func (s *Service) dependentServiceKeys(ctx context.Context, version uint32) ([]D
 	return found, nil
 }
 
-// dependentOutside tells whether the key API ever wrapped with a version: who has
-// these ciphertexts, nobody here knows.
+// dependentOutside tells whether the key API used a version, and nobody dismissed
+// that since: who has these ciphertexts, nobody here knows.
 func (s *Service) dependentOutside(ctx context.Context, v *KeyringVersion) ([]Dependent, error) {
-	counts, err := s.Store.Dependents(ctx, v.Keyring)
+	uses, err := s.Store.KeyringUses(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reading what depends on keyring/%s@%d: %w", v.Keyring, v.Version, err)
+		return nil, err
 	}
-	for _, d := range counts {
-		if d.Version == v.Version && d.Kind == DependentOutside {
-			return []Dependent{{Kind: DependentOutside, Object: "ciphertexts/outside", Purpose: d.Purpose}}, nil
+	for _, u := range uses {
+		if u.Keyring == v.Keyring && u.Version == v.Version && u.Dismissed.IsZero() {
+			return []Dependent{{Kind: DependentOutside, Object: "ciphertexts/outside", Purpose: PurposeApplication, Use: &u}}, nil
 		}
 	}
 	return nil, nil

@@ -8,10 +8,34 @@ import (
 	"time"
 
 	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/secret"
 )
 
-// DiscloseRecoveryKey returns a volume's recovery key in the clear. That it was
+// SealRecoveryKey discloses a volume's recovery key, sealed to the recipient key of
+// whoever asked for it, and bound to what he called the volume.
+func (s *Service) SealRecoveryKey(ctx context.Context, by Operator, v *Volume, called string, recipient []byte) (Sealed, error) {
+	to, err := exchange.ParseRecipientKey(recipient)
+	if err != nil {
+		return Sealed{}, usage("the recipient key is not one that an answer can be sealed to")
+	}
+	statement, err := exchange.DisclosureStatement(called, recipient)
+	if err != nil {
+		return Sealed{}, err
+	}
+	key, err := s.DiscloseRecoveryKey(ctx, by, v)
+	if err != nil {
+		return Sealed{}, err
+	}
+	defer key.Wipe()
+	response, err := exchange.SealDisclosure(to, statement, key)
+	if err != nil {
+		return Sealed{}, err
+	}
+	return s.sign(statement, response)
+}
+
+// DiscloseRecoveryKey returns a volume's recovery key. That it was
 // disclosed, and to whom, is durable before. The caller wipes the key. A dry run
 // is refused: what was shown was disclosed.
 func (s *Service) DiscloseRecoveryKey(ctx context.Context, by Operator, v *Volume) (secret.Bytes, error) {

@@ -6,7 +6,7 @@ import (
 )
 
 // NotFoundError is an [ErrNotFound] that says of what kind the thing was to be:
-// machine, measurement, volume or keyring.
+// machine, measurement, volume, keyring, keyring version or root.
 type NotFoundError struct {
 	Kind string
 	// Ref is what it was looked for by.
@@ -20,6 +20,20 @@ func (e *NotFoundError) Error() string {
 
 // Unwrap returns [ErrNotFound].
 func (e *NotFoundError) Unwrap() error { return ErrNotFound }
+
+// WrapError means that a root did not wrap the key of a new keyring version, which
+// needs every root.
+type WrapError struct {
+	Root string
+	// Cause is what the root answered.
+	Cause error
+}
+
+// Error returns the cause's text.
+func (e *WrapError) Error() string { return e.Cause.Error() }
+
+// Unwrap returns the cause.
+func (e *WrapError) Unwrap() error { return e.Cause }
 
 var (
 	// ErrNotFound means that no row has that key.
@@ -38,4 +52,7 @@ var (
 	// ErrRoots means that no root of trust opens a keyring version that is needed,
 	// and that one may do later. It is an [ErrUnavailable] too.
 	ErrRoots = fmt.Errorf("no root of trust answers: %w", ErrUnavailable)
+	// ErrRootsRefuse means that no root of trust opens a keyring version that is
+	// needed, and that none will before somebody changes something.
+	ErrRootsRefuse = errors.New("no root of trust opens it")
 )

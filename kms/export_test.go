@@ -31,3 +31,10 @@ func (c *Challenges) Held() []secret.Bytes {
 	}
 	return held
 }
+
+// HeldKeys counts the keys that lie in memory, whether or not they may be used.
+func (k *Keys) HeldKeys() int {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return len(k.leases)
+}

@@ -192,7 +192,8 @@ func TestRewrapMovesToTheCurrentVersion(t *testing.T) {
 	theirs, own := f.operate(exchange.KeyWrap, kms.DefaultKeyring, item)[0].Wrapped, f.use(m, exchange.KeyWrap, item)[0].Wrapped
 	uses, err := f.store.KeyringUses(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, []kms.KeyringUse{{Keyring: "default", Version: 1, First: f.clock.Now()}}, uses)
+	now := f.clock.Now()
+	assert.Equal(t, []kms.KeyringUse{{Keyring: "default", Version: 1, First: now, Last: now, Wraps: 2}}, uses)
 
 	_, err = f.RotateKeyring(t.Context(), operator(), kms.DefaultKeyring, 0)
 	require.NoError(t, err)
@@ -209,24 +210,9 @@ func TestRewrapMovesToTheCurrentVersion(t *testing.T) {
 	assert.Equal(t, "s", text(f.use(m, exchange.KeyUnwrap, exchange.KeyItem{Context: "c", Wrapped: movedOwn.Wrapped})[0].Plaintext))
 	uses, err = f.store.KeyringUses(t.Context())
 	require.NoError(t, err)
-	assert.Len(t, uses, 2)
-}
-
-// What was wrapped for others has no row, and still nobody destroys what opens it.
-func TestCensusKnowsOfCiphertextsOutside(t *testing.T) {
-	f := newFixture(t)
-	f.operate(exchange.KeyWrap, kms.DefaultKeyring, exchange.KeyItem{Plaintext: plain("s")})
-	_, err := f.RotateKeyring(t.Context(), operator(), kms.DefaultKeyring, 0)
-	require.NoError(t, err)
-	v, err := f.DisableKeyring(t.Context(), operator(), f.version("default@1"))
-	require.NoError(t, err)
-	on, next, err := f.DependentsOn(t.Context(), v, "", 10)
-	require.NoError(t, err)
-	assert.Empty(t, next)
-	assert.Equal(t, []kms.Dependent{{Kind: kms.DependentOutside, Object: "ciphertexts/outside", Purpose: "application"}}, on)
-	var inUse *kms.InUseError
-	_, err = f.ScheduleDestroy(t.Context(), operator(), v, 0)
-	require.ErrorAs(t, err, &inUse)
+	require.Len(t, uses, 2)
+	assert.Equal(t, []int64{2, 2}, []int64{uses[0].Wraps, uses[0].Unwraps})
+	assert.Equal(t, []int64{2, 3}, []int64{uses[1].Wraps, uses[1].Unwraps}, "what is there already was opened, too")
 }
 
 // What applications ask for uses up nothing that a boot needs.

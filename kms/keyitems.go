@@ -34,8 +34,9 @@ type keyWork struct {
 
 	answer exchange.KeyAnswer
 	failed int
-	// wrapped are the versions that wrapped, opened those that were unwrapped.
-	wrapped, opened map[uint32]bool
+	// wrapped counts items by the versions that wrapped them, opened by those that
+	// opened them, late by those that wait for their destruction.
+	wrapped, opened, late map[uint32]int64
 }
 
 // itemError is why one item failed; the detail repeats nothing of the item.
@@ -57,7 +58,7 @@ func (w *keyWork) run(ctx context.Context, items []exchange.KeyItem) error {
 // runHeld is run with the keys that are held.
 func (w *keyWork) runHeld(items []exchange.KeyItem) error {
 	w.answer, w.failed = exchange.KeyAnswer{}, 0
-	w.wrapped, w.opened = make(map[uint32]bool), make(map[uint32]bool)
+	w.wrapped, w.opened, w.late = make(map[uint32]int64), make(map[uint32]int64), make(map[uint32]int64)
 	for _, item := range items {
 		result := exchange.KeyResult{Reference: item.Reference}
 		err := w.work(item, &result)
@@ -124,7 +125,7 @@ func (w *keyWork) wrap(item exchange.KeyItem, plaintext secret.Bytes) (string, e
 	if err != nil {
 		return "", fmt.Errorf("wrapping for the key API: %w", err)
 	}
-	w.wrapped[version] = true
+	w.wrapped[version]++
 	return wrapped, nil
 }
 
@@ -135,8 +136,9 @@ func (w *keyWork) unwrap(item exchange.KeyItem) (secret.Bytes, uint32, error) {
 		return secret.Bytes{}, 0, failItem(ReasonMalformed, "the wrapped form is not of the form kw1.<keyring>.<version>.<data>")
 	case parsed.Keyring != w.keyring:
 		return secret.Bytes{}, 0, failItem(ReasonCiphertext, "the wrapped form is another keyring's")
-	case !w.keys.knows(keyringRef{w.keyring, parsed.Version}): // what somebody made up asks no root
-		return secret.Bytes{}, 0, failItem(ReasonKeyring, "the version of the keyring that wrapped it is not there")
+	}
+	if err := w.checkVersion(parsed.Version); err != nil {
+		return secret.Bytes{}, 0, err
 	}
 	plaintext, err := w.keys.Unwrap(w.context(item, parsed.Version), item.Wrapped)
 	switch {
@@ -147,8 +149,24 @@ func (w *keyWork) unwrap(item exchange.KeyItem) (secret.Bytes, uint32, error) {
 	case err != nil:
 		return secret.Bytes{}, 0, fmt.Errorf("unwrapping for the key API: %w", err)
 	}
-	w.opened[parsed.Version] = true
+	w.opened[parsed.Version]++
 	return plaintext, parsed.Version, nil
+}
+
+// checkVersion wants a version that opens. Whoever asks for one that waits for its
+// destruction depends on it, as far as can be told without its key.
+func (w *keyWork) checkVersion(version uint32) error {
+	switch w.keys.status(keyringRef{w.keyring, version}) {
+	case "": // what somebody made up asks no root
+		return failItem(ReasonKeyring, "the version of the keyring that wrapped it is not there")
+	case KeyringScheduled:
+		w.late[version]++
+		return failItem(ReasonKeyring, "the version of the keyring that wrapped it waits for its destruction: until then an operator brings it back with keywright keyring cancel-destroy")
+	case KeyringDestroyed:
+		return failItem(ReasonKeyring, "the version of the keyring that wrapped it is destroyed: nobody can open it any more")
+	default:
+		return nil
+	}
 }
 
 // rewrap proves that an item opens and moves it to the current version. One that
@@ -178,15 +196,15 @@ func (w *keyWork) dataKey(item exchange.KeyItem, result *exchange.KeyResult) err
 	return nil
 }
 
-// currentVersion is the version of a keyring that wraps; false where there is no
-// such keyring.
-func (k *Keys) knows(ref keyringRef) bool {
+// status is that of a version; empty where there is none.
+func (k *Keys) status(ref keyringRef) KeyringStatus {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	_, ok := k.versions[ref]
-	return ok
+	return k.versions[ref].Status
 }
 
+// currentVersion is the version of a keyring that wraps; false where there is no
+// such keyring.
 func (k *Keys) currentVersion(keyring string) (uint32, bool) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -202,14 +220,24 @@ func (w *keyWork) record(d *draft, items []exchange.KeyItem) {
 	d.fact("items", "", strconv.Itoa(len(items)))
 	d.fact("failed", "", strconv.Itoa(w.failed))
 	d.fact("versions", versionList(w.opened), versionList(w.wrapped))
+	if len(w.late) > 0 {
+		d.fact("late", versionList(w.late), "")
+	}
 	d.fact("references", "", referencesDigest(items))
 }
 
-// uses are what the outcome declares: what wrapped is outside from now on.
+// uses are what the outcome declares: what wrapped is outside from now on, and what
+// is to be unwrapped is needed there.
 func (w *keyWork) uses(s *Service) []KeyringUse {
+	used := maps.Clone(w.wrapped)
+	maps.Copy(used, w.opened)
+	maps.Copy(used, w.late)
+	now := s.Clock()
 	var uses []KeyringUse
-	for _, version := range slices.Sorted(maps.Keys(w.wrapped)) {
-		uses = append(uses, KeyringUse{Keyring: w.keyring, Version: version, First: s.Clock()})
+	for _, v := range slices.Sorted(maps.Keys(used)) {
+		uses = append(uses, KeyringUse{
+			Keyring: w.keyring, Version: v, First: now, Last: now, Wraps: w.wrapped[v], Unwraps: w.opened[v] + w.late[v],
+		})
 	}
 	return uses
 }
@@ -217,7 +245,7 @@ func (w *keyWork) uses(s *Service) []KeyringUse {
 // maxListed bounds the versions that an entry lists.
 const maxListed = 100
 
-func versionList(versions map[uint32]bool) string {
+func versionList(versions map[uint32]int64) string {
 	var list []string
 	for _, v := range slices.Sorted(maps.Keys(versions)) {
 		if len(list) == maxListed {

@@ -90,8 +90,10 @@ func TestKeyringLife(t *testing.T) {
 
 	assert.Equal(t, 4, f.rewrapAll(kms.DefaultKeyring, 3).Done)
 	f.unlock(m)
+	before := f.keys.HeldKeys()
 	v, err := f.ScheduleDestroy(ctx, operator(), f.version("default@1"), kms.MinDestroyWait)
 	require.NoError(t, err)
+	assert.Equal(t, before-1, f.keys.HeldKeys(), "its key is wiped")
 	assert.Equal(t, f.clock.Now().Add(kms.MinDestroyWait), v.DestroyAt)
 	require.ErrorIs(t, opens(), kms.ErrNotFound, "unusable at once")
 	_, err = f.EnableKeyring(ctx, operator(), f.version("default@1"))

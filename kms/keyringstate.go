@@ -39,7 +39,11 @@ type Keyring struct {
 	Current    uint32
 	Versions   []KeyringVersion // ordered by version
 	Dependents []Dependents     // ordered by version
+	Uses       []KeyringUse     // ordered by version
 }
+
+// Use is what a version did for the key API; nil where that is nothing.
+func (k *Keyring) Use(version uint32) *KeyringUse { return findUse(k.Uses, version) }
 
 // Count returns how many rows a version opens.
 func (k *Keyring) Count(version uint32) int64 { return countOf(k.Dependents, version) }
@@ -78,6 +82,10 @@ func (s *Service) Keyrings(ctx context.Context) ([]Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
+	uses, err := s.Store.KeyringUses(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var list []Keyring
 	for _, v := range versions {
 		if len(list) == 0 || list[len(list)-1].Name != v.Keyring {
@@ -92,6 +100,7 @@ func (s *Service) Keyrings(ctx context.Context) ([]Keyring, error) {
 			k.Current = current.Version
 		}
 		k.Dependents = slices.DeleteFunc(slices.Clone(dependents), func(d Dependents) bool { return d.Keyring != k.Name })
+		k.Uses = slices.DeleteFunc(slices.Clone(uses), func(u KeyringUse) bool { return u.Keyring != k.Name })
 	}
 	return list, nil
 }
@@ -128,7 +137,7 @@ func (s *Service) FindKeyringVersion(ctx context.Context, ref string) (*KeyringV
 	if v := findVersion(k.Versions, uint32(version)); v != nil {
 		return v, nil
 	}
-	return nil, &NotFoundError{"keyring", ref}
+	return nil, &NotFoundError{"keyring version", ref}
 }
 
 func versionObject(name string, version uint32) string {
@@ -260,8 +269,8 @@ func (s *Service) ScheduleDestroy(ctx context.Context, by Operator, v *KeyringVe
 		if v.Status != KeyringDisabled {
 			return disallow("it is %s: only a disabled version can be destroyed", v.Status)
 		}
-		if count := countOf(state.Dependents, v.Version); count > 0 {
-			return inUse(v, count)
+		if err := unused(v, state.Dependents); err != nil {
+			return err
 		}
 		v.Status, v.DestroyAt = KeyringScheduled, s.Clock().Add(wait)
 		d.fact("destroy_at", "", formatTime(v.DestroyAt))
@@ -271,7 +280,7 @@ func (s *Service) ScheduleDestroy(ctx context.Context, by Operator, v *KeyringVe
 
 // CancelDestroy has a version that waits for its destruction disabled again.
 func (s *Service) CancelDestroy(ctx context.Context, by Operator, v *KeyringVersion) (*KeyringVersion, error) {
-	return s.changeVersion(ctx, by, ActionCancelDestroy, v, func(_ *State, v *KeyringVersion, d *draft) error {
+	v, err := s.changeVersion(ctx, by, ActionCancelDestroy, v, func(_ *State, v *KeyringVersion, d *draft) error {
 		if v.Status != KeyringScheduled {
 			return disallow("it is %s: there is no destruction to cancel", v.Status)
 		}
@@ -279,6 +288,11 @@ func (s *Service) CancelDestroy(ctx context.Context, by Operator, v *KeyringVers
 		v.Status, v.DestroyAt = KeyringDisabled, time.Time{}
 		return nil
 	})
+	if err == nil && !by.DryRun {
+		// Where no root answers, the upkeep goes on trying: it is cancelled all the same.
+		_ = s.Keys.Open(ctx, v.Keyring, v.Version)
+	}
+	return v, err
 }
 
 // changeVersion is a change of one version's state with its audit entry. What it
@@ -303,30 +317,32 @@ func (s *Service) changeVersion(ctx context.Context, by Operator, action string,
 		return s.entered(Outcome{Keyrings: []KeyringVersion{changed}}, d, audit.Done, nil)
 	})
 	if err == nil && !by.DryRun {
-		err = s.Keys.Follow(ctx)
+		err = s.Keys.reload(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", action, object, err)
 	}
+	if !by.DryRun && changed.Status.opens() {
+		// The change is made, whether a root opens the version now or at an upkeep.
+		_ = s.Keys.open(ctx, changed.ref())
+	}
 	return &changed, nil
 }
 
-// TendKeyrings erases the versions whose time has come, and takes over what others
-// changed of keyrings.
+// TendKeyrings keeps up the leases, takes over what others changed of keyrings, and
+// erases the versions whose time has come. It is called every minute or so.
 func (s *Service) TendKeyrings(ctx context.Context) error {
-	list, err := s.Keyrings(ctx)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, k := range list {
-		for _, v := range k.Versions {
-			if s.erasable(&v) {
-				errs = append(errs, s.erase(ctx, &v))
-			}
+	errs := []error{s.Keys.Upkeep(ctx)}
+	erased := false
+	for _, v := range s.Keys.known() {
+		if s.erasable(&v) {
+			errs, erased = append(errs, s.erase(ctx, &v)), true
 		}
 	}
-	return errors.Join(append(errs, s.Keys.Follow(ctx))...)
+	if erased {
+		errs = append(errs, s.Keys.Follow(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Service) erasable(v *KeyringVersion) bool {

@@ -45,6 +45,9 @@ type Keys struct {
 	current map[string]uint32
 	// epoch is the row's, at which the leases began.
 	epoch uint64
+	// reads counts how often the rows were read; taken is which of them versions and
+	// current are of.
+	reads, taken uint64
 
 	// changing is held while a version is made.
 	changing sync.Mutex
@@ -108,11 +111,21 @@ func (k *Keys) begin(ctx context.Context) error {
 	if len(k.refs()) == 0 {
 		return k.createFirst(ctx)
 	}
+	return k.openFirst(ctx)
+}
+
+// openFirst opens the system keyring, without which others are of no use, and then
+// those.
+func (k *Keys) openFirst(ctx context.Context) error {
+	var others []keyringRef
 	for _, ref := range k.due() {
-		if err := k.open(ctx, ref); err != nil && ref.name == SystemKeyring {
+		if ref.name != SystemKeyring {
+			others = append(others, ref)
+		} else if err := k.open(ctx, ref); err != nil {
 			return err
 		}
 	}
+	_ = openAll(others, func(ref keyringRef) error { return k.open(ctx, ref) }) // tried again, see OpenKeys
 	return nil
 }
 
@@ -137,7 +150,7 @@ func (k *Keys) createFirst(ctx context.Context) (err error) {
 		return fmt.Errorf("creating the first keyrings: %w", err)
 	}
 	for ref, key := range keys {
-		if err := k.keep(ref, key.Clone(), k.Roots[0].URI()); err != nil {
+		if err := k.keep(ref, key.Clone(), k.Roots[0].URI(), k.leaseEpoch()); err != nil {
 			return err
 		}
 	}

@@ -2,7 +2,6 @@ package kms
 
 import (
 	"context"
-	"errors"
 	"fmt"
 )
 
@@ -21,6 +20,10 @@ func currentOf(versions []KeyringVersion) *KeyringVersion {
 // reload reads which versions there are and what state they are in. A version that
 // is in no row yet wraps nothing: what it wrapped would be lost with the process.
 func (k *Keys) reload(ctx context.Context) error {
+	k.mu.Lock()
+	k.reads++
+	read := k.reads
+	k.mu.Unlock()
 	versions, err := k.Store.Keyrings(ctx)
 	if err != nil {
 		return fmt.Errorf("reading keyrings: %w", err)
@@ -31,6 +34,10 @@ func (k *Keys) reload(ctx context.Context) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if read < k.taken {
+		return nil // whoever began to read later saw no older rows
+	}
+	k.taken = read
 	clear(k.versions)
 	clear(k.current)
 	for _, v := range versions {
@@ -45,30 +52,22 @@ func (k *Keys) reload(ctx context.Context) error {
 	return nil
 }
 
-// forgetUnused wipes the keys of versions that open nothing any more. The caller
-// holds the lock.
+// forgetUnused wipes the keys of versions that open nothing any more, and those
+// whose lease has ended. The caller holds the lock.
 func (k *Keys) forgetUnused() {
 	for ref, l := range k.leases {
-		if v, ok := k.versions[ref]; !ok || !v.Status.opens() {
+		if v, ok := k.versions[ref]; !ok || !v.Status.opens() || k.Uptime() >= l.until {
 			l.key.Wipe()
 			delete(k.leases, ref)
 		}
 	}
 }
 
-// Follow brings what is held in line with the rows: versions that somebody made
-// or enabled again are opened, those that open nothing any more are forgotten,
-// and each keyring's current version is the one that the rows say.
-func (k *Keys) Follow(ctx context.Context) error {
-	if err := k.reload(ctx); err != nil {
-		return err
-	}
-	var errs []error
-	for _, ref := range k.closed() {
-		errs = append(errs, k.open(ctx, ref))
-	}
-	return errors.Join(errs...)
-}
+// Follow brings what is held in line with the rows: what opens nothing any more is
+// forgotten, and each keyring's current version is the one that the rows say. It
+// asks no root: a version that is not held is opened by whoever needs it, and by
+// the upkeep, which tells why one does not open.
+func (k *Keys) Follow(ctx context.Context) error { return k.reload(ctx) }
 
 // Add makes a version, each of whose wrappers is read back, and has store store
 // it. It is held, and may become the current one, after store returned without an
@@ -76,6 +75,7 @@ func (k *Keys) Follow(ctx context.Context) error {
 func (k *Keys) Add(ctx context.Context, name string, version uint32, store func(KeyringVersion) error) error {
 	k.changing.Lock()
 	defer k.changing.Unlock()
+	epoch := k.leaseEpoch()
 	v, key, err := k.newVersion(ctx, name, version)
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func (k *Keys) Add(ctx context.Context, name string, version uint32, store func(
 		key.Wipe()
 		return err
 	}
-	if err := k.keep(v.ref(), key, k.Roots[0].URI()); err != nil {
+	if err := k.keep(v.ref(), key, k.Roots[0].URI(), epoch); err != nil {
 		return err
 	}
 	return k.reload(ctx)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/secret"
 )
@@ -62,10 +64,16 @@ func (k *Keys) holds(ref keyringRef) bool {
 	return err == nil
 }
 
-// keep begins a lease. Where one runs already, key must be the same.
-func (k *Keys) keep(ref keyringRef, key secret.Bytes, by string) error {
+// keep begins a lease. Where one runs already, key must be the same. Where leases
+// were dropped since an epoch, in which a root was asked, none begins: whoever
+// needs the key asks again.
+func (k *Keys) keep(ref keyringRef, key secret.Bytes, by string, since uint64) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.epoch != since {
+		key.Wipe()
+		return nil
+	}
 	before, ok := k.leases[ref]
 	if ok && !before.key.Equal(key) {
 		key.Wipe()
@@ -151,11 +159,11 @@ func (k *Keys) openByRoots(ctx context.Context, ref keyringRef) error {
 	}
 	wrappers := k.wrappersOf(v)
 	if len(wrappers) == 0 {
-		return fmt.Errorf("opening %v: no configured root has a wrapper of it; it is wrapped by %v", ref, wrappedBy(v))
+		return &rootsError{fmt.Errorf("opening %v: no configured root has a wrapper of it; it is wrapped by %v", ref, wrappedBy(v)), ErrRootsRefuse}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	return k.race(ctx, ref, wrappers)
+	return k.race(ctx, ref, wrappers, k.leaseEpoch())
 }
 
 // headStart is how long a root has to answer before the next is asked as well.
@@ -168,7 +176,7 @@ type opening struct {
 	err error
 }
 
-func (k *Keys) race(ctx context.Context, ref keyringRef, wrappers []rootWrapper) error {
+func (k *Keys) race(ctx context.Context, ref keyringRef, wrappers []rootWrapper, epoch uint64) error {
 	answers := make(chan opening, len(wrappers))
 	pending := 0
 	defer func() { wipeLate(answers, pending) }()
@@ -186,7 +194,7 @@ func (k *Keys) race(ctx context.Context, ref keyringRef, wrappers []rootWrapper)
 			}
 			pending--
 			if a.err == nil {
-				return k.keep(ref, a.key, a.by)
+				return k.keep(ref, a.key, a.by, epoch)
 			}
 			errs = append(errs, a.err)
 		}
@@ -224,22 +232,24 @@ func wipeLate(answers <-chan opening, pending int) {
 func joinRoots(errs []error) error {
 	err := errors.Join(errs...)
 	if errors.Is(err, root.ErrUnavailable) {
-		return &rootsError{err}
+		return &rootsError{err, ErrRoots}
 	}
-	return err
+	return &rootsError{err, ErrRootsRefuse}
 }
 
-// rootsError means that no root opened a version, and that one may do later.
-type rootsError struct{ cause error }
+// rootsError means that no root opened a version, and by its class whether one may
+// do later.
+type rootsError struct{ cause, class error }
 
 func (e *rootsError) Error() string { return e.cause.Error() }
 
-// Unwrap returns [ErrRoots] as well.
-func (e *rootsError) Unwrap() []error { return []error{e.cause, ErrRoots} }
+// Unwrap returns [ErrRoots] or [ErrRootsRefuse] as well.
+func (e *rootsError) Unwrap() []error { return []error{e.cause, e.class} }
 
 // Upkeep renews each lease that is half over, opens what is not open, and wipes
-// what has ended. It is called every minute or so, and returns what did not open.
+// what has ended. It returns what did not open; [Service.TendKeyrings] calls it.
 func (k *Keys) Upkeep(ctx context.Context) error {
+	k.wipeEnded()
 	epoch, err := k.Store.LeaseEpoch(ctx)
 	if err != nil {
 		return fmt.Errorf("keeping up the leases: %w", err)
@@ -248,25 +258,34 @@ func (k *Keys) Upkeep(ctx context.Context) error {
 	if err := k.reload(ctx); err != nil {
 		return err
 	}
-	var errs []error //nolint:prealloc // few fail
-	for _, ref := range k.due() {
-		errs = append(errs, k.ask(ctx, ref, true))
+	return openAll(k.due(), func(ref keyringRef) error { return k.ask(ctx, ref, true) })
+}
+
+// openAtOnce bounds the versions that roots are asked for together. One after the
+// other, roots that hang would hold up the upkeep by the whole time of each.
+const openAtOnce = 4
+
+// openAll opens versions, and returns what did not open.
+func openAll(refs []keyringRef, open func(keyringRef) error) error {
+	errs := make([]error, len(refs))
+	var group errgroup.Group
+	group.SetLimit(openAtOnce)
+	for i, ref := range refs {
+		group.Go(func() error {
+			errs[i] = open(ref)
+			return nil
+		})
 	}
-	k.wipeEnded()
+	_ = group.Wait() // each error is in its place
 	return errors.Join(errs...)
 }
 
-// due returns the versions to open now, in their order.
-func (k *Keys) due() []keyringRef { return k.endingWithin(k.Lease / 2) }
-
-// closed returns the versions that are not held.
-func (k *Keys) closed() []keyringRef { return k.endingWithin(0) }
-
-// endingWithin returns the versions in use whose leases end within so long.
-func (k *Keys) endingWithin(d time.Duration) []keyringRef {
+// due returns the versions in use to open now, in their order: those that are not
+// held, and those whose lease is half over.
+func (k *Keys) due() []keyringRef {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	limit := k.Uptime() + d
+	limit := k.Uptime() + k.Lease/2
 	return slices.DeleteFunc(sortedRefs(k.versions), func(ref keyringRef) bool {
 		l, ok := k.leases[ref]
 		v := k.versions[ref]
@@ -297,13 +316,17 @@ func (k *Keys) wipeEnded() {
 	})
 }
 
+// leaseEpoch returns the epoch of the leases that begin now.
+func (k *Keys) leaseEpoch() uint64 {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.epoch
+}
+
 // Epoch holds the leases against the store's epoch, which a transaction has read:
 // where an operator dropped them since, they end here too.
 func (k *Keys) Epoch(epoch uint64) {
-	k.mu.RLock()
-	same := k.epoch == epoch
-	k.mu.RUnlock()
-	if same {
+	if k.leaseEpoch() == epoch {
 		return
 	}
 	k.mu.Lock()

@@ -16,13 +16,14 @@ import (
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
 	"keywright.dev/kms/secret"
+	"keywright.dev/kms/store/sqlite"
 )
 
 // switched is a root that can be taken away, and counts what it is asked.
 type switched struct {
 	root.Root
-	down, hangs atomic.Bool
-	calls       atomic.Int64
+	down, hangs, refuses atomic.Bool
+	calls                atomic.Int64
 }
 
 func newSwitched(t *testing.T) *switched {
@@ -42,6 +43,9 @@ func (s *switched) ask(ctx context.Context) error {
 	}
 	if s.down.Load() {
 		return root.ErrUnavailable
+	}
+	if s.refuses.Load() {
+		return root.ErrRefused
 	}
 	return nil
 }
@@ -96,6 +100,25 @@ func TestBootsGoOnUntilTheLeaseEnds(t *testing.T) {
 	}
 
 	r.down.Store(false)
+	f.clock.Advance(time.Minute)
+	f.unlock(m)
+}
+
+// A root that knows us no more answers a boot with a code too, and is asked again.
+func TestRefusingRootClosesWhenTheLeaseEnds(t *testing.T) {
+	r := newSwitched(t)
+	f := rooted(t, r)
+	m := f.active("web-17")
+	r.refuses.Store(true)
+	f.clock.Advance(kms.DefaultLease)
+	m.Boot()
+	_, err := m.Unlock(t.Context(), f.guest())
+	require.ErrorIs(t, err, kms.ErrRootsRefuse)
+	require.NotErrorIs(t, err, kms.ErrUnavailable)
+	_, err = f.CreateKeyring(t.Context(), operator(), "prod")
+	require.ErrorIs(t, err, kms.ErrRootsRefuse)
+
+	r.refuses.Store(false)
 	f.clock.Advance(time.Minute)
 	f.unlock(m)
 }
@@ -174,5 +197,36 @@ func TestStartWaitsForARoot(t *testing.T) {
 	require.ErrorContains(t, err, "keyring/system@1")
 	_, err = kms.OpenKeys(t.Context(), f.keysConfig(newSwitched(t)))
 	require.NotErrorIs(t, err, kms.ErrRoots, "it never will")
+	require.ErrorIs(t, err, kms.ErrRootsRefuse)
 	require.ErrorContains(t, err, r.URI(), "it says which root is wanted")
+}
+
+// Upkeep reads the keyrings' rows once, and again where it changed them.
+func TestUpkeepReadsKeyringsOnce(t *testing.T) {
+	f, ctx := newFixture(t), t.Context()
+	counting := &countingKeyrings{Store: f.store}
+	f.keys.Store = counting
+	require.NoError(t, f.TendKeyrings(ctx))
+	assert.Equal(t, 1, counting.reads)
+
+	f.rotate("default")
+	f.disable("default@1")
+	_, err := f.ScheduleDestroy(ctx, operator(), f.version("default@1"), kms.MinDestroyWait)
+	require.NoError(t, err)
+	f.clock.Advance(kms.MinDestroyWait)
+	counting.reads = 0
+	require.NoError(t, f.TendKeyrings(ctx))
+	assert.Equal(t, 2, counting.reads)
+	assert.Equal(t, kms.KeyringDestroyed, f.version("default@1").Status)
+}
+
+// countingKeyrings counts how often all keyring versions are read.
+type countingKeyrings struct {
+	*sqlite.Store
+	reads int
+}
+
+func (c *countingKeyrings) Keyrings(ctx context.Context) ([]kms.KeyringVersion, error) {
+	c.reads++
+	return c.Store.Keyrings(ctx)
 }

@@ -3,7 +3,6 @@ package kms
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -145,7 +144,7 @@ func (r *rekeying) deliver(out *Outcome, state *State, v *Volume, order *Order) 
 		return refuse(ReasonVolume, "volume/%s has no current secret", v.ID), nil
 	}
 	key, err := r.service.Keys.Unwrap(secretContext(r.binding, v.Machine, row, PurposeKeyslot), row.Wrapped)
-	if errors.Is(err, ErrUnavailable) {
+	if err != nil && !ofTheRow(err) {
 		return nil, err
 	}
 	if err != nil {

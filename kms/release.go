@@ -268,10 +268,10 @@ func (r *releasing) unwrap(state *State) *Refusal {
 			return refuse(ReasonVolume, "volume/%s has no current secret", volume.ID)
 		}
 		key, err := r.service.Keys.Unwrap(secretContext(r.binding, state.Machine.ID, row, PurposeKeyslot), row.Wrapped)
-		if errors.Is(err, ErrUnavailable) {
-			r.closed = err
-		}
 		if err != nil {
+			if !ofTheRow(err) {
+				r.closed = err
+			}
 			return refuse(ReasonVolume, "the secret of volume/%s does not open for the keys that signed this quote", volume.ID)
 		}
 		r.release.Secrets = append(r.release.Secrets, exchange.ReleasedSecret{
@@ -296,6 +296,12 @@ func (r *releasing) deliverNext(out *Outcome, state *State) error {
 		}
 	}
 	return nil
+}
+
+// ofTheRow tells that a secret does not open for what its row says, and not since
+// no root, or nobody, opens its keyring version now.
+func ofTheRow(err error) bool {
+	return errors.Is(err, envelope.ErrOpen) || errors.Is(err, envelope.ErrMalformed) || errors.Is(err, ErrNotFound)
 }
 
 // secretContext is what a machine's secret is wrapped under. Its purpose is what

@@ -40,6 +40,8 @@ type Rewrapped struct {
 	Next string
 	// Remaining counts the rows that are not on the current version.
 	Remaining int64
+	// RootCalls counts the versions that had to be opened for it, once each.
+	RootCalls int
 }
 
 // RewrapFailure is a row that does not open.
@@ -54,7 +56,7 @@ type RewrapFailure struct {
 // compared before it is written. It begins where after says. Only the rows tell
 // what is left to do, so that whoever begins anew, after whatever, goes on.
 //
-// No root is asked. pause is called before each transaction, for boots to go
+// No root is asked but for a version that is not held. pause is called before each transaction, for boots to go
 // first. Each transaction leaves one audit entry that counts its rows and names
 // those that do not open: an entry a row would say no more and outgrow the log.
 func (s *Service) RewrapPage(ctx context.Context, by Operator, name, after string, limit int, pause func(context.Context) error) (*Rewrapped, error) {
@@ -130,6 +132,7 @@ func (r *rewrap) page(ctx context.Context, from position, limit int) error {
 		last := &rows[len(rows)-1]
 		r.result.Next = position{last.KeyringVersion, last.Ref()}.String()
 	}
+	r.result.RootCalls = r.toOpen(rows)
 	for chunk := range slices.Chunk(rows, rewrapChunk) {
 		if err := r.pause(ctx); err != nil {
 			return err
@@ -139,6 +142,24 @@ func (r *rewrap) page(ctx context.Context, from position, limit int) error {
 		}
 	}
 	return nil
+}
+
+// toOpen counts the versions that rows need and that are not held.
+func (r *rewrap) toOpen(rows []BoundSecret) int {
+	if len(rows) == 0 {
+		return 0
+	}
+	closed := make(map[keyringRef]bool)
+	note := func(version uint32) {
+		if ref := (keyringRef{r.keyring.Name, version}); !r.service.Keys.holds(ref) {
+			closed[ref] = true
+		}
+	}
+	note(r.keyring.Current)
+	for i := range rows {
+		note(rows[i].KeyringVersion)
+	}
+	return len(closed)
 }
 
 // versions are those that anything depends on, whatever state they are in, but for

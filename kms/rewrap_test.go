@@ -55,6 +55,26 @@ func TestRewrapAsksNoRoot(t *testing.T) {
 	assert.Zero(t, f.rewrapAll("default", 7).Done, "only what is still on another version")
 }
 
+// A rewrap after the leases ended asks for each version once, and says so.
+func TestRewrapCountsRootCalls(t *testing.T) {
+	f, ctx := newFixture(t), t.Context()
+	f.active("web-1")
+	f.rotate("default")
+	f.clock.Advance(kms.DefaultLease)
+	before := f.root.calls()
+	var counted int
+	for after := ""; ; {
+		r, err := f.RewrapPage(ctx, operator(), "default", after, 1, noPause)
+		require.NoError(t, err)
+		counted += r.RootCalls
+		if after = r.Next; after == "" {
+			break
+		}
+	}
+	assert.EqualValues(t, 2, f.root.calls()-before)
+	assert.Equal(t, 2, counted)
+}
+
 func TestRewrapSkipsPoison(t *testing.T) {
 	f, ctx := newFixture(t), t.Context()
 	good, bad := f.active("web-1"), f.active("web-2")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/root"
@@ -41,6 +42,11 @@ type RootFailure struct {
 // root whose key has a newer version. A root that does not answer is a failure of
 // its own, without a keyring version. Where roots are named it is about these alone.
 func (s *Service) PlanRoots(ctx context.Context, only ...string) (steps []RootStep, failures []RootFailure, err error) {
+	for _, uri := range only {
+		if s.Keys.rootOf(uri) == nil {
+			return nil, nil, &NotFoundError{Kind: "root", Ref: uri}
+		}
+	}
 	versions, err := s.Keys.Store.Keyrings(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("planning the roots' wrappers: %w", err)
@@ -49,7 +55,7 @@ func (s *Service) PlanRoots(ctx context.Context, only ...string) (steps []RootSt
 		if len(only) > 0 && !slices.Contains(only, r.URI()) {
 			continue
 		}
-		newest, err := r.Version(ctx)
+		newest, err := versionBy(ctx, r)
 		if err != nil {
 			failures = append(failures, RootFailure{RootStep{Root: r.URI()}, fmt.Errorf("asking for the version of its key: %w", err)})
 			continue
@@ -80,18 +86,24 @@ func (v *KeyringVersion) wrapperOf(uri string) (Wrapper, bool) {
 // RewrapRoots makes the wrappers of a plan, one by one: each is read back before
 // it takes the place of the one before. It calls roots as often as there are
 // keyring versions to wrap, and touches no secret. What went wrong is returned and
-// left as it was; a later call goes on.
+// left as it was, and a root that does not answer is asked no more; a later call
+// goes on.
 func (s *Service) RewrapRoots(ctx context.Context, by Operator, only ...string) (done []RootStep, failures []RootFailure, err error) {
 	steps, failures, err := s.PlanRoots(ctx, only...)
 	if err != nil {
 		return nil, nil, err
 	}
+	away := make(map[string]error)
 	for _, step := range steps {
 		if by.DryRun {
 			done = append(done, step)
 			continue
 		}
-		switch err := s.rewrapRoot(ctx, by, step); {
+		err := away[step.Root]
+		if err == nil {
+			err = s.rewrapRoot(ctx, by, step)
+		}
+		switch {
 		case err == nil:
 			done = append(done, step)
 		case ctx.Err() != nil:
@@ -99,9 +111,16 @@ func (s *Service) RewrapRoots(ctx context.Context, by Operator, only ...string) 
 		default:
 			failures = append(failures, RootFailure{step, err})
 		}
+		if isAway(err) && away[step.Root] == nil {
+			away[step.Root] = fmt.Errorf("not asked after %v: %w", step.ref(), err)
+		}
 	}
 	return done, failures, nil
 }
+
+// isAway tells that the root which was to wrap does not answer: where those do not
+// that were to open, the next version may have another.
+func isAway(err error) bool { return errors.Is(err, root.ErrUnavailable) && !errors.Is(err, ErrRoots) }
 
 func (s *Service) rewrapRoot(ctx context.Context, by Operator, step RootStep) error {
 	r := s.Keys.rootOf(step.Root)
@@ -265,16 +284,7 @@ func (s *Service) Roots(ctx context.Context) ([]RootState, error) {
 		return nil, fmt.Errorf("listing roots: %w", err)
 	}
 	versions = living(versions)
-	var list []RootState
-	for _, r := range s.Keys.Roots {
-		state := RootState{URI: r.URI(), Configured: true}
-		if o, offline := r.(root.Offline); offline {
-			state.Offline = o.Offline()
-		} else {
-			state.Err = s.Keys.askRoot(ctx, r, versions)
-		}
-		list = append(list, state)
-	}
+	list := s.Keys.askRoots(ctx, versions)
 	for _, v := range versions {
 		for _, w := range v.Wrappers {
 			if !slices.ContainsFunc(list, func(s RootState) bool { return s.URI == w.Root }) {
@@ -293,6 +303,23 @@ func (s *Service) Roots(ctx context.Context) ([]RootState, error) {
 	return list, nil
 }
 
+// askRoots asks the configured roots beside each other: one that hangs must not hide
+// the others.
+func (k *Keys) askRoots(ctx context.Context, versions []KeyringVersion) []RootState {
+	list := make([]RootState, len(k.Roots))
+	var group sync.WaitGroup
+	for i, r := range k.Roots {
+		list[i] = RootState{URI: r.URI(), Configured: true}
+		if o, offline := r.(root.Offline); offline {
+			list[i].Offline = o.Offline()
+			continue
+		}
+		group.Go(func() { list[i].Err = k.askRoot(ctx, r, versions) })
+	}
+	group.Wait()
+	return list
+}
+
 var errNoWrapper = errors.New("it has no wrapper yet: run keywright root rewrap")
 
 // askRoot has a root open the first version that it has a wrapper of.
@@ -302,7 +329,7 @@ func (k *Keys) askRoot(ctx context.Context, r root.Root, versions []KeyringVersi
 		if !found {
 			continue
 		}
-		key, err := r.Unwrap(ctx, w.Wrapped, keyringContext(v.Keyring, v.Version))
+		key, err := unwrapBy(ctx, r, v.ref(), w)
 		key.Wipe()
 		return err
 	}

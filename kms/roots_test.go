@@ -133,6 +133,8 @@ func TestRewrapOfRootsGoesOnAfterAFailure(t *testing.T) {
 	require.Len(t, failures, versions)
 	assert.Equal(t, second.URI(), failures[0].Root)
 	require.ErrorIs(t, failures[0].Err, root.ErrUnavailable)
+	require.ErrorIs(t, failures[1].Err, root.ErrUnavailable)
+	assert.EqualValues(t, 1, second.calls.Load(), "one that is away is not waited for again and again")
 	second.down.Store(false)
 	assert.Len(t, f.rewrapRoots(), versions, "a later run does the rest")
 }
@@ -216,4 +218,65 @@ func TestColdStartIsSimulated(t *testing.T) {
 
 	_, err = kms.OpenKeys(t.Context(), f.keysConfig(offline))
 	require.ErrorContains(t, err, "no configured root")
+}
+
+// unbounded is a root that finds out whether each of its calls must end.
+type unbounded struct {
+	*switched
+	t *testing.T
+}
+
+func (u unbounded) bound(ctx context.Context, call string) {
+	_, bounded := ctx.Deadline()
+	assert.True(u.t, bounded, "%s waits for ever for a root that hangs", call)
+}
+
+func (u unbounded) Version(ctx context.Context) (string, error) {
+	u.bound(ctx, "Version")
+	return u.switched.Version(ctx)
+}
+
+func (u unbounded) Wrap(ctx context.Context, key secret.Bytes, c []byte) (root.Wrapped, error) {
+	u.bound(ctx, "Wrap")
+	return u.switched.Wrap(ctx, key, c)
+}
+
+func (u unbounded) Unwrap(ctx context.Context, wrapped, c []byte) (secret.Bytes, error) {
+	u.bound(ctx, "Unwrap")
+	return u.switched.Unwrap(ctx, wrapped, c)
+}
+
+func TestEachCallOfARootIsBounded(t *testing.T) {
+	first, second := unbounded{newSwitched(t), t}, unbounded{newSwitched(t), t}
+	f := newFixtureOn(t, first)
+	_, err := f.CreateKeyring(t.Context(), operator(), "prod")
+	require.NoError(t, err)
+	f.restart(first, second)
+	assert.Len(t, f.rewrapRoots(), versions+1)
+	_, err = f.Roots(t.Context())
+	require.NoError(t, err)
+	f.restart(second)
+	_, err = f.RemoveRoot(t.Context(), operator(), first.URI())
+	require.NoError(t, err)
+}
+
+func TestRewrapOfRootsNamesOneThatIsNotThere(t *testing.T) {
+	f := newFixtureOn(t, newSwitched(t))
+	_, _, err := f.RewrapRoots(t.Context(), operator(), "file:0123")
+	var missing *kms.NotFoundError
+	require.ErrorAs(t, err, &missing)
+	assert.Equal(t, "root", missing.Kind)
+}
+
+// What one root answers is known although another hangs.
+func TestRootsAreListedBesideOneThatHangs(t *testing.T) {
+	first, second := newSwitched(t), newSwitched(t)
+	f := rooted(t, first, second)
+	first.hangs.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	states, err := f.Roots(ctx)
+	require.NoError(t, err)
+	require.ErrorIs(t, states[0].Err, root.ErrUnavailable)
+	assert.NoError(t, states[1].Err)
 }

@@ -45,8 +45,8 @@ type Key struct {
 	// Announced loads all platform sets of the machine, and the measurements that
 	// were predicted for it and wait for an operator.
 	Announced bool
-	// Keyring loads the versions of a keyring, without their wrappers, and what
-	// depends on each.
+	// Keyring loads the versions of a keyring, without their wrappers, what depends
+	// on each, and their uses.
 	Keyring string
 	// ServiceKeys loads the service's own keys.
 	ServiceKeys bool
@@ -90,13 +90,15 @@ type State struct {
 
 	Keyring     []KeyringVersion // ordered by version
 	Dependents  []Dependents     // on versions of the keyring, ordered as they are
+	Uses        []KeyringUse     // of versions of the keyring, ordered by version
 	ServiceKeys []ServiceKey     // ordered by kind and creation
 	Orders      []Order          // of the machine, ordered by volume
 }
 
 // Outcome is what a decision wants written. Rows replace those of the same key. A
-// secret or a service key under a keyring version that is neither enabled nor
-// disabled, or that is not there, is an error that is [ErrRetired].
+// secret, a service key or a use that wrapped, under a keyring version that is
+// neither enabled nor disabled, or that is not there, is an error that is
+// [ErrRetired].
 type Outcome struct {
 	// Redeem enters a challenge as redeemed. That it was redeemed before is an
 	// error of the store even where decide overlooks it.
@@ -145,8 +147,12 @@ type Outcome struct {
 	Moved []MovedSecret
 	// ServiceKeys are keys that exist, with another wrapping.
 	ServiceKeys []ServiceKey
-	// Uses are entered where they are not known yet: the first one stays.
+	// Uses are added to those of the same version: the first time stays, the last one
+	// moves on, counts add up. That they were dismissed is void then.
 	Uses []KeyringUse
+	// Dismissed are uses that exist, with who dismissed them; nothing else of them
+	// changes.
+	Dismissed []KeyringUse
 	// Entries are appended to the audit log, in this order.
 	Entries []LogEntry
 }
@@ -237,6 +243,8 @@ type Reader interface {
 	// empty name; ordered by keyring, version, kind, purpose and status. What nothing
 	// depends on is not in it.
 	Dependents(ctx context.Context, keyring string) ([]Dependents, error)
+	// KeyringUses returns all uses of keyring versions, ordered by keyring and version.
+	KeyringUses(ctx context.Context) ([]KeyringUse, error)
 	// SecretsOn returns the secrets that a version of a keyring opens, ordered by
 	// volume, purpose and version, with what they are bound to.
 	SecretsOn(ctx context.Context, keyring string, version uint32, after SecretRef, limit int) ([]BoundSecret, error)
@@ -262,7 +270,7 @@ const (
 	DependentSecret     DependentKind = "secret"
 	DependentServiceKey DependentKind = "service-key"
 	// DependentOutside stands for what the key API wrapped, of which there is no
-	// row: one for a version that ever wrapped for it.
+	// row: one for a version that served it, until that is dismissed.
 	DependentOutside DependentKind = "outside"
 )
 

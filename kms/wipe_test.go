@@ -81,7 +81,7 @@ func TestKeysAreWipedWhereTheyCannotBeOpened(t *testing.T) {
 		keys, err := kms.OpenKeys(t.Context(), kms.KeysConfig{Store: store, Roots: []root.Root{r}, Clock: f.clock.Now, Uptime: f.uptime, Random: rand.Reader})
 		return keys, r, err
 	}
-	for _, name := range []string{"made", "opened"} {
+	fails := func(name string) {
 		keys, r, err := open(1)
 		require.ErrorIs(t, err, errFickle, name)
 		assert.Nil(t, keys)
@@ -89,8 +89,14 @@ func TestKeysAreWipedWhereTheyCannotBeOpened(t *testing.T) {
 		for _, key := range r.seen {
 			assert.Zero(t, key.Len(), name)
 		}
-		keys, _, err = open(4)
-		require.NoError(t, err)
-		keys.Wipe()
 	}
+	fails("made")
+	keys, _, err := open(6)
+	require.NoError(t, err)
+	// Of two versions of the system keyring the first opens.
+	require.NoError(t, keys.Add(t.Context(), kms.SystemKeyring, 2, func(v kms.KeyringVersion) error {
+		return store.AddKeys(t.Context(), []kms.KeyringVersion{v}, nil, nil)
+	}))
+	keys.Wipe()
+	fails("opened")
 }

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"keywright.dev/kms/envelope"
 	"keywright.dev/kms/root"
@@ -13,6 +14,17 @@ func (k *Keys) refs() []keyringRef {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	return sortedRefs(k.versions)
+}
+
+// known returns the versions as they were read last, ordered.
+func (k *Keys) known() []KeyringVersion {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	var list []KeyringVersion
+	for _, ref := range sortedRefs(k.versions) {
+		list = append(list, k.versions[ref])
+	}
+	return list
 }
 
 // version finds a version, also one that another replica made meanwhile.
@@ -43,17 +55,23 @@ func (k *Keys) newVersion(ctx context.Context, name string, version uint32) (Key
 		w, err := wrapBy(ctx, r, v.ref(), key)
 		if err != nil {
 			key.Wipe()
-			return v, key, fmt.Errorf("creating %v: %w", v.ref(), joinRoots([]error{err}))
+			return v, key, fmt.Errorf("creating %v: %w", v.ref(), &WrapError{r.URI(), joinRoots([]error{err})})
 		}
 		v.Wrappers = append(v.Wrappers, w)
 	}
 	return v, key, nil
 }
 
+// callTimeout bounds one call of a root, for whoever would wait without end for one
+// that hangs.
+const callTimeout = 30 * time.Second
+
 // wrapBy has a root wrap a version's key, and reads it back: a wrapper that does
 // not open is worth nothing, and this is the last moment to notice it.
 func wrapBy(ctx context.Context, r root.Root, ref keyringRef, key secret.Bytes) (Wrapper, error) {
-	wrapped, err := r.Wrap(ctx, key, keyringContext(ref.name, ref.version))
+	calling, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	wrapped, err := r.Wrap(calling, key, keyringContext(ref.name, ref.version))
 	if err != nil {
 		return Wrapper{}, err
 	}
@@ -66,7 +84,7 @@ func wrapBy(ctx context.Context, r root.Root, ref keyringRef, key secret.Bytes) 
 
 // opensBy demands that a root opens a wrapper to the key.
 func opensBy(ctx context.Context, r root.Root, ref keyringRef, w Wrapper, key secret.Bytes) error {
-	back, err := r.Unwrap(ctx, w.Wrapped, keyringContext(ref.name, ref.version))
+	back, err := unwrapBy(ctx, r, ref, w)
 	if err != nil {
 		return fmt.Errorf("reading back the wrapper of %v: %w", ref, err)
 	}
@@ -75,6 +93,19 @@ func opensBy(ctx context.Context, r root.Root, ref keyringRef, w Wrapper, key se
 		return fmt.Errorf("reading back the wrapper of %v: %s opens it to another key", ref, r.URI())
 	}
 	return nil
+}
+
+func unwrapBy(ctx context.Context, r root.Root, ref keyringRef, w Wrapper) (secret.Bytes, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return r.Unwrap(ctx, w.Wrapped, keyringContext(ref.name, ref.version))
+}
+
+// versionBy asks for the version of a root's key.
+func versionBy(ctx context.Context, r root.Root) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return r.Version(ctx)
 }
 
 // rootWrapper is a wrapper with the root that opens it.

@@ -21,10 +21,10 @@ const (
 )
 
 // encryptionContext writes context as KMS has it, where it can be read in
-// CloudTrail and matched in policies: letters, digits and -._~/:@=+, as they are,
-// any other byte as % and two upper-case hex digits. What would be longer than
-// 384 bytes is written as its SHA-256 in hex, under a key of its own; an empty
-// context has no pair. Two contexts never give the same pairs.
+// CloudTrail and matched in policies: letters, digits, the comma and -._~/:@=+ as
+// they are, any other byte as % and two upper-case hex digits. What would be
+// longer than 384 bytes is written as its SHA-256 in hex, under a key of its own;
+// an empty context has no pair. Two contexts never give the same pairs.
 func encryptionContext(context []byte) map[string]string {
 	pairs := map[string]string{purposeKey: purpose}
 	if len(context) == 0 {

@@ -99,7 +99,7 @@ func TestTrustsTheConfiguredCertificates(t *testing.T) {
 	a.authenticate(t, a.user)
 	r, arn := a.opened(t)
 	_, err := r.Wrap(t.Context(), roottest.Key(1), nil)
-	require.ErrorIs(t, err, root.ErrUnavailable)
+	require.ErrorIs(t, err, root.ErrRefused)
 	require.ErrorContains(t, err, "certificate")
 	assert.Zero(t, a.Calls("Encrypt"))
 

@@ -1,6 +1,7 @@
 package awskms
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -42,7 +43,13 @@ func printable(text string) string {
 // no error of the SDK, which hold what was answered.
 func classify(operation string, err error) error {
 	var refusal smithy.APIError
-	if !errors.As(err, &refusal) {
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &refusal):
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("%w: %s: the certificate of the endpoint is not trusted: check the endpoint, and AWS_CA_BUNDLE: %s",
+			root.ErrRefused, operation, printable(untrusted.Error()))
+	default:
 		// Not answered, in vain so far: the network, the context, the credentials'
 		// source, an answer that is none.
 		return fmt.Errorf("%w: %s: %s", root.ErrUnavailable, operation, printable(err.Error()))

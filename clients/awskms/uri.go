@@ -3,10 +3,14 @@ package awskms
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
+
+	"keywright.dev/kms/root/local"
 )
 
 const (
@@ -21,7 +25,6 @@ var (
 	aliasForm   = regexp.MustCompile(`^(arn:.*:)?alias/`)
 	regionForm  = regexp.MustCompile(`^[a-z]{2}(-[a-z0-9]{1,16}){1,4}$`)
 	profileForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 _.@+/-]{0,127}$`)
-	nameForm    = regexp.MustCompile(`^[a-z][a-z_-]{0,19}$`)
 )
 
 // keyARN names a key.
@@ -73,12 +76,12 @@ func parse(uri string) (address, error) {
 		return address{}, err
 	}
 	a := address{key: key, region: key.region}
-	values, err := url.ParseQuery(query)
+	values, err := local.ParseQuery(query)
 	if err != nil {
-		return address{}, errors.New("the URI's query is malformed: " + example)
+		return address{}, fmt.Errorf("reading the URI: %w: %s", err, example)
 	}
-	for name, given := range values {
-		if err := a.set(name, given); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if err := a.set(name, values[name]); err != nil {
 			return address{}, err
 		}
 	}
@@ -101,31 +104,24 @@ func parseARN(arn string) (keyARN, error) {
 	return keyARN{parts[1], parts[2], parts[3], parts[4]}, nil
 }
 
-func (a *address) set(name string, given []string) error {
-	if !nameForm.MatchString(name) {
-		return errors.New("the URI's query has a key that is not region, endpoint or profile: " + example)
-	}
-	if len(given) != 1 {
-		return fmt.Errorf("the URI gives %s %d times", name, len(given))
-	}
-	value := given[0]
+func (a *address) set(name, value string) error {
 	switch name {
 	case "region":
 		a.region = value
-		return must(regionForm.MatchString(value), "the URI's region is none: it looks like eu-central-1")
+		return check(regionForm.MatchString(value), "the URI's region is none: it looks like eu-central-1")
 	case "profile":
 		a.profile = value
-		return must(profileForm.MatchString(value), "the URI's profile is none: it is the name of a section of ~/.aws/config")
+		return check(profileForm.MatchString(value), "the URI's profile is none: it is the name of a section of ~/.aws/config")
 	case "endpoint":
 		a.endpoint = value
 		return checkEndpoint(value)
 	default:
-		return fmt.Errorf("the URI's query has the key %s, and only region, endpoint and profile are known; "+
-			"credentials come from a profile or the environment, never from the URI", name)
+		return fmt.Errorf("the URI's query has %s, and only region, endpoint and profile are known; "+
+			"credentials come from a profile or the environment, never from the URI", local.ShowKey(name))
 	}
 }
 
-func must(ok bool, message string) error {
+func check(ok bool, message string) error {
 	if ok {
 		return nil
 	}

@@ -83,12 +83,13 @@ type login struct {
 
 // session is what a login got.
 type session struct {
-	token   secret.Bytes
-	renewAt time.Time // zero: never
+	token         secret.Bytes
+	renewAt, ends time.Time // zero: never
 }
 
-func (s session) serves(now time.Time, rejected secret.Bytes) bool {
-	return s.token.Len() > 0 && !s.token.Equal(rejected) && (s.renewAt.IsZero() || now.Before(s.renewAt))
+// serves tells whether the token is good until a time of the session.
+func (s session) serves(now, until time.Time, rejected secret.Bytes) bool {
+	return s.token.Len() > 0 && !s.token.Equal(rejected) && (until.IsZero() || now.Before(until))
 }
 
 func (l *login) token(ctx context.Context, rejected secret.Bytes) (secret.Bytes, error) {
@@ -98,10 +99,14 @@ func (l *login) token(ctx context.Context, rejected secret.Bytes) (secret.Bytes,
 	case <-ctx.Done():
 		return secret.Bytes{}, &failure{class: root.ErrUnavailable, cause: ctx.Err(), text: "waiting to sign in: " + ctx.Err().Error()}
 	}
-	if l.current.serves(l.root.options.Clock(), rejected) {
+	now := l.root.options.Clock()
+	if l.current.serves(now, l.current.renewAt, rejected) {
 		return l.current.token, nil
 	}
 	s, err := l.signIn(ctx)
+	if err != nil && l.current.serves(now, l.current.ends, rejected) {
+		return l.current.token, nil // the next call tries again
+	}
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("signing in at auth/%s: %w", l.root.config.authPath, err)
 	}
@@ -147,7 +152,7 @@ func parseSession(answer secret.Bytes, began time.Time) (session, error) {
 	}
 	s := session{token: token}
 	if lease := time.Duration(read.Auth.Lease) * time.Second; lease > 0 {
-		s.renewAt = began.Add(lease * 2 / 3)
+		s.renewAt, s.ends = began.Add(lease*2/3), began.Add(lease)
 	}
 	return s, nil
 }

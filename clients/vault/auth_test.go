@@ -40,11 +40,32 @@ func TestSignsInBeforeItsTokenEnds(t *testing.T) {
 		after  time.Duration
 		logins int
 	}{{0, 1}, {2399 * time.Second, 1}, {2 * time.Second, 2}, {2398 * time.Second, 2}, {time.Hour, 3}} {
-		s.mu.Lock()
-		s.now = s.now.Add(step.after)
-		s.mu.Unlock()
+		s.after(step.after)
 		require.NoError(t, unwrap(t, r))
 		assert.Len(t, s.requests(login), step.logins)
+	}
+}
+
+// A login that fails in the last third of a token's time costs no call: the token
+// is good for that long.
+func TestTokenServesWhileALoginFails(t *testing.T) {
+	for _, status := range []int{400, 403, 503} {
+		s := started(t)
+		r := s.open(t, byAppRole)
+		require.NoError(t, unwrap(t, r))
+		s.on(login, says(status, `{"errors":["invalid role or secret ID"]}`))
+		s.after(2401 * time.Second)
+		require.NoError(t, unwrap(t, r))
+		assert.Len(t, s.requests(login), 2)
+
+		s.on(decrypt, says(403, `{"errors":["permission denied"]}`))
+		err := unwrap(t, r)
+		require.Error(t, err)
+		assert.ErrorContains(t, err, "signing in at auth/approle", "a token that Vault rejects serves no more")
+		s.after(1199 * time.Second)
+		before := len(s.requests(decrypt))
+		require.ErrorContains(t, unwrap(t, r), "signing in at auth/approle")
+		assert.Len(t, s.requests(decrypt), before, "nor one that has ended")
 	}
 }
 
@@ -173,7 +194,7 @@ func TestOpenRefuses(t *testing.T) {
 	for query, why := range map[string]string{
 		byToken + "&ca-file=" + folder + "/absent":                        "reading the ca-file",
 		byToken + "&ca-file=" + text:                                      "no certificate in PEM",
-		byToken + "&ca-file=ca.pem":                                       "the service manager passes none",
+		byToken + "&ca-file=ca.pem":                                       "the service manager passed no credentials",
 		byToken + "&cert-file=" + text + "&key-file=" + text:              "no certificate and its key",
 		"auth=cert&cert-file=" + text + "&key-file=" + folder + "/absent": "reading the key-file",
 		byToken + "&unknown=1":                                            "a right one looks like",

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"syscall"
 
+	"keywright.dev/kms/root/local"
 	"keywright.dev/kms/secret"
 )
 
@@ -20,54 +19,35 @@ type files struct {
 	credentials string // the folder of those without a path; empty where there is none
 }
 
-func (f files) path(name string) (string, error) {
-	switch {
-	case filepath.IsAbs(name):
-		return name, nil
-	case f.credentials == "":
-		return "", fmt.Errorf("%s is the name of a credential, and the service manager passes none: name the file by its absolute path", name)
-	default:
-		return filepath.Join(f.credentials, name), nil
-	}
-}
-
-// private reads a file that nobody else may be able to read.
+// private reads a file that not everybody can read.
 func (f files) private(name string) (secret.Bytes, error) {
 	return f.read(name, func(info fs.FileInfo) error {
 		if mode := info.Mode().Perm(); mode&0o007 != 0 {
 			return fmt.Errorf("its mode is %#o, and everybody can reach it: run chmod o-rwx", mode)
 		}
-		return nil
+		return regular(info)
 	})
 }
 
 // public reads a file whose permissions are not ours to judge.
-func (f files) public(name string) (secret.Bytes, error) {
-	return f.read(name, func(fs.FileInfo) error { return nil })
+func (f files) public(name string) (secret.Bytes, error) { return f.read(name, regular) }
+
+func regular(info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return errors.New("it is not a regular file")
+	}
+	return nil
 }
 
 func (f files) read(name string, check func(fs.FileInfo) error) (secret.Bytes, error) {
-	path, err := f.path(name)
-	if err != nil {
-		return secret.Bytes{}, err
+	path := name
+	if !filepath.IsAbs(name) {
+		var err error
+		if path, err = local.CredentialPath(f.credentials, name); err != nil {
+			return secret.Bytes{}, fmt.Errorf("%s: %w", name, err)
+		}
 	}
-	// A pipe would be waited for before it could be refused.
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return secret.Bytes{}, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return secret.Bytes{}, err
-	}
-	if !info.Mode().IsRegular() {
-		return secret.Bytes{}, fmt.Errorf("%s is not a regular file", path)
-	}
-	if err := check(info); err != nil {
-		return secret.Bytes{}, fmt.Errorf("%s: %w", path, err)
-	}
-	text, err := secret.Read(file, maxFile)
+	text, err := local.Read(path, maxFile, check)
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("%s: %w", path, err)
 	}

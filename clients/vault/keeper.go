@@ -29,7 +29,12 @@ func newKeeper(ctx context.Context, r *Root) *keeper {
 	return &keeper{root: r, ctx: ctx, stop: stop, watch: func() {}}
 }
 
-func (k *keeper) close() { k.stop() }
+func (k *keeper) close() {
+	k.stop()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kept.Wipe()
+}
 
 // keep sees to it that the token is renewed, and no longer the one before.
 func (k *keeper) keep(token secret.Bytes) {
@@ -40,6 +45,7 @@ func (k *keeper) keep(token secret.Bytes) {
 	}
 	k.watch()
 	ctx, cancel := context.WithCancel(k.ctx)
+	k.kept.Wipe()
 	k.kept, k.watch = token.Clone(), cancel
 	go k.renew(ctx, token.Clone())
 }
@@ -49,14 +55,15 @@ func (k *keeper) forget(token secret.Bytes) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if token.Equal(k.kept) {
-		k.kept = secret.Bytes{}
+		k.kept.Wipe()
 	}
 }
 
 // renew renews until Vault does not prolong the token any more, or ctx ends. The
-// next use of the token begins anew.
+// next use of the token begins anew. It wipes the token, which is its own.
 // What fails here is not told: the token ends, and calls say so.
 func (k *keeper) renew(ctx context.Context, token secret.Bytes) {
+	defer token.Wipe()
 	lease, err := k.lookUp(ctx, token)
 	if err != nil && errors.Is(err, root.ErrUnavailable) {
 		k.forget(token)

@@ -111,6 +111,13 @@ func (s *server) on(path string, answer http.HandlerFunc) {
 	s.answers[path] = answer
 }
 
+// after has the clock go on.
+func (s *server) after(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now = s.now.Add(d)
+}
+
 // requests returns those of a path.
 func (s *server) requests(path string) []asked {
 	s.mu.Lock()

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"keywright.dev/kms/root/local"
 )
 
 // The ways to sign in.
@@ -106,7 +108,7 @@ func parseParts(uri string) (config, error) {
 	if err := c.setPath(u); err != nil {
 		return config{}, err
 	}
-	values, err := queryOf(u)
+	values, err := local.ParseQuery(u.RawQuery)
 	if err != nil {
 		return config{}, err
 	}
@@ -155,33 +157,6 @@ func (c *config) setPath(u *url.URL) error {
 	return nil
 }
 
-// queryOf returns the values by key, each there once and not empty.
-func queryOf(u *url.URL) (map[string]string, error) {
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return nil, errors.New("its query (after ?) is not KEY=VALUE&…")
-	}
-	values := make(map[string]string, len(query))
-	for key, list := range query {
-		switch {
-		case len(list) > 1:
-			return nil, fmt.Errorf("its query has %s twice", shownKey(key))
-		case list[0] == "":
-			return nil, fmt.Errorf("its query has %s without a value", shownKey(key))
-		}
-		values[key] = list[0]
-	}
-	return values, nil
-}
-
-// shownKey quotes a key of a query unless it looks like a value in the wrong place.
-func shownKey(key string) string {
-	if regexp.MustCompile(`^[a-z_-]{1,24}$`).MatchString(key) {
-		return strconv.Quote(key)
-	}
-	return "a key that is not shown, since it could be a secret"
-}
-
 // holdsSecret is for keys whose value would be a secret.
 func holdsSecret(key string) bool {
 	return slices.Contains([]string{"token", "secret-id", "secret_id", "jwt", "password", "pin", "key", "role-id", "role_id"}, key)
@@ -198,7 +173,7 @@ func (c *config) setQuery(values map[string]string) error {
 		case holdsSecret(key):
 			return fmt.Errorf("it has a credential in it (%s); credentials are in files that it names", key)
 		case !slices.Contains(slices.Concat(common(), required, optional), key):
-			return fmt.Errorf("its query has %s, which is not known with auth=%s", shownKey(key), c.auth)
+			return fmt.Errorf("its query has %s, which is not known with auth=%s", local.ShowKey(key), c.auth)
 		}
 	}
 	for _, key := range required {

@@ -4,6 +4,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -39,6 +42,24 @@ func run() int {
 	defer stop()
 	// After the first signal the second one is the system's: it ends at once.
 	context.AfterFunc(ctx, stop)
-	p := &cli.Program{Version: version, In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.Getenv, Clock: time.Now}
+	p := &cli.Program{
+		Version: version, In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.Getenv, Clock: time.Now,
+		Resolver: net.DefaultResolver, Addresses: addresses,
+	}
 	return p.Run(ctx, os.Args[1:])
+}
+
+// addresses returns those of this host.
+func addresses() ([]netip.Addr, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("reading the addresses of this host: %w", err)
+	}
+	var own []netip.Addr
+	for _, a := range list {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			own = append(own, prefix.Addr())
+		}
+	}
+	return own, nil
 }

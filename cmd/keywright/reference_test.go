@@ -61,6 +61,11 @@ func writeFlags(page *strings.Builder, flags *pflag.FlagSet) {
 		if f.Shorthand != "" {
 			name = "-" + f.Shorthand + ", " + name
 		}
+		switch f.DefValue {
+		case "", "0", "false", "[]":
+		default:
+			usage += fmt.Sprintf(" (default %s)", f.DefValue)
+		}
 		lines = append(lines, fmt.Sprintf("- `%s`: %s", strings.TrimSpace(name+" "+kind), usage))
 	})
 	if len(lines) > 0 {

@@ -157,9 +157,9 @@ func (c *connection) decrypt(session p11.SessionHandle, iv, sealed, aad []byte) 
 		key.Wipe()
 		return secret.Bytes{}, fmt.Errorf("C_Decrypt: %w", err)
 	}
-	if key.Len() != root.KeySize {
+	if size := key.Len(); size != root.KeySize {
 		key.Wipe()
-		return secret.Bytes{}, fmt.Errorf("%w: the token opened it to another size", root.ErrUnavailable)
+		return secret.Bytes{}, fmt.Errorf("%w: the token opened it to %d bytes, and not %d", root.ErrRefused, size, root.KeySize)
 	}
 	return key, nil
 }

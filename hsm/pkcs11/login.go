@@ -38,6 +38,7 @@ func (l *login) in(t *token, session p11.SessionHandle) error {
 		l.refused.Wipe()
 		return nil
 	case isCode(err, p11.CKR_PIN_INCORRECT, p11.CKR_PIN_INVALID, p11.CKR_PIN_LEN_RANGE):
+		l.refused.Wipe()
 		l.refused = pin.Clone()
 		return l.failed(t, err, "write the right PIN to "+l.file+"; this one is not tried again before a restart")
 	case isCode(err, p11.CKR_PIN_LOCKED):

@@ -10,6 +10,9 @@ import (
 // ErrOtherMachine means that the TPM is not the one that was expected.
 var ErrOtherMachine = errors.New("this is the TPM of another machine")
 
+// ErrNoDevice means that a path leads to something else than a TPM's device.
+var ErrNoDevice = errors.New("it is not a character device")
+
 // explain says what was being done and, for the refusals an operator can do
 // something about, what that is. It keeps the TPM's response code in the chain.
 func explain(doing string, err error) error {

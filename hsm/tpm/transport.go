@@ -40,7 +40,7 @@ func openFile(path string) (*file, error) {
 	case err != nil:
 		return nil, fmt.Errorf("opening the TPM: %w", err)
 	case info.Mode()&fs.ModeCharDevice == 0:
-		return nil, fmt.Errorf("opening the TPM: %s is not a character device", path)
+		return nil, fmt.Errorf("opening the TPM: %s: %w", path, ErrNoDevice)
 	}
 	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {

@@ -58,8 +58,8 @@ type Attested struct {
 	Evidence  Evidence `json:"evidence"`
 }
 
-// Sealed is a response of package exchange: a release that only the recipient
-// key of the statement opens, under the service identity key's signature.
+// Sealed is a response of package exchange: what only the recipient key of the
+// statement opens, under the service identity key's signature.
 type Sealed struct {
 	Response  []byte `json:"response"`
 	Signature []byte `json:"signature"`

@@ -31,7 +31,27 @@ type KeyringVersion struct {
 	Roots []string `json:"roots"`
 	// Dependents counts what it opens.
 	Dependents int64 `json:"dependents"`
+	// Outside is of one that served the key API.
+	Outside *Outside `json:"outside,omitempty"`
 }
+
+// Outside is what is known of ciphertexts that a version wrapped for the key API,
+// and that only their owners have.
+type Outside struct {
+	First time.Time `json:"first"` // use of the version
+	Last  time.Time `json:"last"`
+	// Wraps counts items that were wrapped, Unwraps those that were opened, or should
+	// have been while the version waited for its destruction.
+	Wraps   int64 `json:"wraps"`
+	Unwraps int64 `json:"unwraps"`
+	// Dismissed is when DismissedBy said that nothing needs them any more; absent
+	// where nobody did, or where the version was used since.
+	Dismissed   *time.Time `json:"dismissed,omitempty"`
+	DismissedBy string     `json:"dismissed_by,omitempty"`
+}
+
+// Uses counts what was recorded: it grows with each use.
+func (o *Outside) Uses() int64 { return o.Wraps + o.Unwraps }
 
 // Census is what depends on the versions of a keyring.
 type Census struct {
@@ -47,7 +67,7 @@ type Census struct {
 // DependentsCount counts rows of one kind that a version opens.
 type DependentsCount struct {
 	Version uint32 `json:"version"`
-	// Kind is secret or service-key.
+	// Kind is secret, service-key or outside.
 	Kind string `json:"kind"`
 	// Purpose is that of secrets, such as luks-keyslot or recovery; of service keys
 	// it is their kind.
@@ -59,12 +79,14 @@ type DependentsCount struct {
 // Dependent is something that a keyring version opens.
 type Dependent struct {
 	Kind string `json:"kind"`
-	// Object is volume/ID or service-key/KIND/ID.
+	// Object is volume/ID, service-key/KIND/ID or ciphertexts/outside.
 	Object  string `json:"object"`
 	Machine string `json:"machine,omitempty"` // id
 	Purpose string `json:"purpose"`
 	Version uint32 `json:"version,omitzero"` // of the secret
 	Status  string `json:"status,omitempty"`
+	// Outside is of ciphertexts outside.
+	Outside *Outside `json:"outside,omitempty"`
 }
 
 // CreateKeyring is the body that makes a keyring.
@@ -83,6 +105,15 @@ type RotateKeyring struct {
 type DestroyKeyring struct {
 	// Days until it is destroyed, 7 to 30; absent is 30.
 	Days int `json:"days,omitempty"`
+}
+
+// DismissOutside is the body that says that nothing outside needs a version.
+type DismissOutside struct {
+	// Reason goes into the audit log.
+	Reason string `json:"reason"`
+	// Uses are Wraps and Unwraps together that the operator saw. Where they are given
+	// and there are others by now, nothing is dismissed.
+	Uses int64 `json:"uses,omitempty"`
 }
 
 // ChangeKeyring is the empty body of a change of a version's state.
@@ -111,7 +142,7 @@ type Rewrapped struct {
 	Next string `json:"next,omitempty"`
 	// Remaining counts what is not on the current version.
 	Remaining int64 `json:"remaining"`
-	// RootCalls counts the calls to roots of trust: none.
+	// RootCalls counts the versions of the keyring that a root had to open for it.
 	RootCalls int `json:"root_calls"`
 }
 
@@ -186,6 +217,11 @@ func (o *OperatorClient) DisableKeyring(ctx context.Context, ref string) (Keyrin
 // DestroyKeyring schedules the destruction of a version.
 func (o *OperatorClient) DestroyKeyring(ctx context.Context, ref string, d DestroyKeyring) (KeyringVersion, error) {
 	return post[KeyringVersion](ctx, o.c, at(PathKeyringDestroy, ref), d)
+}
+
+// DismissOutside says that nothing outside needs a version any more.
+func (o *OperatorClient) DismissOutside(ctx context.Context, ref string, d DismissOutside) (KeyringVersion, error) {
+	return post[KeyringVersion](ctx, o.c, at(PathKeyringDismiss, ref), d)
 }
 
 // CancelDestroy cancels the destruction of a version.

@@ -240,9 +240,11 @@ type SecretVersion struct {
 	Disclosed *time.Time `json:"disclosed,omitempty"`
 }
 
-// DiscloseRecoveryKey is the body that asks for a recovery key. The answer is the
-// key alone, as text.
-type DiscloseRecoveryKey struct{}
+// DiscloseRecoveryKey is the body that asks for a recovery key. The answer is
+// [Sealed] to it, bound to the volume as the path names it.
+type DiscloseRecoveryKey struct {
+	Recipient []byte `json:"recipient"` // the caller's ephemeral HPKE key
+}
 
 // RecoveryCopy is a volume's recovery key, encrypted with age to the recipients
 // that were configured when it was made.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/secret"
 )
 
@@ -186,25 +187,27 @@ func (o *OperatorClient) Volume(ctx context.Context, ref string) (Volume, error)
 	return get[Volume](ctx, o.c, at(PathVolume, ref), nil)
 }
 
-// maxRecoveryKey bounds an answer that is a recovery key, in bytes.
-const maxRecoveryKey = 1 << 10
-
-// RecoveryKey has a volume's recovery key disclosed. The caller wipes it.
+// RecoveryKey has a volume's recovery key disclosed, sealed to a key of this call.
+// The caller wipes it.
 func (o *OperatorClient) RecoveryKey(ctx context.Context, ref string) (secret.Bytes, error) {
-	body, err := Encode(DiscloseRecoveryKey{})
+	own, err := exchange.NewRecipient()
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	response, err := o.c.do(ctx, http.MethodPost, at(PathVolumeRecoveryKey, ref), body)
+	statement, err := exchange.DisclosureStatement(ref, own.PublicKey())
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	defer response.Body.Close()
-	key, err := secret.Read(response.Body, maxRecoveryKey)
+	sealed, err := post[Sealed](ctx, o.c, at(PathVolumeRecoveryKey, ref), DiscloseRecoveryKey{Recipient: own.PublicKey()})
 	if err != nil {
-		return secret.Bytes{}, fmt.Errorf("reading a recovery key: %w", err)
+		return secret.Bytes{}, err
 	}
-	return key, nil
+	// Operators pin no service key: they know the service by its socket.
+	pins := [][32]byte{exchange.Fingerprint(sealed.ServiceKey)}
+	if err := exchange.VerifyResponse(pins, sealed.ServiceKey, statement, sealed.Response, sealed.Signature); err != nil {
+		return secret.Bytes{}, err
+	}
+	return own.OpenDisclosure(statement, sealed.Response)
 }
 
 // RecoveryCopies returns a page of age copies of recovery keys.

@@ -33,6 +33,7 @@ const (
 	PathKeyringEnable      = "/v1/keyrings/{ref}/enable"
 	PathKeyringDisable     = "/v1/keyrings/{ref}/disable"
 	PathKeyringDestroy     = "/v1/keyrings/{ref}/destroy"
+	PathKeyringDismiss     = "/v1/keyrings/{ref}/dismiss-outside"
 	PathKeyringCancel      = "/v1/keyrings/{ref}/cancel-destroy"
 	PathAudit              = "/v1/audit"
 	PathAuditHead          = "/v1/audit/head"

@@ -7,7 +7,7 @@
 //     same bytes, and nothing follows it.
 //   - Every hash, signature and key derivation begins with a label of its own.
 //   - Secrets leave in one way only: sealed (HPKE, RFC 9180, with a hybrid
-//     post-quantum KEM) to the key that the quoted statement names.
+//     post-quantum KEM) to the ephemeral key that the statement names.
 //
 // It refuses to hold state, to reach a device or a network, and to decide
 // anything about trust. docs/protocol.md and docs/formats/exchange.md are the

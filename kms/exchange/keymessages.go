@@ -101,15 +101,8 @@ func (r *KeyRequest) Check() error {
 	}
 	total := 0
 	for i, item := range r.Items {
-		switch {
-		case len(item.Reference) > MaxReference || !utf8.ValidString(item.Reference):
-			return fmt.Errorf("item %d: its reference is not UTF-8 of at most %d bytes", i+1, MaxReference)
-		case len(item.Context) > MaxKeyContext:
-			return fmt.Errorf("item %d: its context has more than %d bytes", i+1, MaxKeyContext)
-		case item.Plaintext.Len() > MaxKeyPlaintext:
-			return fmt.Errorf("item %d: its plaintext has more than %d bytes: encrypt it with a data key", i+1, MaxKeyPlaintext)
-		case len(item.Wrapped) > maxWrapped:
-			return fmt.Errorf("item %d: its wrapped form has more than %d bytes", i+1, maxWrapped)
+		if err := item.Check(); err != nil {
+			return fmt.Errorf("item %d: %w", i+1, err)
 		}
 		total += item.Plaintext.Len()
 	}
@@ -117,6 +110,22 @@ func (r *KeyRequest) Check() error {
 		return fmt.Errorf("its plaintexts have %d bytes, at most %d are taken in one call", total, MaxKeyTotal)
 	}
 	return nil
+}
+
+// Check refuses an item that is out of bounds.
+func (i *KeyItem) Check() error {
+	switch {
+	case len(i.Reference) > MaxReference || !utf8.ValidString(i.Reference):
+		return fmt.Errorf("its reference is not UTF-8 of at most %d bytes", MaxReference)
+	case len(i.Context) > MaxKeyContext:
+		return fmt.Errorf("its context has more than %d bytes", MaxKeyContext)
+	case i.Plaintext.Len() > MaxKeyPlaintext:
+		return fmt.Errorf("its plaintext has more than %d bytes: encrypt it with a data key", MaxKeyPlaintext)
+	case len(i.Wrapped) > maxWrapped:
+		return fmt.Errorf("its wrapped form has more than %d bytes", maxWrapped)
+	default:
+		return nil
+	}
 }
 
 // maxWrapped is longer than the wrapped form of any plaintext that is taken.

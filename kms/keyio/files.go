@@ -21,7 +21,8 @@ type Files struct {
 }
 
 // RunFiles carries the job out on files. What is to be written to is there before
-// anything is asked; a file that was made is removed where the job fails.
+// anything is asked; a file that was made is removed where the job fails, but for
+// that of a batch with what was answered until then.
 func (j Job) RunFiles(ctx context.Context, f Files, call Call) (tally Tally, err error) {
 	single := j.Operation == exchange.KeyDataKey && !j.Batch
 	switch {
@@ -33,7 +34,7 @@ func (j Job) RunFiles(ctx context.Context, f Files, call Call) (tally Tally, err
 	var opened []*target
 	defer func() {
 		for _, t := range opened {
-			err = errors.Join(err, t.end(err == nil))
+			err = errors.Join(err, t.end(err == nil, j.Batch && tally.Items > 0))
 		}
 	}()
 	if f.Input != "" {
@@ -67,17 +68,18 @@ type target struct {
 	made bool
 }
 
-// end closes the file; one that was made for a job that failed goes.
-func (t *target) end(good bool) error {
+// end closes the file; one that was made for a job that failed goes, unless it is
+// to be kept.
+func (t *target) end(good, keep bool) error {
 	if !t.made {
 		return t.Close()
 	}
 	var err error
-	if good {
+	if good || keep {
 		err = t.Sync()
 	}
 	err = errors.Join(err, t.Close())
-	if !good || err != nil {
+	if !keep && (!good || err != nil) {
 		err = errors.Join(err, os.Remove(t.Name()))
 	}
 	return err

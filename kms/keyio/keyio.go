@@ -70,6 +70,9 @@ func (j Job) runSingle(ctx context.Context, call Call) error {
 	}
 	request := exchange.KeyRequest{Items: []exchange.KeyItem{item}}
 	defer request.Wipe()
+	if err := item.Check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInput, err)
+	}
 	answer, err := call(ctx, &request)
 	if err != nil {
 		return err

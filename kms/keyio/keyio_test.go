@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -160,6 +162,52 @@ func TestErrorsSayHowFarItCame(t *testing.T) {
 		return nil, gone
 	})
 	assert.Equal(t, gone, err)
+}
+
+// What a batch wrote before it ended is good, in a file too: its wrapped forms may
+// be the only ones there are.
+func TestFileOfABrokenBatchStays(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	c := &calls{}
+	j := keyio.Job{Operation: exchange.KeyWrap, Batch: true, In: strings.NewReader(lines(1001, 1) + "secret\n")}
+	_, err := j.RunFiles(t.Context(), keyio.Files{Output: out}, c.answer)
+	require.ErrorIs(t, err, keyio.ErrInput)
+	written, err := os.ReadFile(out)
+	require.NoError(t, err)
+	assert.Equal(t, 1000, strings.Count(string(written), "\n"))
+
+	for _, j := range []keyio.Job{
+		{Operation: exchange.KeyWrap, Batch: true, In: strings.NewReader("secret\n")},
+		{Operation: exchange.KeyWrap, In: strings.NewReader("")},
+	} {
+		out := filepath.Join(t.TempDir(), "out")
+		_, err := j.RunFiles(t.Context(), keyio.Files{Output: out}, c.answer)
+		require.ErrorIs(t, err, keyio.ErrInput)
+		assert.NoFileExists(t, out, "nothing was answered")
+	}
+}
+
+func TestLinesOutOfBoundsAreNamed(t *testing.T) {
+	for text, says := range map[string]string{
+		strings.Repeat("x", 100_000): "line 3: it has more than 65536 bytes",
+		`{"plaintext":"` + base64.StdEncoding.EncodeToString(make([]byte, exchange.MaxKeyPlaintext+1)) + `"}`: "line 3: its plaintext has more than 16384 bytes",
+	} {
+		_, _, err := run(t, keyio.Job{Operation: exchange.KeyWrap, Batch: true}, lines(2, 1)+text+"\n", (&calls{}).answer)
+		require.ErrorIs(t, err, keyio.ErrInput)
+		assert.ErrorContains(t, err, says)
+	}
+}
+
+// What one command wrote goes into the next, but for what failed.
+func TestFailedItemIsNoInput(t *testing.T) {
+	_, _, err := run(t, keyio.Job{Operation: exchange.KeyUnwrap, Batch: true}, `{"reference":"db","code":"ciphertext","detail":"it does not open"}`+"\n", (&calls{}).answer)
+	require.ErrorIs(t, err, keyio.ErrInput)
+	assert.ErrorContains(t, err, "line 1: it is an item that failed: leave it out")
+}
+
+func TestContextOutOfBoundsIsInput(t *testing.T) {
+	_, _, err := run(t, keyio.Job{Operation: exchange.KeyWrap, Context: strings.Repeat("c", 256)}, "s", (&calls{}).answer)
+	require.ErrorIs(t, err, keyio.ErrInput)
 }
 
 // FuzzLines holds that no line makes an item out of bounds, and that no error

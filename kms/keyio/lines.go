@@ -81,7 +81,8 @@ func (j Job) runBatch(ctx context.Context, call Call) (Tally, error) {
 		}
 		return j.answer(ctx, call, &next.request, &tally)
 	}
-	for number := 1; lines.Scan(); number++ {
+	number := 1
+	for ; lines.Scan(); number++ {
 		item, err := j.parse(lines.Bytes())
 		if err != nil {
 			return tally, after(tally, fmt.Errorf("%w: line %d: %w", ErrInput, number, err))
@@ -94,8 +95,11 @@ func (j Job) runBatch(ctx context.Context, call Call) (Tally, error) {
 		}
 		next.add(item)
 	}
-	if err := lines.Err(); err != nil {
-		return tally, after(tally, fmt.Errorf("reading lines of at most %d bytes: %w", maxLine, err))
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return tally, after(tally, fmt.Errorf("%w: line %d: it has more than %d bytes", ErrInput, number, maxLine))
+	case err != nil:
+		return tally, after(tally, fmt.Errorf("reading line %d: %w", number, err))
 	}
 	return tally, after(tally, flush())
 }
@@ -110,12 +114,21 @@ func after(t Tally, err error) error {
 
 var errLine = errors.New("it is not a JSON object with members of reference, context, plaintext (base64), wrapped and size")
 
+// notAnItem is why a line cannot be read.
+func notAnItem(text []byte) error {
+	var failed result
+	if json.Unmarshal(text, &failed) == nil && failed.Code != "" {
+		return errors.New("it is an item that failed: leave it out")
+	}
+	return errLine
+}
+
 // parse reads a line. Its error repeats nothing of it.
 func (j Job) parse(text []byte) (exchange.KeyItem, error) {
 	var line Line
 	if len(text) == 0 || text[0] != '{' || json.Unmarshal(text, &line, json.RejectUnknownMembers(true)) != nil {
 		clear(line.Plaintext)
-		return exchange.KeyItem{}, errLine
+		return exchange.KeyItem{}, notAnItem(text)
 	}
 	item := exchange.KeyItem{
 		Reference: line.Reference, Context: j.Context, Plaintext: secret.New(line.Plaintext), Wrapped: line.Wrapped,
@@ -129,7 +142,7 @@ func (j Job) parse(text []byte) (exchange.KeyItem, error) {
 	if line.Size != nil {
 		item.Size = *line.Size
 	}
-	if err := (&exchange.KeyRequest{Items: []exchange.KeyItem{item}}).Check(); err != nil {
+	if err := item.Check(); err != nil {
 		item.Plaintext.Wipe()
 		return exchange.KeyItem{}, err
 	}

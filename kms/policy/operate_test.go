@@ -66,15 +66,16 @@ func TestActionsAreWhatTheSchemaSays(t *testing.T) {
 		return 1
 	}))
 	for name, want := range map[string]policy.Action{
-		"machine.list":        {Name: "machine.list", Class: policy.Read, Resource: "Service"},
-		"machine.approve":     {Name: "machine.approve", Class: policy.Grant, Resource: "Machine"},
-		"machine.revoke":      {Name: "machine.revoke", Class: policy.Protect, Resource: "Machine"},
-		"measurement.submit":  {Name: "measurement.submit", Class: policy.Propose, Resource: "Measurement"},
-		"measurement.approve": {Name: "measurement.approve", Class: policy.Grant, Resource: "Measurement"},
-		"audit.export":        {Name: "audit.export", Class: policy.Read, Resource: "Log"},
-		"keyring.rotate":      {Name: "keyring.rotate", Class: policy.Maintain, Resource: "Keyring"},
-		"keyring.destroy":     {Name: "keyring.destroy", Class: policy.Destroy, Resource: "Keyring"},
-		"server.backup":       {Name: "server.backup", Class: policy.Disclose, Resource: "Service"},
+		"machine.list":            {Name: "machine.list", Class: policy.Read, Resource: "Service"},
+		"machine.approve":         {Name: "machine.approve", Class: policy.Grant, Resource: "Machine"},
+		"machine.revoke":          {Name: "machine.revoke", Class: policy.Protect, Resource: "Machine"},
+		"measurement.submit":      {Name: "measurement.submit", Class: policy.Propose, Resource: "Measurement"},
+		"measurement.approve":     {Name: "measurement.approve", Class: policy.Grant, Resource: "Measurement"},
+		"audit.export":            {Name: "audit.export", Class: policy.Read, Resource: "Log"},
+		"keyring.rotate":          {Name: "keyring.rotate", Class: policy.Maintain, Resource: "Keyring"},
+		"keyring.destroy":         {Name: "keyring.destroy", Class: policy.Destroy, Resource: "Keyring"},
+		"keyring.dismiss_outside": {Name: "keyring.dismiss_outside", Class: policy.Destroy, Resource: "Keyring"},
+		"server.backup":           {Name: "server.backup", Class: policy.Disclose, Resource: "Service"},
 	} {
 		got, ok := e.Action(name)
 		assert.True(t, ok, name)

@@ -123,6 +123,7 @@ func failureOf(err error) *failure {
 		state   *kms.StateError
 		missing *kms.NotFoundError
 		inUse   *kms.InUseError
+		wraps   *kms.WrapError
 	)
 	switch {
 	case errors.As(err, &known):
@@ -141,7 +142,9 @@ func failureOf(err error) *failure {
 		return fail(api.CodeNotFound)
 	case errors.Is(err, kms.ErrExists):
 		return fail(api.CodeConflict)
-	case errors.Is(err, kms.ErrRoots):
+	case errors.As(err, &wraps):
+		return unwrapped(wraps, err)
+	case errors.Is(err, kms.ErrRoots), errors.Is(err, kms.ErrRootsRefuse):
 		f := failAfter(api.CodeRoots, retryUnavailable)
 		f.cause = err
 		return f
@@ -154,6 +157,18 @@ func failureOf(err error) *failure {
 		f.cause = err
 		return f
 	}
+}
+
+// unwrapped is of a new keyring version that a root did not wrap.
+func unwrapped(w *kms.WrapError, cause error) *failure {
+	f := fail(api.CodeInternal)
+	if errors.Is(w, kms.ErrUnavailable) {
+		f = failAfter(api.CodeRoots, retryUnavailable)
+	}
+	f.body.Message = w.Root + " did not wrap the new key, and a new keyring version needs every root in server.roots: " +
+		"nothing was changed. The service's log says what it answered."
+	f.cause = cause
+	return f
 }
 
 // refused tells the caller the reason and nothing else; what differed stands in

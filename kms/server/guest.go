@@ -78,7 +78,7 @@ func newGuests(s *Server) *guests {
 }
 
 func (g *guests) lanes() []*lane {
-	return []*lane{g.releases, g.enrolments, g.challenges, g.keys, &g.waits.room}
+	return []*lane{g.releases, g.enrolments, g.challenges, g.keys, g.waits.room}
 }
 
 // ServeHTTP answers one request.

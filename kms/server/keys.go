@@ -9,7 +9,6 @@ import (
 	"keywright.dev/kms"
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/exchange"
-	"keywright.dev/kms/policy"
 )
 
 func keyChallengeOf(c kms.KeyChallenge) api.KeyChallenge {
@@ -102,5 +101,5 @@ func (o *operators) findKeyring(_ context.Context, in *keyCallInput) (string, ob
 	if _, err := o.server.Service.Keyring(in.Ref); err != nil {
 		return "", object{}, err
 	}
-	return in.Ref, object{policy.Keyring{Name: in.Ref}, "keyring/" + in.Ref}, nil
+	return in.Ref, onKeyring(in.Ref), nil
 }

@@ -71,6 +71,44 @@ func TestWholeBatchThroughTheOperatorListener(t *testing.T) {
 	assert.NotContains(t, r.log.String(), "ssss")
 }
 
+// What somebody dismisses is what was recorded when they looked.
+func TestOperatorDismissesWhatIsOutside(t *testing.T) {
+	r := newRig(t, nil)
+	o := r.operator()
+	wrapped, err := o.Keys(t.Context(), exchange.KeyWrap, "default", wrapItems(3, 5))
+	require.NoError(t, err)
+	_, err = o.RotateKeyring(t.Context(), "default", 1)
+	require.NoError(t, err)
+	_, err = o.DisableKeyring(t.Context(), "default@1")
+	require.NoError(t, err)
+	k, err := o.Keyring(t.Context(), "default")
+	require.NoError(t, err)
+	require.NotNil(t, k.Versions[0].Outside)
+	assert.Nil(t, k.Versions[1].Outside)
+	seen := api.DismissOutside{Reason: "all rewrapped", Uses: k.Versions[0].Outside.Uses()}
+	assert.Equal(t, int64(3), seen.Uses)
+
+	_, err = o.Keys(t.Context(), exchange.KeyUnwrap, "default", itemsOf(wrapped.Results[:1]))
+	require.NoError(t, err)
+	_, err = o.DismissOutside(t.Context(), "default@1", seen)
+	refusedWith(t, api.CodeState, err)
+	require.ErrorContains(t, err, "somebody used it meanwhile")
+	census, err := o.Census(t.Context(), "default@1", api.ListQuery{})
+	require.NoError(t, err)
+	require.Len(t, census.Blockers, 1)
+	seen.Uses = census.Blockers[0].Outside.Uses()
+	v, err := o.DismissOutside(t.Context(), "default@1", seen)
+	require.NoError(t, err)
+	assert.Equal(t, []int64{3, 1}, []int64{v.Outside.Wraps, v.Outside.Unwraps})
+	assert.NotNil(t, v.Outside.Dismissed)
+	assert.Contains(t, v.Outside.DismissedBy, "operator/uid/")
+
+	_, err = o.DismissOutside(t.Context(), "default@1", api.DismissOutside{})
+	refusedWith(t, api.CodeMalformed, err)
+	_, err = o.DestroyKeyring(t.Context(), "default@1", api.DestroyKeyring{})
+	require.NoError(t, err)
+}
+
 func TestMachineUsesKeysThroughTheGuestListener(t *testing.T) {
 	r := newRig(t, nil)
 	m, guest := r.active("web-17"), r.guest("127.0.0.1")

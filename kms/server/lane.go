@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"keywright.dev/kms/api"
@@ -12,10 +13,11 @@ import (
 type lane struct {
 	name  string
 	slots chan struct{}
+	left  atomic.Pointer[time.Time] // when a request was last done
 }
 
 func newLane(name string, slots int) *lane {
-	return &lane{name, make(chan struct{}, slots)}
+	return &lane{name: name, slots: make(chan struct{}, slots)}
 }
 
 // enter waits for a slot and returns what gives it back.
@@ -43,31 +45,16 @@ func (l *lane) tryEnter() bool {
 	}
 }
 
-func (l *lane) leave() { <-l.slots }
+func (l *lane) leave() {
+	now := time.Now()
+	l.left.Store(&now)
+	<-l.slots
+}
 
-const (
-	// yieldFor bounds how long other work waits for boots, so that it comes to an
-	// end in a storm of them as well.
-	yieldFor = 100 * time.Millisecond
-	// yieldEvery is how often that work looks whether it is its turn.
-	yieldEvery = 2 * time.Millisecond
-)
-
-// yieldToBoots waits, but not for long, until no release is worked on.
-func (g *guests) yieldToBoots(ctx context.Context) error {
-	ticker, last := time.NewTicker(yieldEvery), time.NewTimer(yieldFor)
-	defer ticker.Stop()
-	defer last.Stop()
-	for g.releases.inUse() > 0 {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-last.C:
-			return nil
-		case <-ticker.C:
-		}
-	}
-	return nil
+// quiet tells whether no request was worked on for a while.
+func (l *lane) quiet(while time.Duration) bool {
+	left := l.left.Load()
+	return l.inUse() == 0 && (left == nil || time.Since(*left) >= while)
 }
 
 func (l *lane) inUse() int { return len(l.slots) }

@@ -42,6 +42,10 @@ func TestRefusalsTellTheReasonAlone(t *testing.T) {
 	for _, err := range []error{kms.ErrUnavailable, context.DeadlineExceeded} {
 		assert.Positive(t, failureOf(err).body.RetryAfter)
 	}
+	for _, err := range []error{kms.ErrRoots, kms.ErrRootsRefuse} {
+		assert.Equal(t, api.CodeRoots, failureOf(err).body.Code, "another replica may hold the keys")
+		assert.ErrorIs(t, failureOf(err).cause, err)
+	}
 	assert.Equal(t, api.CodeInternal, failureOf(assert.AnError).body.Code)
 	assert.NotContains(t, failureOf(assert.AnError).body.Message, assert.AnError.Error())
 }

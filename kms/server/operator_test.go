@@ -106,14 +106,15 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 		api.PathVolumeRekey: details.Volumes[0].ID, api.PathVolumeWithdraw: details.Volumes[0].ID,
 		api.PathKeyring: "default", api.PathKeyringCensus: "default@1", api.PathKeyringRotate: "default", api.PathKeyringRewrap: "default",
 		api.PathKeyringEnable: "default@1", api.PathKeyringDisable: "default@1", api.PathKeyringDestroy: "default@1", api.PathKeyringCancel: "default@1",
-		api.PathKeyWrap: "default", api.PathKeyUnwrap: "default", api.PathKeyRewrap: "default", api.PathKeyDataKey: "default",
+		api.PathKeyWrap: "default", api.PathKeyUnwrap: "default", api.PathKeyRewrap: "default", api.PathKeyDataKey: "default", api.PathKeyringDismiss: "default@1",
 	}
 	const keyCall = `{"challenge":"AAAA","token":"AAAA","statement":"AAAA","request":"AAAA"}`
 	bodies := map[string]string{
-		api.PathMachineRename: `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
+		api.PathVolumeRecoveryKey: `{"recipient":"AAAA"}`,
+		api.PathMachineRename:     `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
 		api.PathRootsRemove: `{"uri":"file:1"}`, api.PathMachineKeyring: `{"keyring":"default"}`, api.PathKeyrings: `{"name":"prod"}`, api.PathVolumeRekey: `{"reason":"x"}`,
 		api.PathCustodyDrills: `{"by":[]}`, api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
-		api.PathKeyWrap: keyCall, api.PathKeyUnwrap: keyCall, api.PathKeyRewrap: keyCall, api.PathKeyDataKey: keyCall,
+		api.PathKeyWrap: keyCall, api.PathKeyUnwrap: keyCall, api.PathKeyRewrap: keyCall, api.PathKeyDataKey: keyCall, api.PathKeyringDismiss: `{"reason":"x"}`,
 	}
 	tried := 0
 	for _, route := range r.service.Server.Routes() {

@@ -47,6 +47,11 @@ type (
 		DryRunInput
 		Body api.DestroyKeyring
 	}
+	dismissOutsideInput struct {
+		RefInput
+		DryRunInput
+		Body api.DismissOutside
+	}
 )
 
 func (o *operators) addKeyrings() {
@@ -124,6 +129,13 @@ func (o *operators) addKeyringStates() {
 		},
 		find: findKeyringVersion[*destroyKeyringInput](service), act: o.destroyKeyring,
 	})
+	register(o, operation[dismissOutsideInput, *kms.KeyringVersion, api.KeyringVersion]{
+		Route: Route{
+			Method: http.MethodPost, Path: api.PathKeyringDismiss, Action: kms.ActionDismissOutside,
+			Summary: "Say that nothing outside needs a version of a keyring any more, which served the key API.",
+		},
+		find: findKeyringVersion[*dismissOutsideInput](service), act: o.dismissOutside,
+	})
 }
 
 // findKeyring takes NAME@VERSION as well, for the keyring of that version.
@@ -160,7 +172,9 @@ func keyringOf(k *kms.Keyring) api.Keyring {
 	out := api.Keyring{Name: k.Name, Current: k.Current, Versions: []api.KeyringVersion{}}
 	for i := range k.Versions {
 		v := &k.Versions[i]
-		out.Versions = append(out.Versions, versionOf(v, k.Count(v.Version)))
+		version := versionOf(v, k.Count(v.Version))
+		version.Outside = outsideOf(k.Use(v.Version))
+		out.Versions = append(out.Versions, version)
 	}
 	return out
 }
@@ -174,6 +188,15 @@ func versionOf(v *kms.KeyringVersion, dependents int64) api.KeyringVersion {
 		out.Roots = append(out.Roots, w.Root)
 	}
 	return out
+}
+
+func outsideOf(u *kms.KeyringUse) *api.Outside {
+	if u == nil {
+		return nil
+	}
+	return &api.Outside{
+		First: u.First, Last: u.Last, Wraps: u.Wraps, Unwraps: u.Unwraps, Dismissed: stamp(u.Dismissed), DismissedBy: u.DismissedBy,
+	}
 }
 
 // versionAnswer shows a version that was changed, or would be.
@@ -195,6 +218,13 @@ func (o *operators) rotateKeyring(ctx context.Context, k *kms.Keyring, in *rotat
 func (o *operators) destroyKeyring(ctx context.Context, v *kms.KeyringVersion, in *destroyKeyringInput) (api.KeyringVersion, error) {
 	wait := time.Duration(in.Body.Days) * 24 * time.Hour
 	return o.versionAnswer(o.server.Service.ScheduleDestroy(ctx, in.operator(ctx), v, wait))
+}
+
+func (o *operators) dismissOutside(ctx context.Context, v *kms.KeyringVersion, in *dismissOutsideInput) (api.KeyringVersion, error) {
+	use, err := o.server.Service.DismissOutside(ctx, in.operator(ctx), v, kms.Dismissal{Reason: in.Body.Reason, Uses: in.Body.Uses})
+	answer, err := o.versionAnswer(v, err)
+	answer.Outside = outsideOf(use)
+	return answer, err
 }
 
 // census lists what depends on a version where one is named.
@@ -229,6 +259,7 @@ func (o *operators) census(ctx context.Context, k *kms.Keyring, in *censusInput)
 func dependentOf(d *kms.Dependent) api.Dependent {
 	return api.Dependent{
 		Kind: string(d.Kind), Object: d.Object, Machine: d.Machine, Purpose: d.Purpose, Version: d.Version, Status: d.Status,
+		Outside: outsideOf(d.Use),
 	}
 }
 
@@ -237,13 +268,13 @@ const defaultRewrapPage = 100
 
 func (o *operators) rewrapKeyring(ctx context.Context, k *kms.Keyring, in *rewrapKeyringInput) (api.Rewrapped, error) {
 	limit := cmp.Or(in.Body.Limit, defaultRewrapPage)
-	r, err := o.server.Service.RewrapPage(ctx, in.operator(ctx), k.Name, in.Body.After, limit, o.server.guests.yieldToBoots)
+	r, err := o.server.Service.RewrapPage(ctx, in.operator(ctx), k.Name, in.Body.After, limit, o.server.guests.yielding())
 	if err != nil {
 		return api.Rewrapped{}, err
 	}
 	out := api.Rewrapped{
 		Keyring: r.Keyring, Current: r.Current, Done: r.Done, Changed: r.Changed, Failed: []api.RewrapFailure{},
-		Next: r.Next, Remaining: r.Remaining,
+		Next: r.Next, Remaining: r.Remaining, RootCalls: r.RootCalls,
 	}
 	for i := range r.Failed {
 		f := &r.Failed[i]

@@ -4,11 +4,8 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"keywright.dev/kms"
 	"keywright.dev/kms/api"
-	"keywright.dev/kms/secret"
 )
 
 type (
@@ -30,7 +27,16 @@ func (o *operators) addRecovery() {
 		},
 		find: nothing[recoveryCopiesInput], act: o.recoveryCopies,
 	})
-	o.registerRecoveryKey()
+	register(o, operation[recoveryKeyInput, *kms.Volume, api.Sealed]{
+		Route: Route{
+			Method: http.MethodPost, Path: api.PathVolumeRecoveryKey, Action: kms.ActionDiscloseRecovery,
+			Summary: "Disclose a volume's recovery key, sealed to the caller's own key.",
+		},
+		find: func(ctx context.Context, in *recoveryKeyInput) (*kms.Volume, object, error) {
+			return o.findVolume(ctx, &in.RefInput)
+		},
+		act: o.recoveryKey,
+	})
 }
 
 func (o *operators) recoveryCopies(ctx context.Context, _ struct{}, in *recoveryCopiesInput) (api.Page[api.RecoveryCopy], error) {
@@ -71,43 +77,8 @@ func recoveryCopyOf(c *kms.RecoveryCopy) api.RecoveryCopy {
 	}
 }
 
-// registerRecoveryKey adds the disclosure, whose answer is the key alone: it goes
-// from a secret to the connection, and is never a value that could be logged.
-func (o *operators) registerRecoveryKey() {
-	route := Route{
-		Listener: OperatorListener, Method: http.MethodPost, Path: api.PathVolumeRecoveryKey, Action: kms.ActionDiscloseRecovery,
-		Summary: "Disclose a volume's recovery key.",
-	}
-	o.routes = append(o.routes, route)
-	described := o.describe(route)
-	described.Responses["200"] = &huma.Response{
-		Description: "The recovery key, without a line feed; see docs/recovery.md.",
-		Content:     map[string]*huma.MediaType{"text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}},
-	}
-	huma.Register(o.api, described, func(ctx context.Context, in *recoveryKeyInput) (*huma.StreamResponse, error) {
-		key, err := o.recoveryKey(ctx, route, in)
-		if err != nil {
-			return nil, failureOf(err)
-		}
-		return &huma.StreamResponse{Body: func(hctx huma.Context) {
-			defer key.Wipe()
-			hctx.SetHeader("Content-Type", "text/plain; charset=us-ascii")
-			if _, err := hctx.BodyWriter().Write(key.Expose()); err != nil {
-				panic(http.ErrAbortHandler)
-			}
-		}}, nil
-	})
-}
-
-// recoveryKey is allowed and recorded before the first byte leaves.
-func (o *operators) recoveryKey(ctx context.Context, route Route, in *recoveryKeyInput) (secret.Bytes, error) {
-	stateOf(ctx).route = route
-	v, on, err := o.findVolume(ctx, &in.RefInput)
-	if err != nil {
-		return secret.Bytes{}, err
-	}
-	if err := o.authorize(ctx, route.Action, on); err != nil {
-		return secret.Bytes{}, err
-	}
-	return o.server.Service.DiscloseRecoveryKey(ctx, stateOf(ctx).operator(), v)
+// recoveryKey is allowed and recorded before it is sealed.
+func (o *operators) recoveryKey(ctx context.Context, v *kms.Volume, in *recoveryKeyInput) (api.Sealed, error) {
+	sealed, err := o.server.Service.SealRecoveryKey(ctx, stateOf(ctx).operator(), v, in.Ref, in.Body.Recipient)
+	return api.Sealed(sealed), err
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"path/filepath"
@@ -40,10 +41,14 @@ func (o *operators) status(ctx context.Context, _ struct{}, _ *noInput) (api.Sta
 	if err != nil {
 		return api.Status{}, err
 	}
+	wanted, err := s.wantedAfterAll(ctx)
+	if err != nil {
+		return api.Status{}, err
+	}
 	reasons := s.notReady(ctx)
 	status := api.Status{
 		Version: s.Version, ServiceKey: s.Fingerprint, GuestURL: s.GuestURL, Started: s.started,
-		Ready: len(reasons) == 0, Reasons: reasons, Degraded: s.degraded(), Roots: s.Roots,
+		Ready: len(reasons) == 0, Reasons: reasons, Degraded: append(s.degraded(), wanted...), Roots: s.Roots,
 		Machines: make(map[string]int64), Volumes: counts.Volumes, Alarms: make(map[string]int64),
 		Audit:      api.AuditStatus{Entries: counts.Entries, Sequenced: counts.Sequenced, Key: s.Log.String()},
 		LastBackup: stamp(last),
@@ -55,6 +60,25 @@ func (o *operators) status(ctx context.Context, _ struct{}, _ *noInput) (api.Sta
 		status.Alarms[string(alarm)] = counts.Alarms[alarm]
 	}
 	return status, nil
+}
+
+// wantedAfterAll tells of keyring versions that wait for their destruction while
+// something depends on them: they are not erased, and open nothing meanwhile.
+func (s *Server) wantedAfterAll(ctx context.Context) ([]string, error) {
+	list, err := s.Service.Keyrings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var wanted []string
+	for _, k := range list {
+		for _, v := range k.Versions {
+			if v.Status == kms.KeyringScheduled && k.Count(v.Version) > 0 {
+				ref := fmt.Sprintf("%s@%d", k.Name, v.Version)
+				wanted = append(wanted, fmt.Sprintf("keyring/%s waits for its destruction, and something asked for it: `keywright keyring census %s`, then cancel-destroy or dismiss-outside", ref, ref))
+			}
+		}
+	}
+	return wanted, nil
 }
 
 // ActionBackup is the action of a backup. Two entries record it: that it was

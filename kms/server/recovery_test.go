@@ -1,9 +1,12 @@
 package server_test
 
 import (
+	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"filippo.io/age"
@@ -12,6 +15,7 @@ import (
 
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
 )
 
 // TestRecoveryKeysAreDisclosedToWhoMay holds that a recovery key that policy
@@ -37,6 +41,36 @@ unless { action == Action::"server.backup" };
 	volume, err := r.operator().Volume(t.Context(), m.Volumes[0].ID)
 	require.NoError(t, err)
 	assert.Nil(t, volume.Secrets[1].Disclosed)
+}
+
+// What an operator's connection carries is sealed to a key of his command's.
+func TestRecoveryKeyIsSealedToWhoAsked(t *testing.T) {
+	r := newRig(t, nil)
+	m := r.active("web-17")
+	volume := m.Volumes[0]
+	path := strings.ReplaceAll(api.PathVolumeRecoveryKey, "{ref}", volume.ID)
+	for _, wrong := range []string{`{}`, `{"recipient":""}`, `{"recipient":"AAAA"}`} {
+		status, body := r.send("operator", http.MethodPost, path, wrong)
+		assert.Equal(t, http.StatusBadRequest, status.StatusCode, "%s: %s", wrong, body)
+	}
+	seen, err := r.operator().Volume(t.Context(), volume.ID)
+	require.NoError(t, err)
+	assert.Nil(t, seen.Secrets[1].Disclosed, "nothing was disclosed to nobody's key")
+
+	own, err := exchange.NewRecipient()
+	require.NoError(t, err)
+	asking, err := json.Marshal(api.DiscloseRecoveryKey{Recipient: own.PublicKey()})
+	require.NoError(t, err)
+	status, body := r.send("operator", http.MethodPost, path, string(asking))
+	require.Equal(t, http.StatusOK, status.StatusCode, body)
+	var sealed api.Sealed
+	require.NoError(t, json.Unmarshal([]byte(body), &sealed))
+	assert.NotContains(t, string(sealed.Response), string(volume.Recovery.Expose()))
+	statement, err := exchange.DisclosureStatement(volume.ID, own.PublicKey())
+	require.NoError(t, err)
+	key, err := own.OpenDisclosure(statement, sealed.Response)
+	require.NoError(t, err)
+	assert.True(t, key.Equal(volume.Recovery))
 }
 
 func TestRecoveryCopiesInPages(t *testing.T) {

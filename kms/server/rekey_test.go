@@ -13,9 +13,9 @@ import (
 // TestMachineWaitsForAnOrder orders a rekey while a machine waits, which then
 // carries it out.
 func TestMachineWaitsForAnOrder(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, nil)
 	ctx, guest, operator := t.Context(), r.guest("127.0.0.1"), r.operator()
-	m := r.active("web-17", guest)
+	m := r.active("web-17")
 	_, err := m.Unlock(ctx, guest)
 	require.NoError(t, err)
 	type answer struct {
@@ -27,7 +27,7 @@ func TestMachineWaitsForAnOrder(t *testing.T) {
 		got, err := guest.Orders(context.WithoutCancel(ctx), m.TPM.Machine())
 		answers <- answer{got, err}
 	}()
-	r.waiting(1)
+	r.measured(`keywright_guest_lane_in_use{lane="wait"}`, 1)
 	_, err = operator.RekeyVolume(ctx, m.Volumes[0].ID, api.RekeyVolume{Reason: "a test"})
 	require.NoError(t, err)
 	got := <-answers
@@ -39,22 +39,20 @@ func TestMachineWaitsForAnOrder(t *testing.T) {
 	assert.Empty(t, page.Items)
 
 	_, err = guest.Orders(ctx, "unknown")
-	var refusal *api.Error
-	require.ErrorAs(t, err, &refusal)
-	assert.Equal(t, api.CodeMachine, refusal.Code)
+	refusedWith(t, api.CodeMachine, err)
 }
 
 // A server that stops has those who wait ask again.
 func TestWaitingEndsWithTheServer(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, nil)
 	guest := r.guest("127.0.0.1")
-	m := r.active("web-17", guest)
+	m := r.active("web-17")
 	ended := make(chan error, 1)
 	go func() {
 		_, err := guest.Orders(context.WithoutCancel(t.Context()), m.TPM.Machine())
 		ended <- err
 	}()
-	r.waiting(1)
+	r.measured(`keywright_guest_lane_in_use{lane="wait"}`, 1)
 	r.close()
 	require.NoError(t, <-ended)
 }

@@ -21,7 +21,7 @@ const (
 
 // waits holds the requests of machines that wait for orders.
 type waits struct {
-	room lane
+	room *lane
 
 	mu     sync.Mutex
 	woken  map[string]*wake // by machine
@@ -37,7 +37,7 @@ type wake struct {
 
 func newWaits(limits *Limits) *waits {
 	return &waits{
-		room: *newLane("wait", limits.Connections/waitShare), woken: make(map[string]*wake), closed: make(chan struct{}),
+		room: newLane("wait", limits.Connections/waitShare), woken: make(map[string]*wake), closed: make(chan struct{}),
 	}
 }
 

@@ -98,7 +98,7 @@ func rootRooms() []Room {
 			Path: "kms/root/roottest", May: uses, OnlyBy: []string{"test/..."},
 			Why: "the suite that every root passes is linked into tests only, and knows no root",
 		},
-		{Path: "kms/root/local", May: uses, Why: "it is what roots share whose key is in a file, and knows none of them"},
+		{Path: "kms/root/local", May: uses, Why: "it is what roots share that read files of the host, and knows none of them"},
 		{Path: "kms/root/file", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Why: why},
 		{Path: "kms/root/quorum", May: append(uses[:len(uses):len(uses)], "kms/root/local", "kms/root/quorum/shamir"), Why: why},
 		{
@@ -107,9 +107,9 @@ func rootRooms() []Room {
 		},
 		{Path: "hsm/tpm/sealed", May: append(uses[:len(uses):len(uses)], "kms/root/local", "hsm/tpm"), Why: why},
 		{Path: "hsm/pkcs11", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Cgo: true, Why: why},
-		{Path: "clients/awskms", May: uses, Why: why},
-		{Path: "clients/...", May: uses, Why: why},
-		{Path: "clients/vault", May: uses, Why: why},
+		{Path: "clients/awskms", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Why: why},
+		{Path: "clients/...", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Why: why},
+		{Path: "clients/vault", May: append(uses[:len(uses):len(uses)], "kms/root/local"), Why: why},
 	}
 }
 

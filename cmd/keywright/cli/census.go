@@ -17,8 +17,9 @@ func (p *Program) keyringCensus() *cobra.Command {
 	return &cobra.Command{
 		Use: "census KEYRING|KEYRING@VERSION", Short: "Show what depends on the versions of a keyring",
 		Long: `Count what depends on each version of a keyring: secrets by purpose and status,
-and the service's own keys. Of one version, KEYRING@VERSION, everything is named
-as well. A version on which nothing depends can be destroyed.`,
+and the service's own keys; as outside, that the key API used it. Of one version,
+KEYRING@VERSION, everything is named as well. A version on which nothing depends
+can be destroyed; what is outside, keyring dismiss-outside takes out of it.`,
 		Args: exactly("KEYRING"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ref, err := reference("keyring", args[0])
@@ -72,7 +73,10 @@ func writeCounts(w io.Writer, counts []api.DependentsCount) {
 
 // describe is one line about what a version opens.
 func describe(d api.Dependent) string {
-	if d.Machine == "" {
+	switch {
+	case d.Outside != nil:
+		return d.Object + ": " + describeOutside(d.Outside)
+	case d.Machine == "":
 		return d.Object
 	}
 	return fmt.Sprintf("%s of machine/%s, %s version %d, %s", d.Object, short(d.Machine), d.Purpose, d.Version, d.Status)

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -30,6 +31,10 @@ type Program struct {
 	Env func(name string) string
 	// Clock is the time of day.
 	Clock func() time.Time
+	// Resolver and Addresses tell where the host of a root is: what DNS says of it,
+	// and the addresses of this host.
+	Resolver  Resolver
+	Addresses func() ([]netip.Addr, error)
 
 	format  string
 	address string

@@ -29,7 +29,11 @@ func (p *Program) configCommand() *cobra.Command {
 			Use: "check FILE", Short: "Check a configuration file and the files that it names", Args: exactly("FILE"),
 			Long: `Check a configuration file and the files that it names. Where the service of the
 configuration answers, it is asked whether the host of a root of trust is one of its
-own machines: that one would wait for the service, and the service for it.`,
+own machines: that one would wait for the service, and the service for it. A machine
+is found by its name: that of the host in the root's URI, or what DNS says that this
+is an alias of, or that its addresses are called. The service keeps no addresses of
+machines, so that a host that goes by other names everywhere is not found, and a
+root at an address or a load balancer only as far as DNS names the machine.`,
 			RunE: func(c *cobra.Command, args []string) error { return p.configCheck(c.Context(), args[0]) },
 		},
 	)
@@ -48,7 +52,7 @@ func (p *Program) configCheck(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := serve.CheckFiles(c); err != nil {
+	if err := serve.CheckFiles(c, p.Env("CREDENTIALS_DIRECTORY")); err != nil {
 		return fmt.Errorf("checking configuration %s: %w", path, err)
 	}
 	result := checked{Valid: true, Warnings: []string{}}

@@ -101,6 +101,12 @@ func hint(e *api.Error) string {
 			return fmt.Sprintf("; keywright %s list shows what there is", kind)
 		}
 	}
+	switch e.Message {
+	case "There is no such keyring version.":
+		return "; keywright keyring show shows what there is"
+	case "There is no such root.":
+		return "; keywright root list shows what there is"
+	}
 	return ""
 }
 

@@ -28,7 +28,7 @@ enabled. A version is named NAME@VERSION, such as default@3.
 	}
 	c.AddCommand(
 		p.keyringCreate(), p.keyringList(), p.keyringShow(), p.keyringRotate(), p.keyringRewrap(), p.keyringCensus(), p.keyringAssign(),
-		p.keyringDisable(), p.keyringEnable(), p.keyringDestroy(), p.keyringCancelDestroy(),
+		p.keyringDisable(), p.keyringEnable(), p.keyringDismissOutside(), p.keyringDestroy(), p.keyringCancelDestroy(),
 	)
 	return c
 }
@@ -67,6 +67,9 @@ func (p *Program) keyringShow() *cobra.Command {
 
 func (p *Program) keyring(ctx context.Context, argument string) (api.Keyring, error) {
 	ref, err := reference("keyring", argument)
+	if err == nil && strings.Contains(ref, "@") {
+		err = usagef("%q names a version, and this is about the keyring: write its name alone", argument)
+	}
 	if err != nil {
 		return api.Keyring{}, err
 	}
@@ -83,11 +86,16 @@ func writeKeyring(w io.Writer, k api.Keyring) {
 			dash(when(v.Changed)), dash(v.ChangedBy), dash(strings.Join(v.Roots, ",")))
 	}
 	_ = table.Flush() // w keeps the error
+	for _, v := range k.Versions {
+		if v.Outside != nil {
+			fmt.Fprintf(w, "ciphertexts outside of version %d: %s\n", v.Version, describeOutside(v.Outside))
+		}
+	}
 }
 
 func statusOf(v api.KeyringVersion) string {
 	if v.DestroyAt != nil {
-		return "destroyed at " + clock(*v.DestroyAt)
+		return v.Status + " for " + clock(*v.DestroyAt)
 	}
 	return v.Status
 }
@@ -249,13 +257,17 @@ after the days its wrappers are erased, so that nobody can unwrap its key again.
 Until then keyring cancel-destroy brings it back.
 
 It must be disabled, and nothing may depend on it: where something does, nothing
-is done and the first of it is named. Backups of the store from before still hold
-the wrappers.`,
+is done and the first of it is named. Ciphertexts of the key API, which are not
+in the store, are taken out of it with keyring dismiss-outside. Backups of the
+store from before still hold the wrappers.`,
 		Args: exactly("KEYRING@VERSION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ref, err := versionReference(args[0])
 			if err != nil {
 				return err
+			}
+			if days == 0 { // the service would take it for its default
+				return usagef("--days is a number from 7 to 30")
 			}
 			err = p.changeKeyring(c.Context(), ref, dryRun, func(ctx context.Context, o *api.OperatorClient) (api.KeyringVersion, error) {
 				return o.DestroyKeyring(ctx, ref, api.DestroyKeyring{Days: days})

@@ -32,8 +32,9 @@ func (p *Program) keyringRewrap() *cobra.Command {
 	c := &cobra.Command{
 		Use: "rewrap KEYRING", Short: "Wrap what older versions wrapped with the current version",
 		Long: `Wrap the secrets that are on other versions of a keyring with the current one. The
-secrets stay what they are, machines notice nothing, and no root of trust is
-asked. Each is opened again and compared before it is written.
+secrets stay what they are, machines notice nothing, and roots of trust are asked
+once for a version that is not in memory. Each is opened again and compared before
+it is written.
 
 It can be interrupted at any point and begun again: what is left to do is what is
 not on the current version. What does not open stays as it is and is named; then

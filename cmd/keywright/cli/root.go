@@ -93,6 +93,8 @@ func stateOfRoot(r api.Root) string {
 		return "not configured: remove it with keywright root remove, or configure it again"
 	case r.Error != "":
 		return oneLine(r.Error)
+	case r.Offline != "" && r.Wraps < r.Versions:
+		return "offline: " + r.Offline + "; does not wrap all: run keywright root recovery create"
 	case r.Offline != "":
 		return "offline: " + r.Offline
 	case r.Wraps < r.Versions:

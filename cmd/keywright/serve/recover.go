@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"keywright.dev/cmd/keywright/config"
@@ -159,6 +160,11 @@ func (r *Recovery) ShareFiles(ctx context.Context) ([]quorum.File, error) {
 		of, err := quorum.ShareFiles(installation, r.Clock(), entries)
 		if err != nil {
 			return nil, err
+		}
+		if len(r.quorums()) > 1 { // who is in both has a file of each
+			for i := range of {
+				of[i].Name = strings.TrimPrefix(uri, quorum.Scheme+":") + "-" + of[i].Name
+			}
 		}
 		files = append(files, of...)
 	}

@@ -20,12 +20,12 @@ import (
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
 	"keywright.dev/kms/root/quorum"
-	"keywright.dev/kms/root/roottest"
 	"keywright.dev/kms/secret"
 	"keywright.dev/kms/store/sqlite"
+	"keywright.dev/test/kill"
 )
 
-func TestMain(m *testing.M) { roottest.Main(m, recoverIn) }
+func TestMain(m *testing.M) { kill.Main(m, map[string]kill.Work{"recover": recoverIn}) }
 
 func recoveryIn(folder string) (*Recovery, error) {
 	c := config.Default()
@@ -36,13 +36,14 @@ func recoveryIn(folder string) (*Recovery, error) {
 }
 
 // recoverIn recovers the store of a folder by the two identities in it.
-func recoverIn(folder string, point int) error {
+func recoverIn(folder string, at *kill.Countdown) error {
 	r, err := recoveryIn(folder)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	r.to = roottest.Deadly(r.to, &point)
+	at.Begin()
+	r.to = kill.Root(r.to, at)
 	results, err := openedBy(r, folder, "Alice", "Bob")
 	if err != nil {
 		return err
@@ -95,21 +96,32 @@ func openedBy(r *Recovery, folder string, names ...string) ([]quorum.Result, err
 // custodians and a new root.
 func installation(t *testing.T) (folder string) {
 	t.Helper()
+	return installationOf(t, "custodians")
+}
+
+// installationOf names files of custodians: all three, or the first two as former.
+func installationOf(t *testing.T, quorums ...string) (folder string) {
+	t.Helper()
 	folder = t.TempDir()
-	var custodians string
+	var custodians, former string
 	for _, name := range []string{"Alice", "Bob", "Carol"} {
 		identity, err := age.GenerateX25519Identity()
 		require.NoError(t, err)
+		former = custodians
 		custodians += fmt.Sprintf("%s # %s\n", identity.Recipient(), name)
 		require.NoError(t, os.WriteFile(filepath.Join(folder, name+".id"), []byte(identity.String()), 0o600))
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "custodians"), []byte(custodians), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "former"), []byte(former), 0o600))
 	for _, name := range []string{"lost.key", "new.key"} {
 		require.NoError(t, file.Create(filepath.Join(folder, name), rand.Reader))
 	}
 	c := config.Default()
 	c.Server.Data, c.Server.GuestListen, c.Server.MetricsListen = filepath.Join(folder, "data"), "127.0.0.1:0", "127.0.0.1:0"
-	c.Server.Roots = []string{"file://" + filepath.Join(folder, "lost.key"), "age-quorum://" + filepath.Join(folder, "custodians") + "?threshold=2"}
+	c.Server.Roots = []string{"file://" + filepath.Join(folder, "lost.key")}
+	for _, name := range quorums {
+		c.Server.Roots = append(c.Server.Roots, "age-quorum://"+filepath.Join(folder, name)+"?threshold=2")
+	}
 	s, err := Open(t.Context(), Options{Config: c, Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Clock: time.Now, Uptime: Uptime})
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
@@ -120,34 +132,11 @@ func installation(t *testing.T) (folder string) {
 // A recovery that dies at any call of the new root leaves a store that the same
 // custodians recover again.
 func TestRecoverySurvivesKills(t *testing.T) {
-	pristine := installation(t)
-	killed := 0
-	for point := 1; ; point++ {
-		folder := t.TempDir()
-		require.NoError(t, os.CopyFS(folder, os.DirFS(pristine)))
-		require.NoError(t, onlyOurs(folder))
-		killedHere := roottest.KilledAt(t, folder, point)
-		require.NoError(t, recoverIn(folder, 0), "another run finishes")
+	killed := kill.AtEachPoint(t, "recover", installation(t), func(folder string) {
+		require.NoError(t, recoverIn(folder, nil), "another run finishes")
 		opensAlone(t, folder)
-		if !killedHere {
-			break
-		}
-		killed++
-	}
-	assert.GreaterOrEqual(t, killed, 8, "two keyring versions are wrapped and read back")
-}
-
-// onlyOurs gives a copy the modes of what it copies.
-func onlyOurs(folder string) error {
-	return filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() {
-			return os.Chmod(path, 0o700)
-		}
-		return os.Chmod(path, 0o600)
 	})
+	assert.GreaterOrEqual(t, killed, 8, "two keyring versions are wrapped and read back")
 }
 
 // opensAlone holds that the new root opens everything.
@@ -193,4 +182,20 @@ func TestRecoveryInPart(t *testing.T) {
 	require.Len(t, out.Done, 1)
 	require.Len(t, out.Failed, 1)
 	assert.Equal(t, kms.DefaultKeyring, out.Failed[0].Keyring)
+}
+
+// While a former quorum still holds shares, its files do not take the names of
+// those of the one that took its place.
+func TestSharesOfTwoQuorumsHaveNamesOfTheirOwn(t *testing.T) {
+	r, err := recoveryIn(installationOf(t, "custodians", "former"))
+	require.NoError(t, err)
+	defer r.Close()
+	files, err := r.ShareFiles(t.Context())
+	require.NoError(t, err)
+	names := make(map[string]bool)
+	for _, f := range files {
+		assert.False(t, names[f.Name], f.Name)
+		names[f.Name] = true
+	}
+	assert.Len(t, names, 3+2)
 }

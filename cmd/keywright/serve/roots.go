@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,8 +33,8 @@ type rootChoice struct {
 	list []root.Root
 	// path is the file of the embedded root, where that is the only one.
 	path string
-	// credential says that the service manager passed it.
-	credential bool
+	// clear is a file that has a root's key in the clear.
+	clear string
 	// made says that this start made it.
 	made bool
 }
@@ -81,13 +83,48 @@ func openRoots(ctx context.Context, s config.Server, credentials string) (rootCh
 		if err != nil {
 			return c, fmt.Errorf("opening the roots of trust: %w", err)
 		}
+		c.clear = cmp.Or(c.clear, inTheClear(uri))
 		twice := slices.Contains(c.uris(), r.URI())
 		c.list = append(c.list, r)
 		if twice {
-			return c, fmt.Errorf("opening the roots of trust: server.roots names %s twice", r.URI())
+			return c, fmt.Errorf("opening the roots of trust: server.roots %w", errTwice(r.URI()))
 		}
 	}
+	if onlyPeople(s.Roots) {
+		return c, fmt.Errorf("opening the roots of trust: server.roots %w", errOnlyPeople)
+	}
 	return c, nil
+}
+
+// inTheClear returns the path of a key file that neither a credential nor a
+// passphrase guards: these are all that a query may name.
+func inTheClear(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme != "file" || u.RawQuery != "" {
+		return ""
+	}
+	return u.Path
+}
+
+func errTwice(name string) error { return fmt.Errorf("names %s twice", name) }
+
+// errOnlyPeople is of roots by which a first start would do, and no later one.
+var errOnlyPeople = errors.New("names custodians alone, by whom no service starts: name a root before them that opens keys by itself")
+
+func onlyPeople(uris []string) bool {
+	return len(uris) > 0 && !slices.ContainsFunc(uris, func(uri string) bool { return schemeOf(uri) != schemePeople })
+}
+
+const schemePeople = "age-quorum"
+
+func schemeOf(uri string) string {
+	scheme, _, _ := strings.Cut(uri, ":")
+	return scheme
+}
+
+// kindError is of a URI that names no kind of root.
+func kindError(scheme string) error {
+	return fmt.Errorf("%.16q is no kind of root that there is: want one of file, vault, awskms, pkcs11, tpm, age-quorum", scheme)
 }
 
 // opener opens roots by their URIs.
@@ -99,7 +136,7 @@ type opener struct {
 }
 
 func (o opener) open(ctx context.Context, uri string) (root.Root, error) {
-	switch scheme, _, _ := strings.Cut(uri, ":"); scheme {
+	switch scheme := schemeOf(uri); scheme {
 	case "file":
 		return file.OpenURI(ctx, uri, o.credentials)
 	case "tpm":
@@ -110,18 +147,23 @@ func (o opener) open(ctx context.Context, uri string) (root.Root, error) {
 		return o.openToken(ctx, uri)
 	case "awskms":
 		return awskms.Open(ctx, uri)
-	case "age-quorum":
+	case schemePeople:
 		return quorum.Open(ctx, uri, rand.Reader)
 	default:
-		return nil, fmt.Errorf("%.16q is no kind of root that there is: want one of file, vault, awskms, pkcs11, tpm, age-quorum", scheme)
+		return nil, kindError(scheme)
 	}
 }
 
 // token is a PKCS#11 root that is closed like any other.
 type token struct{ *pkcs11.Root }
 
-// closing is how long a token's connection is waited for.
-const closing = 5 * time.Second
+const (
+	// reaching is how long a start waits for a token; one whose module hangs is
+	// waited for as one that is away.
+	reaching = 10 * time.Second
+	// closing is how long a token's connection is waited for.
+	closing = 5 * time.Second
+)
 
 // Close ends the connection.
 func (t token) Close() error {
@@ -136,6 +178,8 @@ func (o opener) settings() pkcs11.Settings {
 }
 
 func (o opener) openToken(ctx context.Context, uri string) (root.Root, error) {
+	ctx, cancel := context.WithTimeout(ctx, reaching)
+	defer cancel()
 	r, err := pkcs11.Open(ctx, uri, o.settings())
 	if err != nil {
 		return nil, err
@@ -148,7 +192,7 @@ func (o opener) openToken(ctx context.Context, uri string) (root.Root, error) {
 func InitRoot(ctx context.Context, uri, credentials string) (configure, name string, err error) {
 	o := opener{credentials, &pkcs11.Modules{}}
 	var r root.Root
-	switch scheme, _, _ := strings.Cut(uri, ":"); scheme {
+	switch scheme := schemeOf(uri); scheme {
 	case "pkcs11":
 		if uri, err = pkcs11.Init(ctx, uri, o.settings()); err == nil {
 			r, err = o.open(ctx, uri)
@@ -157,8 +201,10 @@ func InitRoot(ctx context.Context, uri, credentials string) (configure, name str
 		r, err = file.CreateURI(ctx, uri, credentials, rand.Reader)
 	case "tpm":
 		r, err = sealed.Create(ctx, uri, rand.Reader, tpm.Open)
+	case "vault", "awskms", schemePeople:
+		err = fmt.Errorf("making a root of trust: the key of %s is not made here: docs/roots says where", scheme)
 	default:
-		err = fmt.Errorf("making a root of trust: the key of a root of kind %.16q is not made here", scheme)
+		err = fmt.Errorf("making a root of trust: %w", kindError(scheme))
 	}
 	if err != nil {
 		return "", "", err
@@ -169,7 +215,7 @@ func InitRoot(ctx context.Context, uri, credentials string) (configure, name str
 func openEmbedded(data, credentials string) (rootChoice, error) {
 	if path := filepath.Join(credentials, rootFile); credentials != "" && isFile(path) {
 		r, err := file.OpenCredential(path)
-		return rootChoice{list: []root.Root{r}, path: path, credential: true}, err
+		return rootChoice{list: []root.Root{r}, path: path}, err
 	}
 	path := filepath.Join(data, rootFile)
 	r, err := file.Open(path)
@@ -177,7 +223,7 @@ func openEmbedded(data, credentials string) (rootChoice, error) {
 	if made {
 		r, err = createRoot(data, path)
 	}
-	return rootChoice{list: []root.Root{r}, path: path, made: made}, err
+	return rootChoice{list: []root.Root{r}, path: path, clear: path, made: made}, err
 }
 
 // createRoot makes a key where there is no store yet: to an existing store a

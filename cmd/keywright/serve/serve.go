@@ -42,8 +42,7 @@ type Service struct {
 	// Socket is the operators'; Metrics the address of the metrics listener.
 	Socket  string
 	Metrics string
-	// RootPath is the embedded root's file; empty for a credential, and where roots
-	// are configured.
+	// RootPath is a file that has a root's key in the clear; empty without.
 	RootPath string
 	// Server holds the routes.
 	Server *server.Server
@@ -89,9 +88,7 @@ func Open(ctx context.Context, o Options) (s *Service, err error) {
 	if err != nil {
 		return s, err
 	}
-	if !chosen.credential { // empty where roots are configured
-		s.RootPath = chosen.path
-	}
+	s.RootPath = chosen.clear
 	// The store refuses a second service before that could take the socket.
 	if err := s.openStore(ctx, o, chosen); err != nil {
 		return s, err
@@ -158,7 +155,7 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 		Version: o.Version, Restored: p.restored, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
 		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine },
 		TLS: pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL, Fingerprint: s.Fingerprint,
-		Roots: p.roots, Leases: p.keys.Leases, Challenges: challenges, Owner: os.Geteuid(), Limits: limits, Upkeep: p.upkeep,
+		Roots: p.roots, Leases: p.keys.Leases, Challenges: challenges, Owner: os.Geteuid(), Limits: limits, Upkeep: p.challenges.RotateIfDue,
 		Metrics: metrics, Logger: o.Logger, Clock: o.Clock, Random: rand.Reader,
 	})
 	return err
@@ -193,10 +190,6 @@ func (s *Service) openParts(ctx context.Context, o Options, chosen rootChoice, m
 	s.challenges, err = kms.OpenChallenges(ctx, p.keys, o.Clock, rand.Reader)
 	p.challenges = s.challenges
 	return p, err
-}
-
-func (p *parts) upkeep(ctx context.Context) error {
-	return errors.Join(p.keys.Upkeep(ctx), p.challenges.RotateIfDue(ctx))
 }
 
 func limitsOf(c config.Limits) (server.Limits, error) {

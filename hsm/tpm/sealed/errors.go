@@ -23,6 +23,8 @@ func classify(err error) error {
 		return refused(err, "boot what was booted at the sealing, or use another root and seal a new key to this boot")
 	case errors.Is(err, tpm.ErrMalformed):
 		return refused(err, "bring back a copy of the file")
+	case errors.Is(err, tpm.ErrNoDevice):
+		return refused(err, "mend device in the root's URI")
 	case errors.Is(err, fs.ErrPermission):
 		return refused(err, "let the service's user use the device: it belongs to the group tss on most systems")
 	case errors.Is(err, tpm2.TPMRCLockout):

@@ -205,6 +205,18 @@ func TestOpenNeedsNoTPM(t *testing.T) {
 	opens(t, r, w)
 }
 
+// A device that is absent may come; one that is something else does not turn into a TPM.
+func TestDeviceThatIsNone(t *testing.T) {
+	h := newHost(t)
+	w := wrapped(t, h.create(t, ""))
+	for device, class := range map[string]error{h.path(): root.ErrRefused, h.path() + ".absent": root.ErrUnavailable} {
+		r, err := sealed.Open(t.Context(), h.uri("?device="+device), tpm.Open)
+		require.NoError(t, err)
+		_, err = r.Unwrap(t.Context(), w, []byte("c"))
+		require.ErrorIs(t, err, class, device)
+	}
+}
+
 func TestWhatTheTPMAnswers(t *testing.T) {
 	h := newHost(t)
 	r := h.create(t, "")

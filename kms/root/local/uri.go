@@ -6,7 +6,9 @@ import (
 	"maps"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -42,11 +44,17 @@ func ParseURI(uri, scheme string, keys ...string) (Location, error) {
 	case u.Fragment != "" || strings.Contains(uri, "#"):
 		return Location{}, errors.New("it has a fragment (#…)")
 	}
-	options, err := parseOptions(u.RawQuery, keys)
+	options, err := ParseQuery(u.RawQuery)
+	for _, key := range slices.Sorted(maps.Keys(options)) {
+		if !slices.Contains(keys, key) {
+			return Location{}, fmt.Errorf("it has an unknown key %s: known are %s", ShowKey(key), strings.Join(keys, ", "))
+		}
+	}
 	return Location{u.Path, options}, err
 }
 
-func parseOptions(query string, known []string) (map[string]string, error) {
+// ParseQuery reads key=value&key=value, each key once and with a value.
+func ParseQuery(query string) (map[string]string, error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return nil, errors.New("what follows its question mark is not key=value&key=value")
@@ -54,15 +62,21 @@ func parseOptions(query string, known []string) (map[string]string, error) {
 	options := make(map[string]string, len(values))
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		switch list := values[key]; {
-		case !slices.Contains(known, key):
-			return nil, fmt.Errorf("it has an unknown key %.40q: known are %s", key, strings.Join(known, ", "))
 		case len(list) > 1:
-			return nil, fmt.Errorf("it has %q %d times", key, len(list))
+			return nil, fmt.Errorf("it has %s %d times", ShowKey(key), len(list))
 		case list[0] == "":
-			return nil, fmt.Errorf("its %q is empty", key)
+			return nil, fmt.Errorf("it has no value for %s", ShowKey(key))
 		default:
 			options[key] = list[0]
 		}
 	}
 	return options, nil
+}
+
+// ShowKey quotes a key of a query unless it looks like a value in the wrong place.
+func ShowKey(key string) string {
+	if regexp.MustCompile(`^[a-z][a-z_-]{0,23}$`).MatchString(key) {
+		return strconv.Quote(key)
+	}
+	return "a key that is not shown, since it could be a secret"
 }

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
-	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -19,7 +17,8 @@ import (
 )
 
 const (
-	example = "age-quorum:///etc/keywright/custodians?threshold=2"
+	optThreshold = "threshold"
+	example      = "age-quorum:///etc/keywright/custodians?threshold=2"
 	// maxFile bounds the file of recipients: post-quantum ones have 2,000 letters.
 	maxFile = 128 << 10
 
@@ -51,32 +50,21 @@ func Open(_ context.Context, uri string, random io.Reader) (*Root, error) {
 }
 
 func parseURI(text string) (path string, threshold int, err error) {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Scheme != Scheme:
-		return "", 0, errors.New("it is no " + Scheme + " URI")
-	case u.Host != "" || u.User != nil || u.Opaque != "" || u.Fragment != "":
-		return "", 0, errors.New("it names more than a file: want three slashes before its path, and no fragment")
-	case !filepath.IsAbs(u.Path) || filepath.Clean(u.Path) != u.Path || u.Path == "/":
-		return "", 0, errors.New("it names no file by its absolute path")
-	}
-	query, err := url.ParseQuery(u.RawQuery)
+	l, err := local.ParseURI(text, Scheme, optThreshold)
 	if err != nil {
-		return "", 0, errors.New("what follows the ? is malformed")
+		return "", 0, err
 	}
-	for key := range query {
-		if key != "threshold" {
-			return "", 0, errors.New("it has a setting other than threshold")
-		}
-	}
-	if len(query["threshold"]) != 1 {
-		return "", 0, errors.New("it does not say once how many custodians it takes")
-	}
-	threshold, err = strconv.Atoi(query.Get("threshold"))
-	if err != nil || threshold < 1 || strconv.Itoa(threshold) != query.Get("threshold") {
+	digits := l.Options[optThreshold]
+	threshold, err = strconv.Atoi(digits)
+	switch {
+	case l.Path == "" || l.Path == "/":
+		return "", 0, errors.New("it names no file by its absolute path")
+	case digits == "":
+		return "", 0, errors.New("it does not say how many custodians it takes")
+	case err != nil || threshold < 1 || strconv.Itoa(threshold) != digits:
 		return "", 0, errors.New("its threshold is no number from 1 on")
 	}
-	return u.Path, threshold, nil
+	return l.Path, threshold, nil
 }
 
 // checkThreshold refuses what is no quorum.

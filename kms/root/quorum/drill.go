@@ -83,9 +83,12 @@ func (r *Root) Challenges() ([]Challenge, error) {
 		if err != nil {
 			return nil, fmt.Errorf("making a challenge for %s: %w", c.label, err)
 		}
-		answer := secret.New(hex.AppendEncode([]byte(answerPrefix), nonce.Expose()))
+		answer := hex.AppendEncode(slices.Grow([]byte(answerPrefix), 2*answerSize+1), nonce.Expose())
 		nonce.Wipe()
-		sealed, err := encrypt(answer, c.age)
+		expect := sha256.Sum256(answer)
+		line := secret.New(append(answer, '\n'))
+		sealed, err := encrypt(line, c.age)
+		line.Wipe()
 		if err != nil {
 			return nil, fmt.Errorf("making a challenge for %s: %w", c.label, err)
 		}
@@ -93,8 +96,7 @@ func (r *Root) Challenges() ([]Challenge, error) {
 		if err != nil {
 			return nil, fmt.Errorf("making a challenge for %s: %w", c.label, err)
 		}
-		list = append(list, Challenge{c.label, text, sha256.Sum256(answer.Expose())})
-		answer.Wipe()
+		list = append(list, Challenge{c.label, text, expect})
 	}
 	return list, nil
 }

@@ -108,12 +108,13 @@ func TestChallenges(t *testing.T) {
 				require.NoError(t, err)
 				answer, err := io.ReadAll(plain)
 				require.NoError(t, err)
+				assert.Equal(t, 1, strings.Count(string(answer), "\n"), "a line, as age prints it")
 				answers[p.name] = string(answer)
 			}
 		}
 	}
 	for _, c := range challenges {
-		assert.True(t, c.Confirms(answers[c.Custodian]+"\n"))
+		assert.True(t, c.Confirms(strings.TrimSpace(answers[c.Custodian])))
 		for name, answer := range answers {
 			assert.Equal(t, name == c.Custodian, c.Confirms(answer))
 		}

@@ -38,6 +38,11 @@ func (s Subject) unavailable(t testing.TB, w root.Wrapped) {
 		_, err := s.Root.Wrap(ctx, Key(1), []byte("c"))
 		return err
 	})
+	ctx, cancel := context.WithTimeout(t.Context(), blink)
+	defer cancel()
+	if _, err := s.Root.Version(ctx); err != nil { // a root that is not asked knows it still
+		require.ErrorIs(t, err, root.ErrUnavailable)
+	}
 }
 
 func testDown(t *testing.T, s Subject) {

@@ -56,7 +56,7 @@ func TestBackupAndRestore(t *testing.T) {
 	found, err := r.Machines(ctx, kms.MachineFilter{}, "", 10)
 	require.NoError(t, err)
 	assert.Equal(t, []kms.Machine{*storetest.NewMachine(1)}, found)
-	requireLog(t, r)
+	storetest.RequireLog(t, r, storetest.NewSigner(t))
 	counts, err := r.Counts(ctx)
 	require.NoError(t, err)
 	assert.Equal(t, int64(3), counts.Entries)
@@ -163,7 +163,7 @@ func TestRestoreOverKilledStore(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, map[kms.MachineStatus]int64{kms.MachineActive: 1}, counts.Machines)
 	assert.Equal(t, int64(3), counts.Entries)
-	requireLog(t, s)
+	storetest.RequireLog(t, s, storetest.NewSigner(t))
 	requireIntact(t, s)
 	changes := requireWhole(t, open(t, replaced))
 	for w, n := range acknowledged {

@@ -54,7 +54,12 @@ func (l *loader) loadKeyrings(key kms.Key) error {
 		if err != nil {
 			return err
 		}
+		uses, err := l.rows.UsesOfKeyring(l.ctx, key.Keyring)
+		if err != nil {
+			return err
+		}
 		l.state.Keyring, l.state.Dependents = each(versions, toKeyringVersion), each(dependents, toDependents)
+		l.state.Uses = each(uses, toKeyringUse)
 	}
 	if key.ServiceKeys {
 		found, err := l.rows.ServiceKeys(l.ctx)

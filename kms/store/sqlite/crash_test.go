@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/kms"
-	"keywright.dev/kms/audit"
 	"keywright.dev/kms/store/sqlite"
 	"keywright.dev/kms/store/storetest"
 )
@@ -140,7 +139,7 @@ func requireWhole(t *testing.T, s *sqlite.Store) map[int]uint64 {
 	require.NoError(t, err)
 	require.Equal(t, int64(total), counts.Entries)
 	require.Equal(t, int64(2*len(changes)), counts.Volumes)
-	requireLog(t, s)
+	storetest.RequireLog(t, s, storetest.NewSigner(t))
 	return changes
 }
 
@@ -154,36 +153,6 @@ func requireRedeemed(t *testing.T, s *sqlite.Store, worker int, n uint64) {
 			return kms.Outcome{}, nil
 		}))
 	}
-}
-
-// requireLog sequences what waits and computes the tree anew from its entries.
-func requireLog(t *testing.T, s *sqlite.Store) {
-	t.Helper()
-	ctx, signer := context.Background(), storetest.NewSigner(t)
-	for n := 1; n > 0; {
-		var err error
-		n, err = s.Sequence(ctx, 1000, storetest.Extend(signer))
-		require.NoError(t, err)
-	}
-	head, size, err := s.Head(ctx)
-	require.NoError(t, err)
-	if size == 0 {
-		require.Empty(t, head)
-		return
-	}
-	tree, err := signer.Verifier().OpenHead(head)
-	require.NoError(t, err)
-	var leaves []audit.Hash
-	require.NoError(t, s.SequencedEntries(ctx, 0, size, func(_ int64, signed []byte, leaf audit.Hash) error {
-		entry, err := audit.ParseSigned(signed)
-		require.NoError(t, err)
-		require.Equal(t, entry.Leaf(), leaf)
-		leaves = append(leaves, leaf)
-		return nil
-	}))
-	again, err := audit.Append(nil, audit.EmptyTree(), leaves)
-	require.NoError(t, err)
-	require.Equal(t, tree, again.Tree)
 }
 
 // requireIntact checks the file as a backup is checked.

@@ -27,7 +27,7 @@ func writerOptions() options {
 		"synchronous(FULL)",
 		"foreign_keys(1)",
 		"trusted_schema(0)",
-		"secure_delete(FAST)", // of a destroyed keyring version's wrappers
+		"secure_delete(ON)", // of a destroyed keyring version's wrappers, free pages included
 		"cell_size_check(1)",
 		"temp_store(MEMORY)",
 		"cache_size(-2048)", // KiB: each commit walks the cache; the kernel's is behind it

@@ -171,7 +171,10 @@ func (p *putter) putRows(o kms.Outcome) error {
 			return fmt.Errorf("platform %x: %w", f.Digest, translate(err))
 		}
 	}
-	return p.putUses(o.Uses)
+	if err := p.putUses(o.Uses); err != nil {
+		return err
+	}
+	return p.dismissUses(o.Dismissed)
 }
 
 func (p *putter) addEntries(entries []kms.LogEntry) error {

@@ -216,7 +216,7 @@ func testCensus(t *testing.T, s Store) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		n := 1 + random.IntN(4)
-		switch random.IntN(6) {
+		switch random.IntN(8) {
 		case 0:
 			put(t, s, family(n))
 		case 1:
@@ -235,13 +235,19 @@ func testCensus(t *testing.T, s Store) {
 			require.NoError(t, s.AddKeys(ctx, nil, []kms.ServiceKey{key}, []kms.ServiceKey{key}))
 			key.KeyringVersion = uint32(1 + random.IntN(2))
 			put(t, s, kms.Outcome{ServiceKeys: []kms.ServiceKey{key}})
+		case 6:
+			put(t, s, kms.Outcome{Uses: []kms.KeyringUse{use("default", uint32(1+random.IntN(2)), Epoch(), 1, 1)}})
+		case 7:
+			for _, u := range stateOfKeyring(t, s, "default").Uses {
+				put(t, s, kms.Outcome{Dismissed: []kms.KeyringUse{dismissed(u, Epoch())}})
+			}
 		}
-		requireCensus(t, s)
+		RequireCensus(t, s)
 	}
 }
 
-// requireCensus compares the census with a count of the rows.
-func requireCensus(t *testing.T, s Store) {
+// RequireCensus compares the census with a count of the rows.
+func RequireCensus(t *testing.T, s Store) {
 	t.Helper()
 	ctx := context.Background()
 	want := make(map[kms.Dependents]int64)
@@ -259,6 +265,11 @@ func requireCensus(t *testing.T, s Store) {
 	for _, k := range keys {
 		want[kms.Dependents{Keyring: kms.SystemKeyring, Version: k.KeyringVersion, Kind: kms.DependentServiceKey, Purpose: string(k.Kind)}]++
 	}
+	for _, u := range usesOf(t, s) {
+		if u.Dismissed.IsZero() {
+			want[kms.Dependents{Keyring: u.Keyring, Version: u.Version, Kind: kms.DependentOutside, Purpose: kms.PurposeApplication}]++
+		}
+	}
 	census, err := s.Dependents(ctx, "")
 	require.NoError(t, err)
 	got := make(map[kms.Dependents]int64)
@@ -268,8 +279,22 @@ func requireCensus(t *testing.T, s Store) {
 		got[d] = n
 	}
 	require.Equal(t, want, got)
-	require.Equal(t, census, append(stateOfKeyring(t, s, "default").Dependents, stateOfKeyring(t, s, kms.SystemKeyring).Dependents...))
-	one, err := s.Dependents(ctx, "default")
+	var inTurn []kms.Dependents
+	for _, name := range keyringNames(t, s) {
+		one, err := s.Dependents(ctx, name)
+		require.NoError(t, err)
+		require.Equal(t, stateOfKeyring(t, s, name).Dependents, one)
+		inTurn = append(inTurn, one...)
+	}
+	require.Equal(t, census, inTurn)
+}
+
+func keyringNames(t *testing.T, s Store) (names []string) {
+	t.Helper()
+	versions, err := s.Keyrings(context.Background())
 	require.NoError(t, err)
-	require.Equal(t, stateOfKeyring(t, s, "default").Dependents, one)
+	for _, v := range versions {
+		names = append(names, v.Keyring)
+	}
+	return slices.Compact(names)
 }

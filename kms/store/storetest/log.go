@@ -41,6 +41,36 @@ func requireTree(t testing.TB, s Store, size int64) {
 	}))
 }
 
+// RequireLog sequences what waits and computes the tree anew from its entries.
+func RequireLog(t testing.TB, s Store, signer *audit.Signer) {
+	t.Helper()
+	ctx := context.Background()
+	for n := 1; n > 0; {
+		var err error
+		n, err = s.Sequence(ctx, 1000, Extend(signer))
+		require.NoError(t, err)
+	}
+	head, size, err := s.Head(ctx)
+	require.NoError(t, err)
+	if size == 0 {
+		require.Empty(t, head)
+		return
+	}
+	tree, err := signer.Verifier().OpenHead(head)
+	require.NoError(t, err)
+	var leaves []audit.Hash
+	require.NoError(t, s.SequencedEntries(ctx, 0, size, func(_ int64, signed []byte, leaf audit.Hash) error {
+		entry, err := audit.ParseSigned(signed)
+		require.NoError(t, err)
+		require.Equal(t, entry.Leaf(), leaf)
+		leaves = append(leaves, leaf)
+		return nil
+	}))
+	again, err := audit.Append(nil, audit.EmptyTree(), leaves)
+	require.NoError(t, err)
+	require.Equal(t, tree, again.Tree)
+}
+
 func testSequenceNothing(t *testing.T, s Store) {
 	n, err := s.Sequence(context.Background(), 10, func([]byte, audit.HashReader, []audit.Hash) (kms.Sequenced, error) {
 		assert.Fail(t, "build was called")

@@ -18,7 +18,6 @@ import (
 type Store interface {
 	kms.Store
 	kms.ServiceKeys
-	kms.KeyringUses
 }
 
 // Run runs the suite. open returns an empty store, which it closes when the
@@ -71,6 +70,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"ServiceKeys":           testServiceKeys,
 		"KeysExist":             testKeysExist,
 		"KeyringUses":           testKeyringUses,
+		"DismissedUses":         testDismissedUses,
+		"RetiredUses":           testRetiredUses,
 		"ReplaceServiceKey":     testReplaceServiceKey,
 		"Wrappers":              testWrappers,
 		"LeaseEpoch":            testLeaseEpoch,

@@ -237,11 +237,16 @@ CREATE TABLE service_keys (
   PRIMARY KEY (kind, id)
 ) STRICT, WITHOUT ROWID;
 
--- Keyring versions that wrapped for the key API, which keeps no row of what it wraps.
+-- What keyring versions did for the key API, which keeps no row of what it wraps.
 CREATE TABLE keyring_uses (
-  keyring TEXT    NOT NULL,
-  version INTEGER NOT NULL,
-  first   INTEGER NOT NULL,
+  keyring      TEXT    NOT NULL,
+  version      INTEGER NOT NULL,
+  first        INTEGER NOT NULL,
+  last         INTEGER NOT NULL,
+  wraps        INTEGER NOT NULL,
+  unwraps      INTEGER NOT NULL,
+  dismissed    INTEGER NOT NULL,
+  dismissed_by TEXT    NOT NULL,
   PRIMARY KEY (keyring, version)
 ) STRICT, WITHOUT ROWID;
 
@@ -269,6 +274,12 @@ CREATE TABLE counts (
 -- +goose StatementBegin
 CREATE TRIGGER keyring_uses_added AFTER INSERT ON keyring_uses BEGIN
   INSERT INTO dependents VALUES (new.keyring, new.version, 'outside', 'application', '', 1) ON CONFLICT DO UPDATE SET n = 1;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER keyring_uses_dismissed AFTER UPDATE OF dismissed ON keyring_uses WHEN (old.dismissed = 0) <> (new.dismissed = 0) BEGIN
+  UPDATE dependents SET n = (new.dismissed = 0) WHERE keyring = new.keyring AND version = new.version
+    AND kind = 'outside' AND purpose = 'application' AND status = '';
 END;
 -- +goose StatementEnd
 -- +goose StatementBegin
@@ -383,6 +394,18 @@ END;
 CREATE TRIGGER service_keys_changed_open AFTER UPDATE OF keyring_version ON service_keys
 WHEN old.keyring_version <> new.keyring_version AND NOT EXISTS (SELECT 1 FROM keyring_versions
   WHERE keyring = 'system' AND version = new.keyring_version AND status IN ('enabled', 'disabled')) BEGIN
+  SELECT RAISE(ABORT, 'the keyring version opens nothing');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER keyring_uses_added_open AFTER INSERT ON keyring_uses WHEN new.wraps > 0 AND NOT EXISTS (SELECT 1 FROM keyring_versions
+  WHERE keyring = new.keyring AND version = new.version AND status IN ('enabled', 'disabled')) BEGIN
+  SELECT RAISE(ABORT, 'the keyring version opens nothing');
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER keyring_uses_changed_open AFTER UPDATE OF wraps ON keyring_uses WHEN new.wraps > old.wraps AND NOT EXISTS (SELECT 1 FROM keyring_versions
+  WHERE keyring = new.keyring AND version = new.version AND status IN ('enabled', 'disabled')) BEGIN
   SELECT RAISE(ABORT, 'the keyring version opens nothing');
 END;
 -- +goose StatementEnd

@@ -16,7 +16,15 @@ UPDATE secrets SET keyring = sqlc.arg(keyring), keyring_version = sqlc.arg(keyri
 WHERE volume = sqlc.arg(volume) AND purpose = sqlc.arg(purpose) AND version = sqlc.arg(version) AND wrapped = sqlc.arg(was);
 
 -- name: AddKeyringUse :exec
-INSERT INTO keyring_uses (keyring, version, first) VALUES (?, ?, ?) ON CONFLICT DO NOTHING;
+INSERT INTO keyring_uses (keyring, version, first, last, wraps, unwraps, dismissed, dismissed_by) VALUES (?, ?, ?, ?, ?, ?, 0, '') ON CONFLICT DO UPDATE
+SET last = max(last, excluded.last), wraps = wraps + excluded.wraps, unwraps = unwraps + excluded.unwraps, dismissed = 0, dismissed_by = '';
+
+-- name: DismissKeyringUse :execrows
+UPDATE keyring_uses SET dismissed = sqlc.arg(dismissed), dismissed_by = sqlc.arg(dismissed_by)
+WHERE keyring = sqlc.arg(keyring) AND version = sqlc.arg(version);
+
+-- name: UsesOfKeyring :many
+SELECT * FROM keyring_uses WHERE keyring = ? ORDER BY version;
 
 -- name: KeyringUses :many
 SELECT * FROM keyring_uses ORDER BY keyring, version;

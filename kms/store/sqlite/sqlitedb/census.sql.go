@@ -10,17 +10,28 @@ import (
 )
 
 const addKeyringUse = `-- name: AddKeyringUse :exec
-INSERT INTO keyring_uses (keyring, version, first) VALUES (?, ?, ?) ON CONFLICT DO NOTHING
+INSERT INTO keyring_uses (keyring, version, first, last, wraps, unwraps, dismissed, dismissed_by) VALUES (?, ?, ?, ?, ?, ?, 0, '') ON CONFLICT DO UPDATE
+SET last = max(last, excluded.last), wraps = wraps + excluded.wraps, unwraps = unwraps + excluded.unwraps, dismissed = 0, dismissed_by = ''
 `
 
 type AddKeyringUseParams struct {
 	Keyring string
 	Version int64
 	First   int64
+	Last    int64
+	Wraps   int64
+	Unwraps int64
 }
 
 func (q *Queries) AddKeyringUse(ctx context.Context, arg AddKeyringUseParams) error {
-	_, err := q.exec(ctx, q.addKeyringUseStmt, addKeyringUse, arg.Keyring, arg.Version, arg.First)
+	_, err := q.exec(ctx, q.addKeyringUseStmt, addKeyringUse,
+		arg.Keyring,
+		arg.Version,
+		arg.First,
+		arg.Last,
+		arg.Wraps,
+		arg.Unwraps,
+	)
 	return err
 }
 
@@ -92,8 +103,33 @@ func (q *Queries) DependentsOfKeyring(ctx context.Context, keyring string) ([]De
 	return items, nil
 }
 
+const dismissKeyringUse = `-- name: DismissKeyringUse :execrows
+UPDATE keyring_uses SET dismissed = ?1, dismissed_by = ?2
+WHERE keyring = ?3 AND version = ?4
+`
+
+type DismissKeyringUseParams struct {
+	Dismissed   int64
+	DismissedBy string
+	Keyring     string
+	Version     int64
+}
+
+func (q *Queries) DismissKeyringUse(ctx context.Context, arg DismissKeyringUseParams) (int64, error) {
+	result, err := q.exec(ctx, q.dismissKeyringUseStmt, dismissKeyringUse,
+		arg.Dismissed,
+		arg.DismissedBy,
+		arg.Keyring,
+		arg.Version,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const keyringUses = `-- name: KeyringUses :many
-SELECT keyring, version, "first" FROM keyring_uses ORDER BY keyring, version
+SELECT keyring, version, "first", "last", wraps, unwraps, dismissed, dismissed_by FROM keyring_uses ORDER BY keyring, version
 `
 
 func (q *Queries) KeyringUses(ctx context.Context) ([]KeyringUse, error) {
@@ -105,7 +141,16 @@ func (q *Queries) KeyringUses(ctx context.Context) ([]KeyringUse, error) {
 	var items []KeyringUse
 	for rows.Next() {
 		var i KeyringUse
-		if err := rows.Scan(&i.Keyring, &i.Version, &i.First); err != nil {
+		if err := rows.Scan(
+			&i.Keyring,
+			&i.Version,
+			&i.First,
+			&i.Last,
+			&i.Wraps,
+			&i.Unwraps,
+			&i.Dismissed,
+			&i.DismissedBy,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -204,6 +249,42 @@ func (q *Queries) SecretsOfVersion(ctx context.Context, arg SecretsOfVersionPara
 			&i.Machine,
 			&i.EK,
 			&i.AK,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const usesOfKeyring = `-- name: UsesOfKeyring :many
+SELECT keyring, version, "first", "last", wraps, unwraps, dismissed, dismissed_by FROM keyring_uses WHERE keyring = ? ORDER BY version
+`
+
+func (q *Queries) UsesOfKeyring(ctx context.Context, keyring string) ([]KeyringUse, error) {
+	rows, err := q.query(ctx, q.usesOfKeyringStmt, usesOfKeyring, keyring)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []KeyringUse
+	for rows.Next() {
+		var i KeyringUse
+		if err := rows.Scan(
+			&i.Keyring,
+			&i.Version,
+			&i.First,
+			&i.Last,
+			&i.Wraps,
+			&i.Unwraps,
+			&i.Dismissed,
+			&i.DismissedBy,
 		); err != nil {
 			return nil, err
 		}

@@ -57,6 +57,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.dependentsOfKeyringStmt, err = db.PrepareContext(ctx, dependentsOfKeyring); err != nil {
 		return nil, fmt.Errorf("error preparing query DependentsOfKeyring: %w", err)
 	}
+	if q.dismissKeyringUseStmt, err = db.PrepareContext(ctx, dismissKeyringUse); err != nil {
+		return nil, fmt.Errorf("error preparing query DismissKeyringUse: %w", err)
+	}
 	if q.dropMachineStmt, err = db.PrepareContext(ctx, dropMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query DropMachine: %w", err)
 	}
@@ -255,6 +258,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.treeHashStmt, err = db.PrepareContext(ctx, treeHash); err != nil {
 		return nil, fmt.Errorf("error preparing query TreeHash: %w", err)
 	}
+	if q.usesOfKeyringStmt, err = db.PrepareContext(ctx, usesOfKeyring); err != nil {
+		return nil, fmt.Errorf("error preparing query UsesOfKeyring: %w", err)
+	}
 	if q.versionsOfKeyringStmt, err = db.PrepareContext(ctx, versionsOfKeyring); err != nil {
 		return nil, fmt.Errorf("error preparing query VersionsOfKeyring: %w", err)
 	}
@@ -328,6 +334,11 @@ func (q *Queries) Close() error {
 	if q.dependentsOfKeyringStmt != nil {
 		if cerr := q.dependentsOfKeyringStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing dependentsOfKeyringStmt: %w", cerr)
+		}
+	}
+	if q.dismissKeyringUseStmt != nil {
+		if cerr := q.dismissKeyringUseStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dismissKeyringUseStmt: %w", cerr)
 		}
 	}
 	if q.dropMachineStmt != nil {
@@ -660,6 +671,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing treeHashStmt: %w", cerr)
 		}
 	}
+	if q.usesOfKeyringStmt != nil {
+		if cerr := q.usesOfKeyringStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing usesOfKeyringStmt: %w", cerr)
+		}
+	}
 	if q.versionsOfKeyringStmt != nil {
 		if cerr := q.versionsOfKeyringStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing versionsOfKeyringStmt: %w", cerr)
@@ -735,6 +751,7 @@ type Queries struct {
 	changeKeyringVersionStmt            *sql.Stmt
 	countsStmt                          *sql.Stmt
 	dependentsOfKeyringStmt             *sql.Stmt
+	dismissKeyringUseStmt               *sql.Stmt
 	dropMachineStmt                     *sql.Stmt
 	dropMachineStateStmt                *sql.Stmt
 	dropMeasurementStmt                 *sql.Stmt
@@ -801,6 +818,7 @@ type Queries struct {
 	secretsOfVolumeStmt                 *sql.Stmt
 	serviceKeysStmt                     *sql.Stmt
 	treeHashStmt                        *sql.Stmt
+	usesOfKeyringStmt                   *sql.Stmt
 	versionsOfKeyringStmt               *sql.Stmt
 	volumesAndSecretsStmt               *sql.Stmt
 	volumesAndSecretsForStmt            *sql.Stmt
@@ -823,6 +841,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		changeKeyringVersionStmt:            q.changeKeyringVersionStmt,
 		countsStmt:                          q.countsStmt,
 		dependentsOfKeyringStmt:             q.dependentsOfKeyringStmt,
+		dismissKeyringUseStmt:               q.dismissKeyringUseStmt,
 		dropMachineStmt:                     q.dropMachineStmt,
 		dropMachineStateStmt:                q.dropMachineStateStmt,
 		dropMeasurementStmt:                 q.dropMeasurementStmt,
@@ -889,6 +908,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,
 		serviceKeysStmt:                     q.serviceKeysStmt,
 		treeHashStmt:                        q.treeHashStmt,
+		usesOfKeyringStmt:                   q.usesOfKeyringStmt,
 		versionsOfKeyringStmt:               q.versionsOfKeyringStmt,
 		volumesAndSecretsStmt:               q.volumesAndSecretsStmt,
 		volumesAndSecretsForStmt:            q.volumesAndSecretsForStmt,

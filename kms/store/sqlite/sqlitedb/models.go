@@ -28,9 +28,14 @@ type Entry struct {
 }
 
 type KeyringUse struct {
-	Keyring string
-	Version int64
-	First   int64
+	Keyring     string
+	Version     int64
+	First       int64
+	Last        int64
+	Wraps       int64
+	Unwraps     int64
+	Dismissed   int64
+	DismissedBy string
 }
 
 type KeyringVersion struct {
