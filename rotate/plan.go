@@ -25,8 +25,9 @@ type Plan struct {
 // Orders counts what has begun.
 type Orders struct {
 	Open int64 // all of them
-	// Away wait for a machine to come back, Failing have failed before.
-	Away, Failing int64
+	// Waiting are for a machine that is away, or for its next boot; Failing have
+	// failed before.
+	Waiting, Failing int64
 }
 
 // Make plans what is due. It reads the volumes once.

@@ -148,7 +148,7 @@ func TestMachinesThatAreAwayHoldUpNobody(t *testing.T) {
 	plan, err := Make(State{Volumes: volumes}, p, now)
 	require.NoError(t, err)
 	assert.Len(t, plan.Steps, 5)
-	assert.Equal(t, Orders{Open: 5, Away: 5}, plan.Orders)
+	assert.Equal(t, Orders{Open: 5, Waiting: 5}, plan.Orders)
 	assert.EqualValues(t, 100, plan.Overdue.Count)
 }
 

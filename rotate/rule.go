@@ -1,6 +1,10 @@
 package rotate
 
-import "path"
+import (
+	"path"
+	"slices"
+	"strings"
+)
 
 // forVolume returns the index of the rule that holds for a volume.
 func (p *Policy) forVolume(v *Volume) int {
@@ -30,10 +34,14 @@ func (r *Rule) matches(v *Volume) bool {
 }
 
 func matchAny(patterns []string, name string) bool {
-	for _, pattern := range patterns {
-		if ok, _ := path.Match(pattern, name); ok { // its form was checked when it was parsed
-			return true
-		}
+	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { return match(p, name) })
+}
+
+func match(pattern, name string) bool {
+	fixed, _, open := strings.Cut(pattern, "*")
+	if !open || !strings.HasPrefix(name, fixed) {
+		return pattern == name
 	}
-	return len(patterns) == 0
+	ok, _ := path.Match(pattern, name) // its form was checked when it was parsed
+	return ok
 }

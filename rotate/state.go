@@ -96,8 +96,9 @@ type Retained struct {
 type Order struct {
 	Kind   Kind // [RekeyVolume] or [ReencryptVolume]
 	Opened time.Time
-	// Attempts counts those that failed, NextTry is when the next is made; zero
-	// where the machine is waited for.
+	// AtBoot tells that it waits for an attested boot, also of a machine that can be
+	// reached.
+	AtBoot bool
+	// Attempts counts those that failed.
 	Attempts int
-	NextTry  time.Time
 }

@@ -70,10 +70,10 @@ func (w *ruleWork) begunBy(v *Volume, now time.Time) (count int) {
 // waiting.
 func (p *planner) order(w *ruleWork, v *Volume) {
 	p.plan.Orders.Open++
-	if v.Connected {
+	if v.Connected && !v.Order.AtBoot {
 		w.open++
 	} else {
-		p.plan.Orders.Away++
+		p.plan.Orders.Waiting++
 	}
 	if v.Order.Attempts > 0 {
 		p.plan.Orders.Failing++
