@@ -61,6 +61,9 @@ func (w *world) disable(s *Step, compromised bool) {
 
 func (w *world) schedule(s *Step) {
 	v := versionOf(w.keyring(s.Object.Name), s.Object.Version)
+	if w.outside[s.Object] {
+		w.t.Fatalf("%s: ciphertexts depend on it", s)
+	}
 	if n := w.census(s.Object.Name, s.Object.Version); v.Status != kms.KeyringDisabled || n > 0 {
 		w.t.Fatalf("%s: it is %s and %d secrets depend on it", s, v.Status, n)
 	}

@@ -161,6 +161,7 @@ func TestOrdersThatAreOpenAndThoseOfTheLastHourCount(t *testing.T) {
 	}{
 		"nothing":            {func(*Volume) {}, 6, HoldConcurrency},
 		"open":               {func(v *Volume) { v.Order = Order{Kind: RekeyVolume, Opened: now.Add(-day), Attempts: 2} }, 4, HoldConcurrency},
+		"open for a boot":    {func(v *Volume) { v.Order = Order{Kind: RekeyVolume, Opened: now.Add(-day), AtBoot: true} }, 6, HoldConcurrency},
 		"begun":              {func(v *Volume) { v.Secret = Secret{Version: 2, Created: now.Add(-59 * time.Minute)} }, 5, HoldRate},
 		"begun earlier":      {func(v *Volume) { v.Secret = Secret{Version: 2, Created: now.Add(-time.Hour)} }, 6, HoldConcurrency},
 		"enrolled":           {func(v *Volume) { v.Secret = Secret{Version: 1, Created: now.Add(-time.Minute)} }, 6, HoldConcurrency},

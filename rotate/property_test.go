@@ -22,13 +22,13 @@ func TestPlansConvergeAndDoNoHarm(t *testing.T) {
 			w.pass(time.Duration(rapid.IntRange(1, 20*24).Draw(t, "hours"))*time.Hour, false)
 		}
 		for range rounds {
+			w.pass(time.Hour, true)
 			p := w.plan()
 			if w.quiet(p) {
 				w.onlyLostAreLate(p)
 				return
 			}
 			w.round(p, true)
-			w.pass(time.Hour, true)
 		}
 		t.Fatalf("after %d hours there is still to do: %v", rounds, w.plan().Lines)
 	})
@@ -136,12 +136,15 @@ func TestAttack18NothingNewIsUnderWhatIsOut(t *testing.T) {
 		incident := w.drawIncident()
 		w.avoid = incident.What
 		for range rounds {
+			if incident.What.Kind != KeyringOut && rapid.Bool().Draw(t, "planned first") {
+				w.round(w.plan(), true)
+			}
 			c, err := Compromised(w.state(), w.policy, incident, w.now)
 			require.NoError(t, err)
 			again, err := Compromised(w.state(), w.policy, incident, w.now)
 			require.NoError(t, err)
 			require.Equal(t, c, again)
-			if len(c.Steps)+len(c.Lines) == 0 {
+			if len(c.Steps)+len(c.Lines) == 0 || len(c.Lines) == 1 && c.Lines[0].Hold == HoldCensus && w.outside[keyringObject(incident.What.Name, incident.What.Version)] {
 				w.nothingIsOut(incident)
 				return
 			}

@@ -20,6 +20,8 @@ type world struct {
 	machines []*machine
 	volumes  []*modelVolume
 	excuses  []Excuse
+	// outside are the versions that wrapped for the key API.
+	outside map[Object]bool
 	// avoid is a version that wraps nothing new once its incident was planned for.
 	avoid Reference
 }
@@ -49,11 +51,18 @@ type modelSecret struct {
 }
 
 func newWorld(t *rapid.T) *world {
-	w := &world{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), policy: drawPolicy(t)}
+	w := &world{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), policy: drawPolicy(t), outside: map[Object]bool{}}
 	for _, name := range []string{"prod", "dev"} {
 		k := &kms.Keyring{Name: name}
 		for range rapid.IntRange(1, 3).Draw(t, "versions") {
 			w.rotate(k, w.ago(500))
+		}
+		for i := range k.Versions {
+			v := &k.Versions[i]
+			if v.Version != k.Current && rapid.IntRange(0, 3).Draw(t, "disabled") == 0 {
+				v.Status = kms.KeyringDisabled // by an operator, whatever depends on it
+			}
+			w.outside[keyringObject(name, v.Version)] = rapid.IntRange(0, 5).Draw(t, "outside") == 0
 		}
 		w.keyrings = append(w.keyrings, k)
 	}
@@ -191,6 +200,9 @@ func (w *world) state() State {
 		for _, v := range k.Versions {
 			if n := w.census(k.Name, v.Version); n > 0 {
 				seen.Dependents = append(seen.Dependents, kms.Dependents{Keyring: k.Name, Version: v.Version, Kind: kms.DependentSecret, Count: n})
+			}
+			if w.outside[keyringObject(k.Name, v.Version)] {
+				seen.Dependents = append(seen.Dependents, kms.Dependents{Keyring: k.Name, Version: v.Version, Kind: kms.DependentOutside, Count: 1})
 			}
 		}
 		s.Keyrings = append(s.Keyrings, seen)
