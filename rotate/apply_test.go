@@ -75,7 +75,7 @@ func (w *world) order(s *Step) {
 	if v.order.Kind != "" {
 		w.t.Fatalf("%s: there is an order open for it", s)
 	}
-	v.order = Order{Kind: s.Kind, Opened: w.now, AtBoot: s.AtBoot}
+	v.order = Order{Kind: s.Kind, Opened: w.now, AtBoot: s.AtBoot, From: v.current().Version}
 }
 
 func (w *world) destroySecret(step *Step, compromised bool) {
@@ -86,6 +86,8 @@ func (w *world) destroySecret(step *Step, compromised bool) {
 	switch {
 	case s.status != "restore-only":
 		w.t.Fatalf("%s: it is %s", step, s.status)
+	case v.order.Kind != "" && v.order.From == s.Version:
+		w.t.Fatalf("%s: the disk was restored, and has no other key yet", step)
 	case !compromised && w.now.Before(s.replaced.Add(kept)):
 		w.t.Fatalf("%s: it is kept until %s", step, s.replaced.Add(kept))
 	}
@@ -118,7 +120,22 @@ func (w *world) pass(d time.Duration, calm bool) {
 		if v.order.Kind != "" && v.machine.connected {
 			w.tryOrder(v, calm)
 		}
+		if !calm && v.order.Kind == "" && rapid.IntRange(0, 9).Draw(w.t, "restored") == 0 {
+			w.restore(v)
+		}
 	}
+}
+
+// restore puts back an image of the disk from before: it is opened with the secret from
+// then, and rekeyed at once.
+func (w *world) restore(v *modelVolume) {
+	kept := slices.IndexFunc(v.secrets, func(s *modelSecret) bool { return s.status == "restore-only" })
+	if kept < 0 {
+		return
+	}
+	v.order = Order{Kind: RekeyVolume, Opened: w.now, From: v.secrets[kept].Version}
+	v.withRecovery = false
+	v.secrets = append(v.secrets, w.newSecret(v, v.secrets[len(v.secrets)-1].Version+1, w.now))
 }
 
 // tryOrder has a machine carry out its order, while it runs or in a boot.
@@ -138,7 +155,7 @@ func (w *world) tryOrder(v *modelVolume, calm bool) {
 
 func (w *world) commit(v *modelVolume, boot bool) {
 	next := v.secrets[len(v.secrets)-1]
-	old := v.secrets[slices.IndexFunc(v.secrets, func(s *modelSecret) bool { return s.status == "current" })]
+	old := v.current()
 	old.status, old.replaced = "restore-only", w.now
 	next.status, next.AtBoot = "current", boot
 	if v.withRecovery {

@@ -163,7 +163,11 @@ func (c *chain) volume(v *Volume) {
 	d.current, d.recovery = c.out(&v.Secret), c.out(&v.Recovery)
 	d.reencrypt = c.reached(v)
 	for i := range v.RestoreOnly {
-		if s := &v.RestoreOnly[i]; s.Version != v.Secret.Version && c.out(&s.Secret) {
+		switch s := &v.RestoreOnly[i]; {
+		case s.Version == v.Secret.Version || !c.out(&s.Secret):
+		case v.needs(s.Version):
+			c.lines.add(r.Name, DestroySecret, HoldOrder, tally{count: 1})
+		default:
 			d.retained = append(d.retained, unopenable(v.ID, &s.Secret, s.Replaced))
 		}
 	}

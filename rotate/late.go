@@ -33,7 +33,7 @@ type lateness struct {
 
 func newLateness() lateness {
 	return lateness{best: best[Late]{limit: maxLate, compare: func(a, b Late) int {
-		return cmp.Or(a.Deadline.Compare(b.Deadline), cmp.Compare(a.Object.Name, b.Object.Name))
+		return cmp.Or(a.Deadline.Compare(b.Deadline), cmp.Compare(a.Object.Name, b.Object.Name), cmp.Compare(a.Kind, b.Kind))
 	}}}
 }
 

@@ -99,12 +99,15 @@ func (f *ruleFile) rule(defaults Settings) (Rule, []error) {
 	var errs []error
 	if !validPattern(r.Name) || strings.Contains(r.Name, "*") {
 		r.Name = fmt.Sprintf("%.80q", f.Name)
-		errs = append(errs, errors.New("name: want a name of a-z, 0-9, - and ."))
+		errs = append(errs, errors.New("name: want a name of a-z, 0-9, hyphens and dots"))
 	}
 	errs = append(errs, checkPatterns("keyrings", f.Keyrings)...)
 	errs = append(errs, checkPatterns("groups", f.Groups)...)
 	errs = append(errs, checkPatterns("machines", f.Machines)...)
 	errs = append(errs, f.over(&r.Settings)...)
+	if len(r.Keyrings)+len(r.Groups)+len(r.Machines) == 0 {
+		errs = append(errs, errors.New("it has neither keyrings nor groups nor machines, and would match everything: set it in [default]"))
+	}
 	if r.ofMachines() {
 		errs = append(errs, f.notOfMachines()...)
 	}

@@ -61,7 +61,7 @@ retain_for_restore = "36h"
 }
 
 func TestJitterIsShortenedWhereAgesAreShort(t *testing.T) {
-	p, err := Parse([]byte("[default]\nsecret_age = \"10d\"\n[[rule]]\nname = \"a\"\nsecret_age = \"4h\"\n"))
+	p, err := Parse([]byte("[default]\nsecret_age = \"10d\"\n[[rule]]\nname = \"a\"\nkeyrings = [\"*\"]\nsecret_age = \"4h\"\n"))
 	require.NoError(t, err)
 	assert.Equal(t, 2*time.Hour, p.Rules[0].Jitter)
 	assert.Equal(t, 5*day, p.Rules[1].Jitter)
@@ -111,6 +111,7 @@ func TestMistakesInAPolicyAreNamed(t *testing.T) {
 		"[[rule]]\nsecret_age = \"1d\"":                      `rule 1 (""): name: want a name`,
 		"[[rule]]\nname = \"a*\"":                            `rule 1 ("a*"): name: want a name`,
 		"[[rule]]\nname = \"default\"":                       "rule 1 (default): name: another rule has it",
+		rule + "secret_age = \"1d\"":                         "rule 1 (a): it has neither keyrings nor groups nor machines, and would match everything: set it in [default]",
 		rule + rule:                                          "rule 2 (a): name: another rule has it",
 		rule + "keyrings = []":                               "rule 1 (a): keyrings: want 1 to 64 names, or leave it out to match all",
 		rule + "groups = [\"web?\"]":                         `groups: want names of a-z, 0-9, - and ., in which * stands for any characters, not "web?"`,
@@ -129,7 +130,7 @@ func TestMistakesInAPolicyAreNamed(t *testing.T) {
 }
 
 func TestAllMistakesInAPolicyAreNamedAtOnce(t *testing.T) {
-	_, err := Parse([]byte("[default]\nrate = \"x\"\npriority = -1\n[[rule]]\nname = \"b\"\nsecret_age = \"x\"\n"))
+	_, err := Parse([]byte("[default]\nrate = \"x\"\npriority = -1\n[[rule]]\nname = \"b\"\ngroups = [\"b\"]\nsecret_age = \"x\"\n"))
 	require.Error(t, err)
 	assert.Len(t, strings.Split(err.Error(), "\n"), 3)
 }

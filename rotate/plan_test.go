@@ -2,6 +2,7 @@ package rotate
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -234,8 +235,38 @@ func TestSecretsAreKeptForRestoresAndNoLonger(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, plan.Steps, 2)
 	assert.Equal(t, "destroy-secret volume/00000000000000000000000000000001@1", plan.Steps[0].String())
-	assert.Equal(t, "another secret took its place 401d ago: rule default keeps it for restores for 400d", plan.Steps[0].Reason)
 	assert.Equal(t, volumeObject(v.ID, 2), plan.Steps[1].Object)
+	assert.Equal(t, "another secret took its place 401d ago: rule default keeps it for restores for 400d", plan.Steps[0].Reason)
+
+	// A disk from then was put back, and is opened with it until it is rekeyed.
+	v.Order = Order{Kind: RekeyVolume, From: 1}
+	plan, err = Make(State{Volumes: only(v)}, Default(), now)
+	require.NoError(t, err)
+	require.Len(t, plan.Steps, 1)
+	assert.Equal(t, volumeObject(v.ID, 2), plan.Steps[0].Object)
+	assert.Contains(t, plan.Lines, Line{DefaultRule, DestroySecret, HoldOrder, 1, Cost{}, 0})
+}
+
+// What a plan allocates is bounded by its rules, however many volumes are due.
+func TestMemoryDoesNotGrowWithTheVolumes(t *testing.T) {
+	p := Default()
+	allocated := func(count int) float64 {
+		list := make([]Volume, 0, count)
+		for v := range someVolumes(count) {
+			list = append(list, v)
+		}
+		state := State{Volumes: only(list...), Keyrings: someKeyrings(list[0].Created, int64(count))}
+		now := at(t, "2026-01-01T00:00:00Z")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := Make(state, p, now)
+		require.NoError(t, err)
+		_, err = Compromised(state, p, Incident{What: Reference{KeyringOut, "default", 1}, Since: now, Copied: true}, now)
+		require.NoError(t, err)
+		runtime.ReadMemStats(&after)
+		return float64(after.TotalAlloc - before.TotalAlloc)
+	}
+	assert.InDelta(t, allocated(20_000), allocated(40_000), 1<<19, "bytes")
 }
 
 func TestStepsOfAKeyring(t *testing.T) {

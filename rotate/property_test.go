@@ -109,7 +109,7 @@ func (w *world) rule(name string) *Rule { return &w.policy.Rules[w.policy.index(
 func (w *world) quiet(p *Plan) bool {
 	lost := slices.ContainsFunc(w.volumes, func(v *modelVolume) bool { return v.machine.lost })
 	for _, l := range p.Lines {
-		if !lost || l.Hold != HoldMachine {
+		if !lost || l.Hold != HoldMachine && l.Hold != HoldOrder {
 			return false
 		}
 	}
@@ -192,7 +192,7 @@ func (w *world) nothingIsOut(i Incident) {
 		concerned := i.What.Kind == KeyringOut || seen.ID == i.What.Name || seen.Name == i.What.Name
 		for _, s := range v.all() {
 			switch {
-			case !concerned:
+			case !concerned || s.status == "pending": // nobody has it yet
 			case i.What.Kind == KeyringOut:
 				require.False(w.t, contain(s.Wrapped, i.What.Name, i.What.Version), "volume/%s@%d", v.id, s.Version)
 			default:

@@ -12,8 +12,8 @@ type State struct {
 	// Keyrings are all of them, with their census.
 	Keyrings []kms.Keyring
 	// Volumes yields, in the order of their ids, the volumes that are active of
-	// machines that are; an error ends it. It can be run more than once, and what
-	// it yields may be overwritten by the next.
+	// machines that are; an error ends it. What a volume's lists hold may be
+	// overwritten by the next.
 	Volumes iter.Seq2[Volume, error]
 	Excuses []Excuse
 	Speed   Speed
@@ -50,6 +50,9 @@ type Volume struct {
 	Connected bool
 	Seen      time.Time
 }
+
+// needs tells whether an open order has use for a version of the secret.
+func (v *Volume) needs(version uint32) bool { return v.Order.Kind != "" && v.Order.From == version }
 
 // keySince is when the volume key was made.
 func (v *Volume) keySince() time.Time {
@@ -96,6 +99,9 @@ type Retained struct {
 type Order struct {
 	Kind   Kind // [RekeyVolume] or [ReencryptVolume]
 	Opened time.Time
+	// From is the version of the secret that opens the volume until the order is done;
+	// after a restore that is one which was kept for it.
+	From uint32
 	// AtBoot tells that it waits for an attested boot, also of a machine that can be
 	// reached.
 	AtBoot bool

@@ -101,7 +101,11 @@ func (p *planner) candidate(w *ruleWork, v *Volume, kind Kind, since time.Time, 
 // retained plans the end of a secret that was kept for restores.
 func (p *planner) retained(w *ruleWork, v *Volume, s *Retained) {
 	due := s.Replaced.Add(w.RetainForRestore)
-	if s.Version == v.Secret.Version || p.now.Before(due) {
+	switch {
+	case s.Version == v.Secret.Version || p.now.Before(due):
+		return
+	case v.needs(s.Version):
+		p.lines.add(w.Name, DestroySecret, HoldOrder, tally{count: 1})
 		return
 	}
 	w.secrets.add(candidate{

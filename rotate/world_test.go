@@ -172,6 +172,10 @@ func (w *world) rotate(k *kms.Keyring, made time.Time) {
 	k.Current = next
 }
 
+func (v *modelVolume) current() *modelSecret {
+	return v.secrets[slices.IndexFunc(v.secrets, func(s *modelSecret) bool { return s.status == "current" })]
+}
+
 // all are the secrets of a volume that are not destroyed.
 func (v *modelVolume) all() []*modelSecret {
 	list := slices.Clone(v.secrets)
