@@ -87,7 +87,7 @@ func TestAttack18AChainBeginsWithAVersionThatIsNotOut(t *testing.T) {
 
 // A rewrap took volume b's secret from version 1 to 2; who has 1 and an old copy of the
 // store has the secret still.
-func TestARewrapIsNoWayOutOfACompromise(t *testing.T) {
+func TestAttack18RewrapIsNoWayOut(t *testing.T) {
 	made := at(t, "2026-01-01T00:00:00Z")
 	state, p := leaked(t, made)
 	now := made.Add(30 * day)
@@ -102,7 +102,7 @@ func TestARewrapIsNoWayOutOfACompromise(t *testing.T) {
 	assert.Equal(t, kms.MinDestroyWait, c.Steps[0].Wait)
 }
 
-func TestAMachineThatIsOutIsRekeyedInAnAttestedBootOnly(t *testing.T) {
+func TestAttack18MachineThatIsOutIsRekeyedInAnAttestedBootOnly(t *testing.T) {
 	made := at(t, "2026-01-01T00:00:00Z")
 	state, p := leaked(t, made)
 	now := made.Add(30 * day)

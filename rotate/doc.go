@@ -11,8 +11,9 @@
 //     whose time has not come.
 //   - Of a keyring version: another one is made before anything is rewrapped, it is
 //     disabled when nothing depends on it, and destroyed when it is disabled.
-//   - No two steps of a plan are of one object, and there is none of a volume's keys
-//     while an order is open for the volume.
+//   - No two steps are of one object at once: in a plan there are none, in a chain one
+//     comes after the other. There is none of a volume's keys while an order is open
+//     for the volume.
 //   - What is done with a compromised key begins with fresh randomness, which that
 //     key never wrapped.
 //   - What a plan holds in memory is bounded by the policy, however many volumes

@@ -2,7 +2,6 @@ package rotate
 
 import (
 	"fmt"
-	"time"
 
 	"keywright.dev/kms"
 )
@@ -11,17 +10,14 @@ import (
 // and for each of its other versions the end, as soon as nothing depends on it.
 func (p *planner) keyring(k *kms.Keyring) {
 	r := p.policy.forKeyring(k.Name)
-	step := Step{Rule: r.Name}
-	var opens bool
-	if step.NotBefore, opens = r.notBefore(p.now); !opens {
-		step.NotBefore = time.Time{}
-	}
+	notBefore, opens := r.notBefore(p.now)
+	step := Step{Rule: r.Name, NotBefore: notBefore}
 	add := func(s Step) {
-		if !opens {
-			p.lines.add(s.Rule, s.Kind, HoldWindow, tally{1, s.Cost})
+		if opens {
+			p.step(s)
 			return
 		}
-		p.step(s)
+		p.lines.add(s.Rule, s.Kind, HoldWindow, tally{1, s.Cost})
 	}
 	if s, due := p.rotation(k, r, step); due {
 		add(s)

@@ -65,6 +65,7 @@ func (v *Volume) keySince() time.Time {
 // Secret is one version of what opens a keyslot of a volume.
 type Secret struct {
 	Version uint32
+	// Created is when it was made, with its order.
 	Created time.Time
 	// AtBoot tells that the machine got it in an attested boot, not while it ran.
 	AtBoot bool
