@@ -175,7 +175,9 @@ type target struct {
 	volume     *luks.Volume
 	identity   [32]byte
 	passphrase secret.Bytes
-	secret     exchange.ReleasedSecret
+	// opens is the keyslot that the passphrase opens, where that is known.
+	opens  *int
+	secret exchange.ReleasedSecret
 }
 
 func (t *target) uuid() string { return t.volume.Header().UUID }

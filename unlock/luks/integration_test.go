@@ -73,7 +73,7 @@ func TestEnrolmentSteps(t *testing.T) {
 	require.NoError(t, err)
 	number, err := v.FreeToken()
 	require.NoError(t, err)
-	require.NoError(t, program.ImportToken(ctx, path, number, luks.Token{Volume: "vol-a", Resume: "res-a", Slot: slot}))
+	require.NoError(t, program.ImportToken(ctx, path, number, luks.Token{Volume: "vol-a", Resume: "res-a", Version: 1, Slot: slot}))
 	v = readVolume(t, path)
 	assert.Len(t, v.Inventory().Keyslots, 1)
 	require.Len(t, v.OwnTokens(), 1)
@@ -142,7 +142,7 @@ func TestWrongKeys(t *testing.T) {
 }
 
 func errorOfSecondImport(ctx context.Context, program luks.Cryptsetup, path string) error {
-	token := luks.Token{Volume: "v", Resume: "r", Slot: 3}
+	token := luks.Token{Volume: "v", Resume: "r", Version: 1, Slot: 3}
 	if err := program.ImportToken(ctx, path, 4, token); err != nil {
 		return fmt.Errorf("first import: %s", err)
 	}
