@@ -526,3 +526,15 @@ func TestRekeyKeepsAWholeHeader(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 2, times, "the header of before the first change was kept")
 }
+
+// A keyslot that no token is assigned to is not opened by a boot: that comes
+// before the old one is killed.
+func TestRekeyAssignsBeforeItKills(t *testing.T) {
+	d := newDisk(t)
+	d.announce(9, luks.PurposeBoot, 2)
+	require.NoError(t, luks.Cryptsetup{}.AddKeyslot(t.Context(), d.path, text(person), version(2).Key, 9))
+	require.False(t, d.opens(version(2).Key))
+	d.killIn("finish", unlock.StepForgetOthers, 0)
+	require.False(t, d.opens(version(1).Key))
+	require.True(t, d.opens(version(2).Key))
+}

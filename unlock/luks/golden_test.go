@@ -53,7 +53,7 @@ func codeOf(t *testing.T, err error) luks.Code {
 func TestGoldenHeaders(t *testing.T) {
 	images, err := filepath.Glob("testdata/headers/*.img")
 	require.NoError(t, err)
-	require.Len(t, images, 9)
+	require.Len(t, images, 10)
 	for _, path := range images {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			got, err := json.MarshalIndent(judge(t, path), "", "  ")

@@ -109,23 +109,3 @@ func TestSlotsForAPurpose(t *testing.T) {
 	assert.Empty(t, tokens[0].Purpose)
 	assert.Equal(t, luks.PurposeRecovery, tokens[1].Purpose)
 }
-
-func TestFreeNumbers(t *testing.T) {
-	slot, err := withToken(t, goodToken).FreeSlot()
-	require.NoError(t, err)
-	assert.Equal(t, 2, slot)
-	slot, err = withToken(t, token("", "2")).FreeSlot()
-	require.NoError(t, err)
-	assert.Equal(t, 3, slot, "2 is intended")
-	number, err := withToken(t, goodToken).FreeToken()
-	require.NoError(t, err)
-	assert.Equal(t, 1, number)
-
-	many := goodToken
-	for n := 4; n < 32; n++ {
-		many += fmt.Sprintf(`,"%d":{"type":"x","keyslots":[]}`, n)
-	}
-	many += `,"1":{"type":"x","keyslots":[]},"2":{"type":"x","keyslots":[]}`
-	_, err = withToken(t, many).FreeToken()
-	assert.ErrorIs(t, err, luks.ErrFull)
-}
