@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -82,6 +83,8 @@ const (
 type input struct {
 	stdin []secret.Bytes // one behind the other
 	third []secret.Bytes // file descriptor 3
+	// stdout takes what the run says there; nil: nobody does.
+	stdout io.Writer
 }
 
 // run runs one action on a device. args holds what follows the action.
@@ -104,7 +107,7 @@ func (c Cryptsetup) run(ctx context.Context, action, device string, in input, ar
 	var said strings.Builder
 	cmd := exec.CommandContext(ctx, program, append(strings.Fields(action), args...)...)
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.Stdin, cmd.ExtraFiles, cmd.Stderr = stdin, []*os.File{third}, &said
+	cmd.Stdin, cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = stdin, []*os.File{third}, in.stdout, &said
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = endPatience
 	return c.explain(ctx, cmd.Run(), action, device, said.String())

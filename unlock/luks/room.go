@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 )
 
@@ -86,7 +87,35 @@ func (v *Volume) MadeAsOurs(slot int) bool {
 			return false
 		}
 	}
-	return exists && v.opens(slot) && k.KDF.Type == "pbkdf2" && k.KDF.Iterations == minIterations && k.foreign() == ""
+	return exists && v.opens(slot) && k.cheap()
+}
+
+// Leftover returns the keyslots for another volume key that a reencryption left
+// which was cut before it began: those that look as we make them and that no token
+// but ours names.
+func (v *Volume) Leftover() []int {
+	var left []int
+	for _, number := range slices.Sorted(maps.Keys(v.keyslots)) {
+		k := v.keyslots[number]
+		if !v.opens(int(number)) && k.cheap() && !v.namedByOthers(number) {
+			left = append(left, int(number))
+		}
+	}
+	return left
+}
+
+func (v *Volume) namedByOthers(number id) bool {
+	for _, t := range v.tokens {
+		if t.Type != TokenType && slices.Contains(t.Keyslots, number) {
+			return true
+		}
+	}
+	return false
+}
+
+// cheap tells whether the keyslot costs what cryptsetup gives none by itself.
+func (k *keyslot) cheap() bool {
+	return k.KDF.Type == "pbkdf2" && k.KDF.Iterations == minIterations && k.foreign() == ""
 }
 
 // HeaderCopy reads all of the header that stands before the data, both copies and

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -101,13 +99,7 @@ func TestHeaderCopyEndsWithTheHeader(t *testing.T) {
 // What a rekey that was cut leaves: the keyslot that its token announces is ours,
 // the one that a person put where another token announces it is not.
 func TestGoldenHeaderOfARekey(t *testing.T) {
-	f, err := os.Open("testdata/headers/rekeying.img")
-	require.NoError(t, err)
-	defer f.Close()
-	h, err := luks.Parse(f, 8<<20)
-	require.NoError(t, err)
-	v, err := h.Validate()
-	require.NoError(t, err)
+	v := goldenVolume(t, "rekeying")
 	var versions []uint32
 	for _, token := range v.OwnTokens() {
 		versions = append(versions, token.Version)
@@ -117,5 +109,4 @@ func TestGoldenHeaderOfARekey(t *testing.T) {
 	assert.False(t, v.MadeAsOurs(1))
 	assert.False(t, v.MadeAsOurs(2), "it is assigned")
 	require.ErrorIs(t, v.Room(), luks.ErrNoRoom)
-	assert.True(t, strings.Contains(v.Room().Error(), "258048"))
 }

@@ -66,6 +66,15 @@ var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 // ParseToken parses a token of ours. It refuses unknown, missing and duplicate
 // members, another type or version, and more than one keyslot.
 func ParseToken(text []byte) (Token, error) {
+	t, err := decodeToken(text)
+	if err != nil {
+		return Token{}, err
+	}
+	return t, t.check()
+}
+
+// decodeToken is [ParseToken] but for what [Token.check] refuses.
+func decodeToken(text []byte) (Token, error) {
 	var f tokenForm
 	if err := checkSyntax(text); err != nil {
 		return Token{}, fmt.Errorf("parsing a %s token: %w", TokenType, err)
@@ -82,7 +91,7 @@ func ParseToken(text []byte) (Token, error) {
 			return Token{}, fmt.Errorf("parsing a %s token: its purpose is empty", TokenType)
 		}
 	}
-	return t, t.check()
+	return t, nil
 }
 
 func (t Token) check() error {
@@ -135,11 +144,23 @@ func (v *Volume) OwnTokens() []OwnToken {
 		if v.tokens[number].Type != TokenType {
 			continue
 		}
-		if t, err := ParseToken(v.header.metadata.Tokens[number]); err == nil {
+		if t, err := v.ownToken(number); err == nil {
 			own = append(own, OwnToken{ID: int(number), Token: t})
 		}
 	}
 	return own
+}
+
+// ownToken parses a token of ours. Keyslots that do not hold the volume's key are
+// passed by: a reencryption that was cut before it began leaves some, which tokens
+// name beside their own.
+func (v *Volume) ownToken(number id) (Token, error) {
+	t, err := decodeToken(v.header.metadata.Tokens[number])
+	if err != nil {
+		return Token{}, err
+	}
+	t.Keyslots = slices.DeleteFunc(t.Keyslots, func(slot int) bool { return !v.opens(slot) })
+	return t, t.check()
 }
 
 // OwnSlots returns the keyslots for boots that tokens of ours for a volume id are
