@@ -43,8 +43,11 @@ func (r *Rekeying) read(e *Enrollment) func(context.Context) error {
 }
 
 // tokens are those of the volume's secret for boots.
-func (r *Rekeying) tokens(t *target) []luks.OwnToken {
-	return slices.DeleteFunc(t.bootTokens(), func(token luks.OwnToken) bool { return token.Volume != r.Volume })
+func (r *Rekeying) tokens(t *target) []luks.OwnToken { return t.tokensOf(r.Volume) }
+
+// tokensOf are those for boots of one volume of the service.
+func (t *target) tokensOf(volume string) []luks.OwnToken {
+	return slices.DeleteFunc(t.bootTokens(), func(token luks.OwnToken) bool { return token.Volume != volume })
 }
 
 func (r *Rekeying) ours(t *target, slot int) bool {

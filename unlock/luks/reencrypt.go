@@ -40,6 +40,13 @@ func (c Cryptsetup) BeginReencryption(ctx context.Context, device string, keys [
 	return wrongKey(err)
 }
 
+// CheckReencryptionKeys returns what [Cryptsetup.BeginReencryption] would refuse
+// keys for.
+func CheckReencryptionKeys(keys []SlotKey) error {
+	_, err := linesOf(keys)
+	return err
+}
+
 // linesOf returns the keys in the order in which cryptsetup asks for them.
 func linesOf(keys []SlotKey) ([]secret.Bytes, error) {
 	keys = slices.Clone(keys)
