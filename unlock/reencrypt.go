@@ -255,7 +255,17 @@ func (r *Reencrypting) resume(ctx context.Context, t *target) error {
 	if r.ended {
 		return nil
 	}
-	return wrap(CodeOpen, r.Cryptsetup.ResumeReencryption(ctx, t.path, r.Secret.Key, luks.Resumption{Closed: r.Closed, Progress: r.Progress}))
+	resumption := luks.Resumption{Closed: r.Closed, Progress: r.Progress}
+	err := r.Cryptsetup.ResumeReencryption(ctx, t.path, r.Secret.Key, resumption)
+	if errors.Is(err, luks.ErrCut) && r.Closed {
+		if err = r.Cryptsetup.RecoverReencryption(ctx, t.path, r.Secret.Key); err == nil {
+			err = r.Cryptsetup.ResumeReencryption(ctx, t.path, r.Secret.Key, resumption)
+		}
+	}
+	if errors.Is(err, luks.ErrCut) {
+		return fail(CodeOpen, fmt.Errorf("a boot recovers it, which an open volume cannot be: reboot the machine: %w", err))
+	}
+	return wrap(CodeOpen, err)
 }
 
 // check demands a header that a boot opens, with another volume key, in whose

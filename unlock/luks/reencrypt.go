@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 
 	"keywright.dev/kms/secret"
 )
@@ -73,8 +74,22 @@ type Resumption struct {
 	Progress func(Progress)
 }
 
-// ResumeReencryption goes on with a reencryption to its end, and first recovers
-// one that was cut. The key is of any keyslot.
+// ErrCut is returned where a reencryption was cut in the middle of a part of the
+// data. [Cryptsetup.RecoverReencryption] mends that, as opening the volume does.
+var ErrCut = errors.New("the reencryption was cut and needs to be recovered")
+
+// RecoverReencryption mends the part of the data that a reencryption was cut in.
+// The volume must not be open: its mapping would go on to read that part with the
+// other key.
+func (c Cryptsetup) RecoverReencryption(ctx context.Context, device string, key secret.Bytes) error {
+	if err := checkKey(key); err != nil {
+		return fmt.Errorf("recovering the reencryption of %s: %w", device, err)
+	}
+	return wrongKey(c.run(ctx, "repair", device, input{stdin: []secret.Bytes{key}}, "--batch-mode", "--key-file", "-", device))
+}
+
+// ResumeReencryption goes on with a reencryption to its end. One that was cut and
+// has not been recovered is [ErrCut]. The key is of any keyslot.
 func (c Cryptsetup) ResumeReencryption(ctx context.Context, device string, key secret.Bytes, r Resumption) error {
 	if err := checkKey(key); err != nil {
 		return fmt.Errorf("reencrypting %s: %w", device, err)
@@ -87,7 +102,12 @@ func (c Cryptsetup) ResumeReencryption(ctx context.Context, device string, key s
 		args = append(args, "--force-offline-reencrypt")
 	}
 	lines := &lineWriter{each: r.tell}
-	return wrongKey(c.run(ctx, "reencrypt", device, input{stdin: []secret.Bytes{key}, stdout: lines}, args...))
+	err := wrongKey(c.run(ctx, "reencrypt", device, input{stdin: []secret.Bytes{key}, stdout: lines}, args...))
+	var failed *CommandError
+	if errors.As(err, &failed) && strings.Contains(failed.Detail, "requires reencryption recovery") {
+		return fmt.Errorf("%w: %w", ErrCut, err)
+	}
+	return err
 }
 
 // tell passes by what is no progress: it must not stop a reencryption.
