@@ -33,7 +33,7 @@ const (
 
 // filledDisk is a volume whose data is known: the person agreed to lose his slot.
 type filledDisk struct {
-	*enrolledDisk
+	*boundDisk
 	uuid, keyDigest string
 	sum             [32]byte
 	lose            []exchange.LUKSSlot
@@ -41,7 +41,7 @@ type filledDisk struct {
 
 func newFilledDisk(t *testing.T, data int) *filledDisk {
 	t.Helper()
-	d := &filledDisk{enrolledDisk: newDisk(t, "--sector-size", fmt.Sprint(dataSector))}
+	d := &filledDisk{boundDisk: newDisk(t, "--sector-size", fmt.Sprint(dataSector))}
 	require.NoError(t, os.Truncate(d.path, dataOffset+int64(data)))
 	v := d.header()
 	d.uuid, d.keyDigest = v.Header().UUID, v.VolumeKeyDigest()
@@ -178,7 +178,7 @@ func TestReencryptChild(t *testing.T) {
 	if len(words) == 0 {
 		t.Skip("runs for other tests")
 	}
-	d := &filledDisk{enrolledDisk: &enrolledDisk{t: t, path: words[0], run: unlock.RunDir(words[1])}}
+	d := &filledDisk{boundDisk: &boundDisk{t: t, path: words[0], run: unlock.RunDir(words[1])}}
 	v := d.header()
 	d.identity, d.uuid = identityOf(t, v), v.Header().UUID
 	lose, err := d.reencrypting(io.Discard).Lost(t.Context())

@@ -39,19 +39,19 @@ func version(n uint32) unlock.SecretVersion {
 	return unlock.SecretVersion{Number: n, Key: text(fmt.Sprintf("secret of version %d", n))}
 }
 
-// enrolledDisk is a volume on a plain file as an enrolment leaves it: a person's
+// boundDisk is a volume on a plain file as an enrolment leaves it: a person's
 // keyslot 0, ours 1, and 2 of the recovery key.
-type enrolledDisk struct {
+type boundDisk struct {
 	t        *testing.T
 	path     string
 	run      unlock.RunDir
 	identity [32]byte
 }
 
-func newDisk(t *testing.T, options ...string) *enrolledDisk {
+func newDisk(t *testing.T, options ...string) *boundDisk {
 	t.Helper()
 	dir := t.TempDir()
-	d := &enrolledDisk{t: t, path: filepath.Join(dir, "volume"), run: unlock.RunDir(filepath.Join(dir, "run"))}
+	d := &boundDisk{t: t, path: filepath.Join(dir, "volume"), run: unlock.RunDir(filepath.Join(dir, "run"))}
 	require.NoError(t, os.WriteFile(d.path, nil, 0o600))
 	require.NoError(t, os.Truncate(d.path, 32<<20))
 	d.cryptsetup(person, append([]string{"luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "2000", "--key-file", "-", d.path}, options...)...)
@@ -68,7 +68,7 @@ func identityOf(t *testing.T, v *luks.Volume) [32]byte {
 	return sum
 }
 
-func (d *enrolledDisk) cryptsetup(stdin string, args ...string) {
+func (d *boundDisk) cryptsetup(stdin string, args ...string) {
 	d.t.Helper()
 	cmd := exec.Command("cryptsetup", args...)
 	cmd.Stdin = strings.NewReader(stdin)
@@ -77,7 +77,7 @@ func (d *enrolledDisk) cryptsetup(stdin string, args ...string) {
 }
 
 // bind adds a keyslot and a token that is assigned to it.
-func (d *enrolledDisk) bind(slot int, p luks.Purpose, number uint32, key string) {
+func (d *boundDisk) bind(slot int, p luks.Purpose, number uint32, key string) {
 	d.t.Helper()
 	ctx := d.t.Context()
 	require.NoError(d.t, luks.Cryptsetup{}.AddKeyslot(ctx, d.path, text(person), text(key), slot))
@@ -85,7 +85,7 @@ func (d *enrolledDisk) bind(slot int, p luks.Purpose, number uint32, key string)
 }
 
 // announce writes a token that is meant for a slot, and assigned to some.
-func (d *enrolledDisk) announce(slot int, p luks.Purpose, number uint32, assigned ...int) {
+func (d *boundDisk) announce(slot int, p luks.Purpose, number uint32, assigned ...int) {
 	d.t.Helper()
 	id, err := d.header().FreeToken()
 	require.NoError(d.t, err)
@@ -94,7 +94,7 @@ func (d *enrolledDisk) announce(slot int, p luks.Purpose, number uint32, assigne
 	}))
 }
 
-func (d *enrolledDisk) header() *luks.Volume {
+func (d *boundDisk) header() *luks.Volume {
 	d.t.Helper()
 	f, err := os.Open(d.path)
 	require.NoError(d.t, err)
@@ -107,7 +107,7 @@ func (d *enrolledDisk) header() *luks.Volume {
 }
 
 // opens tells whether a key opens a keyslot that a boot would try.
-func (d *enrolledDisk) opens(key secret.Bytes) bool {
+func (d *boundDisk) opens(key secret.Bytes) bool {
 	d.t.Helper()
 	v := d.header()
 	volumeKey, err := v.UnsealAny(d.t.Context(), v.OwnSlots(rekeyVolume), key)
@@ -116,14 +116,14 @@ func (d *enrolledDisk) opens(key secret.Bytes) bool {
 }
 
 // rekey is from version 1 to version 2.
-func (d *enrolledDisk) rekey(out io.Writer) *unlock.Rekeying {
+func (d *boundDisk) rekey(out io.Writer) *unlock.Rekeying {
 	return &unlock.Rekeying{
 		Device: d.path, Volume: rekeyVolume, Identity: d.identity, Old: version(1), New: version(2),
 		Keep: func(context.Context, *io.SectionReader) error { return nil }, RunDir: d.run, Out: out,
 	}
 }
 
-func (d *enrolledDisk) adds() string {
+func (d *boundDisk) adds() string {
 	d.t.Helper()
 	var out bytes.Buffer
 	_, err := d.rekey(&out).Add(d.t.Context())
@@ -133,7 +133,7 @@ func (d *enrolledDisk) adds() string {
 
 // requireSettled holds that a version is the only one, and that nothing of anybody
 // else has changed.
-func (d *enrolledDisk) requireSettled(number uint32) {
+func (d *boundDisk) requireSettled(number uint32) {
 	d.t.Helper()
 	v := d.header()
 	require.Equal(d.t, d.identity, identityOf(d.t, v))
@@ -158,7 +158,7 @@ func (d *enrolledDisk) requireSettled(number uint32) {
 	require.Equal(d.t, []int{2}, v.SlotsFor(rekeyVolume, luks.PurposeRecovery))
 }
 
-func (d *enrolledDisk) requireSlots(n int) {
+func (d *boundDisk) requireSlots(n int) {
 	d.t.Helper()
 	require.Len(d.t, d.header().Inventory().Keyslots, n)
 }
@@ -223,7 +223,7 @@ func TestRekeyChild(t *testing.T) {
 	if len(words) == 0 {
 		t.Skip("runs for other tests")
 	}
-	d := &enrolledDisk{t: t, path: words[1], run: unlock.RunDir(words[2])}
+	d := &boundDisk{t: t, path: words[1], run: unlock.RunDir(words[2])}
 	d.identity = identityOf(t, d.header())
 	r := d.rekey(os.Stdout)
 	var err error
@@ -238,7 +238,7 @@ func TestRekeyChild(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func (d *enrolledDisk) killIn(part string, step unlock.Step, delay time.Duration) {
+func (d *boundDisk) killIn(part string, step unlock.Step, delay time.Duration) {
 	d.t.Helper()
 	self, err := os.Executable()
 	require.NoError(d.t, err)
@@ -318,37 +318,37 @@ func TestRekeyCutAtEveryStepOfRollingBack(t *testing.T) {
 
 // What earlier runs, other programs and people left is understood.
 func TestRekeyOfWhatItFinds(t *testing.T) {
-	ours := func(d *enrolledDisk, slot int, key string) {
+	ours := func(d *boundDisk, slot int, key string) {
 		require.NoError(t, luks.Cryptsetup{}.AddKeyslot(d.t.Context(), d.path, text(person), text(key), slot))
 	}
-	theirs := func(d *enrolledDisk, slot int) {
+	theirs := func(d *boundDisk, slot int) {
 		d.cryptsetup(person+"\n"+"another's\nanother's\n", "luksAddKey", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "2000", "--new-key-slot", fmt.Sprint(slot), d.path)
 	}
 	for name, c := range map[string]struct {
-		find  func(d *enrolledDisk)
+		find  func(d *boundDisk)
 		slots int // in the end
 		says  string
 	}{
-		"nothing":                     {func(*enrolledDisk) {}, 3, ""},
-		"token without a slot":        {func(d *enrolledDisk) { d.announce(9, "", 2) }, 3, ""},
-		"two tokens without a slot":   {func(d *enrolledDisk) { d.announce(9, "", 2); d.announce(10, "", 2) }, 3, ""},
-		"slot that was not assigned":  {func(d *enrolledDisk) { d.announce(9, "", 2); ours(d, 9, "secret of version 2") }, 3, ""},
-		"slot that does not open":     {func(d *enrolledDisk) { d.announce(9, "", 2); ours(d, 9, "no secret") }, 3, ""},
-		"assigned slot does not open": {func(d *enrolledDisk) { d.bind(9, "", 2, "no secret") }, 3, ""},
-		"two slots of one version": {func(d *enrolledDisk) {
+		"nothing":                     {func(*boundDisk) {}, 3, ""},
+		"token without a slot":        {func(d *boundDisk) { d.announce(9, "", 2) }, 3, ""},
+		"two tokens without a slot":   {func(d *boundDisk) { d.announce(9, "", 2); d.announce(10, "", 2) }, 3, ""},
+		"slot that was not assigned":  {func(d *boundDisk) { d.announce(9, "", 2); ours(d, 9, "secret of version 2") }, 3, ""},
+		"slot that does not open":     {func(d *boundDisk) { d.announce(9, "", 2); ours(d, 9, "no secret") }, 3, ""},
+		"assigned slot does not open": {func(d *boundDisk) { d.bind(9, "", 2, "no secret") }, 3, ""},
+		"two slots of one version": {func(d *boundDisk) {
 			d.bind(9, "", 2, "secret of version 2")
 			d.bind(10, "", 2, "secret of version 2")
 		}, 3, ""},
-		"two tokens of one slot":         {func(d *enrolledDisk) { d.bind(9, "", 2, "secret of version 2"); d.announce(9, "", 2, 9) }, 3, ""},
-		"two tokens of the old slot":     {func(d *enrolledDisk) { d.announce(1, "", 1, 1) }, 3, ""},
-		"withdrawn version":              {func(d *enrolledDisk) { d.bind(9, "", 3, "secret of version 3") }, 3, ""},
-		"withdrawn, not assigned":        {func(d *enrolledDisk) { d.announce(9, "", 3); ours(d, 9, "secret of version 3") }, 3, ""},
-		"withdrawn, number taken":        {func(d *enrolledDisk) { d.announce(9, "", 3); theirs(d, 9) }, 4, "note: keyslot 9 of"},
-		"announced number taken":         {func(d *enrolledDisk) { d.announce(9, "", 2); theirs(d, 9) }, 4, "note: keyslot 9 of"},
-		"somebody's slot":                {func(d *enrolledDisk) { theirs(d, 31) }, 4, ""},
-		"slot of ours without any token": {func(d *enrolledDisk) { ours(d, 9, "unknown") }, 4, ""},
-		"old slot is ignored":            {func(d *enrolledDisk) { d.cryptsetup("", "config", "--priority", "ignore", "--key-slot", "1", d.path) }, 3, ""},
-		"somebody else's token of a slot": {func(d *enrolledDisk) {
+		"two tokens of one slot":         {func(d *boundDisk) { d.bind(9, "", 2, "secret of version 2"); d.announce(9, "", 2, 9) }, 3, ""},
+		"two tokens of the old slot":     {func(d *boundDisk) { d.announce(1, "", 1, 1) }, 3, ""},
+		"withdrawn version":              {func(d *boundDisk) { d.bind(9, "", 3, "secret of version 3") }, 3, ""},
+		"withdrawn, not assigned":        {func(d *boundDisk) { d.announce(9, "", 3); ours(d, 9, "secret of version 3") }, 3, ""},
+		"withdrawn, number taken":        {func(d *boundDisk) { d.announce(9, "", 3); theirs(d, 9) }, 4, "note: keyslot 9 of"},
+		"announced number taken":         {func(d *boundDisk) { d.announce(9, "", 2); theirs(d, 9) }, 4, "note: keyslot 9 of"},
+		"somebody's slot":                {func(d *boundDisk) { theirs(d, 31) }, 4, ""},
+		"slot of ours without any token": {func(d *boundDisk) { ours(d, 9, "unknown") }, 4, ""},
+		"old slot is ignored":            {func(d *boundDisk) { d.cryptsetup("", "config", "--priority", "ignore", "--key-slot", "1", d.path) }, 3, ""},
+		"somebody else's token of a slot": {func(d *boundDisk) {
 			d.cryptsetup(`{"type":"x","keyslots":["0"]}`, "token", "import", "--json-file", "-", d.path)
 		}, 3, ""},
 	} {
@@ -394,39 +394,39 @@ func TestRekeyOfWhatItFinds(t *testing.T) {
 func TestRekeyThatIsRefused(t *testing.T) {
 	both := []string{"add", "finish", "roll-back"}
 	for name, c := range map[string]struct {
-		find  func(d *enrolledDisk, r *unlock.Rekeying)
+		find  func(d *boundDisk, r *unlock.Rekeying)
 		parts []string
 		want  string
 	}{
-		"wrong secrets":    {func(_ *enrolledDisk, r *unlock.Rekeying) { r.Old.Key, r.New.Key = text("x"), text("y") }, both, "opens no keyslot"},
-		"no secrets":       {func(_ *enrolledDisk, r *unlock.Rekeying) { r.Old.Key, r.New.Key = text(""), text("") }, []string{"add", "roll-back"}, "a key of 0 bytes"},
-		"another volume":   {func(_ *enrolledDisk, r *unlock.Rekeying) { r.Volume = "vol-b" }, both, "no token says"},
-		"another identity": {func(_ *enrolledDisk, r *unlock.Rekeying) { r.Identity[0] ^= 1 }, both, "is not the volume that was enrolled"},
-		"no device":        {func(d *enrolledDisk, r *unlock.Rekeying) { r.Device += "x" }, both, "no such file"},
-		"versions swapped": {func(_ *enrolledDisk, r *unlock.Rekeying) { r.Old.Number = 2; r.New.Number = 1 }, []string{"add"}, "does not follow"},
-		"later rekey": {func(d *enrolledDisk, _ *unlock.Rekeying) {
+		"wrong secrets":    {func(_ *boundDisk, r *unlock.Rekeying) { r.Old.Key, r.New.Key = text("x"), text("y") }, both, "opens no keyslot"},
+		"no secrets":       {func(_ *boundDisk, r *unlock.Rekeying) { r.Old.Key, r.New.Key = text(""), text("") }, []string{"add", "roll-back"}, "a key of 0 bytes"},
+		"another volume":   {func(_ *boundDisk, r *unlock.Rekeying) { r.Volume = "vol-b" }, both, "no token says"},
+		"another identity": {func(_ *boundDisk, r *unlock.Rekeying) { r.Identity[0] ^= 1 }, both, "is not the volume that was enrolled"},
+		"no device":        {func(d *boundDisk, r *unlock.Rekeying) { r.Device += "x" }, both, "no such file"},
+		"versions swapped": {func(_ *boundDisk, r *unlock.Rekeying) { r.Old.Number = 2; r.New.Number = 1 }, []string{"add"}, "does not follow"},
+		"later rekey": {func(d *boundDisk, _ *unlock.Rekeying) {
 			d.bind(9, "", 2, "secret of version 2")
 			d.announce(10, "", 3)
 		}, []string{"finish"}, "a later rekey"},
-		"not added": {func(*enrolledDisk, *unlock.Rekeying) {}, []string{"finish"}, "version 2 of the secret of volume/vol-a opens no keyslot"},
-		"slot of two": {func(d *enrolledDisk, _ *unlock.Rekeying) {
+		"not added": {func(*boundDisk, *unlock.Rekeying) {}, []string{"finish"}, "version 2 of the secret of volume/vol-a opens no keyslot"},
+		"slot of two": {func(d *boundDisk, _ *unlock.Rekeying) {
 			d.bind(9, "", 2, "secret of version 2")
 			d.cryptsetup(`{"type":"x","keyslots":["1"]}`, "token", "import", "--json-file", "-", d.path)
 		}, []string{"finish"}, "names keyslot 1, as our token"},
-		"recovery key's slot": {func(d *enrolledDisk, _ *unlock.Rekeying) { d.announce(2, "", 3, 2) }, []string{"add", "roll-back"}, "names keyslot 2, as our token"},
-		"no copy": {func(_ *enrolledDisk, r *unlock.Rekeying) {
+		"recovery key's slot": {func(d *boundDisk, _ *unlock.Rekeying) { d.announce(2, "", 3, 2) }, []string{"add", "roll-back"}, "names keyslot 2, as our token"},
+		"no copy": {func(_ *boundDisk, r *unlock.Rekeying) {
 			r.Keep = func(context.Context, *io.SectionReader) error { return errors.New("no space left") }
 		}, []string{"add"}, "no space left"},
-		"32 keyslots": {func(d *enrolledDisk, _ *unlock.Rekeying) {
+		"32 keyslots": {func(d *boundDisk, _ *unlock.Rekeying) {
 			for slot := 3; slot < 32; slot++ {
 				require.NoError(d.t, luks.Cryptsetup{}.AddKeyslot(d.t.Context(), d.path, text(person), text("x"), slot))
 			}
 		}, []string{"add"}, "all are taken"},
-		"no room": {func(d *enrolledDisk, r *unlock.Rekeying) {
+		"no room": {func(d *boundDisk, r *unlock.Rekeying) {
 			small := newDisk(d.t, "--luks2-keyslots-size", "774144")
 			d.path, r.Device, r.Identity = small.path, small.path, small.identity
 		}, []string{"add"}, "no room for another keyslot"},
-		"unreadable token": {func(d *enrolledDisk, _ *unlock.Rekeying) {
+		"unreadable token": {func(d *boundDisk, _ *unlock.Rekeying) {
 			d.cryptsetup(`{"type":"keywright","keyslots":[]}`, "token", "import", "--json-file", "-", d.path)
 		}, both, "has our type but another form"},
 	} {
@@ -451,7 +451,7 @@ func TestRekeyThatIsRefused(t *testing.T) {
 
 // meddling returns a cryptsetup before whose luksAddKey another program takes the
 // number of the keyslot, as many times as there are numbers.
-func (d *enrolledDisk) meddling(slots ...int) luks.Cryptsetup {
+func (d *boundDisk) meddling(slots ...int) luks.Cryptsetup {
 	d.t.Helper()
 	dir := d.t.TempDir()
 	var queue strings.Builder
