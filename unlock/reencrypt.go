@@ -121,6 +121,11 @@ func (r *Reencrypting) Lost(ctx context.Context) ([]exchange.LUKSSlot, error) {
 func (r *Reencrypting) read(e *Enrollment) func(context.Context) error {
 	return func(context.Context) error {
 		r.under, r.ended = false, false
+		if r.Closed {
+			if err := checkUnused(r.Device); err != nil {
+				return fail(CodeDevice, err)
+			}
+		}
 		header, device, err := r.header()
 		if err != nil {
 			return fail(CodeDevice, err)

@@ -4,6 +4,7 @@ package unlock_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/aes"
 	"crypto/sha256"
 	"fmt"
@@ -184,14 +185,14 @@ func TestReencryptChild(t *testing.T) {
 	lose, err := d.reencrypting(io.Discard).Lost(t.Context())
 	require.NoError(t, err)
 	d.lose = lose
-	go d.announceMidway()
+	go d.midway(func() { fmt.Printf("step: %s\n", stepMidway) })
 	_, err = d.reencrypting(os.Stdout).Run(t.Context())
 	require.NoError(t, err)
 }
 
-// announceMidway waits for the header to be written for the second time since the
+// midway calls then when the header has been written for the third time since the
 // reencryption began.
-func (d *filledDisk) announceMidway() {
+func (d *filledDisk) midway(then func()) {
 	begun, last := 0, uint64(0)
 	for begun < 3 {
 		f, err := os.Open(d.path)
@@ -205,7 +206,24 @@ func (d *filledDisk) announceMidway() {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	fmt.Printf("step: %s\n", stepMidway)
+	then()
+}
+
+// One that is asked to end does so where it needs no recovery.
+func TestReencryptionThatIsStopped(t *testing.T) {
+	d := newFilledDisk(t, 128<<20)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go d.midway(stop)
+	_, err := d.reencrypting(io.Discard).Run(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	require.True(t, d.requireBootable())
+	require.NoError(t, luks.Cryptsetup{}.ResumeReencryption(t.Context(), d.path, version(1).Key, luks.Resumption{Closed: true}), "nothing has to be recovered")
+	r := d.reencrypting(io.Discard)
+	r.Begun = true
+	done, err := r.Run(t.Context())
+	require.NoError(t, err)
+	d.requireReencrypted(done)
 }
 
 // Wherever it is cut, the next run ends it, and no byte is lost. Before it began a

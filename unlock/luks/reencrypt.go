@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"keywright.dev/kms/secret"
 )
@@ -24,6 +25,10 @@ const maxLine = 512
 // hotzone is how much is reencrypted between two writes of the header. Where
 // cryptsetup chooses it, a small volume is done in one.
 const hotzone = "32M"
+
+// hotzonePatience is what a slow disk may take for that, on which a reencryption
+// that is asked to end first finishes: one that is killed has to be recovered.
+const hotzonePatience = 2 * time.Minute
 
 // BeginReencryption writes into the header that the volume gets a new volume key,
 // and changes no data yet. It takes the key of every keyslot that there is: where
@@ -88,7 +93,8 @@ func (c Cryptsetup) RecoverReencryption(ctx context.Context, device string, key 
 	return wrongKey(c.run(ctx, "repair", device, input{stdin: []secret.Bytes{key}}, "--batch-mode", "--key-file", "-", device))
 }
 
-// ResumeReencryption goes on with a reencryption to its end. One that was cut and
+// ResumeReencryption goes on with a reencryption to its end, or until ctx is done:
+// then it can be resumed. One that was cut and
 // has not been recovered is [ErrCut]. The key is of any keyslot.
 func (c Cryptsetup) ResumeReencryption(ctx context.Context, device string, key secret.Bytes, r Resumption) error {
 	if err := checkKey(key); err != nil {
@@ -102,7 +108,7 @@ func (c Cryptsetup) ResumeReencryption(ctx context.Context, device string, key s
 		args = append(args, "--force-offline-reencrypt")
 	}
 	lines := &lineWriter{each: r.tell}
-	err := wrongKey(c.run(ctx, "reencrypt", device, input{stdin: []secret.Bytes{key}, stdout: lines}, args...))
+	err := wrongKey(c.run(ctx, "reencrypt", device, input{stdin: []secret.Bytes{key}, stdout: lines, patience: hotzonePatience}, args...))
 	var failed *CommandError
 	if errors.As(err, &failed) && strings.Contains(failed.Detail, "requires reencryption recovery") {
 		return fmt.Errorf("%w: %w", ErrCut, err)
