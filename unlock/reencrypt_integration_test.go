@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -286,4 +287,36 @@ func (d *filledDisk) requireBootable() (begun bool) {
 	require.True(d.t, d.opens(version(1).Key))
 	d.t.Logf("%d keyslots are left over", len(v.Leftover()))
 	return identityOf(d.t, v) != d.identity
+}
+
+// No key stands in an argument, an environment or a file, whatever runs.
+func TestKeysOfARekeyGoThroughPipesAlone(t *testing.T) {
+	d := newFilledDisk(t, 1<<20)
+	dir := t.TempDir()
+	recording := filepath.Join(dir, "cryptsetup")
+	script := "#!/bin/sh\n{ echo \"run: $*\"; cat /proc/$$/environ; echo; } >>" + dir + "/runs\nexec cryptsetup \"$@\"\n"
+	require.NoError(t, os.WriteFile(recording, []byte(script), 0o700))
+	rekey := d.rekey(io.Discard)
+	rekey.Cryptsetup.Path = recording
+	_, err := rekey.Add(t.Context())
+	require.NoError(t, err)
+	_, err = rekey.RollBack(t.Context())
+	require.NoError(t, err)
+	r := d.reencrypting(io.Discard)
+	r.Cryptsetup.Path = recording
+	_, err = r.Run(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, r.Cryptsetup.RecoverReencryption(t.Context(), d.path, version(1).Key))
+
+	runs, err := os.ReadFile(filepath.Join(dir, "runs"))
+	require.NoError(t, err)
+	for _, action := range []string{"luksAddKey", "luksKillSlot", "token import", "open --test-passphrase", "reencrypt --batch-mode --init-only", "reencrypt --batch-mode --resume-only", "repair"} {
+		assert.Contains(t, string(runs), "run: "+action)
+	}
+	image, err := os.ReadFile(d.path)
+	require.NoError(t, err)
+	for _, key := range []string{"secret of version", recovery} {
+		assert.NotContains(t, string(runs), key)
+		assert.False(t, bytes.Contains(image, []byte(key)))
+	}
 }

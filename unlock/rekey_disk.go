@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"keywright.dev/kms/exchange"
-	"keywright.dev/kms/secret"
 	"keywright.dev/unlock/luks"
 )
 
@@ -93,7 +92,7 @@ func (r *Rekeying) openBy(t *target, v SecretVersion, token luks.OwnToken, slot 
 // puts says which secret the steps are about.
 func (r *Rekeying) puts(t *target, v SecretVersion) error {
 	resume, err := r.resumeID(t)
-	t.secret = exchange.ReleasedSecret{Volume: r.Volume, UUID: t.uuid(), Version: v.Number, Key: v.Key.Clone(), Resume: resume, Recovery: secret.Bytes{}}
+	t.secret = exchange.ReleasedSecret{Volume: r.Volume, UUID: t.uuid(), Version: v.Number, Key: v.Key.Clone(), Resume: resume}
 	return err
 }
 
@@ -198,7 +197,7 @@ func (r *Rekeying) passing(t *target, among func(luks.OwnToken) bool) []luks.Own
 	})
 }
 
-func (r *Rekeying) all(luks.OwnToken) bool { return true }
+func everyToken(luks.OwnToken) bool { return true }
 
 func (r *Rekeying) drop(ctx context.Context, t *target, tokens []luks.OwnToken) error {
 	if err := r.kill(ctx, t, tokens); err != nil {
@@ -208,11 +207,11 @@ func (r *Rekeying) drop(ctx context.Context, t *target, tokens []luks.OwnToken) 
 }
 
 func (r *Rekeying) killOthers(ctx context.Context, t *target) error {
-	return r.kill(ctx, t, r.passing(t, r.all))
+	return r.kill(ctx, t, r.passing(t, everyToken))
 }
 
 func (r *Rekeying) forgetOthers(ctx context.Context, t *target) error {
-	return r.forget(ctx, t, r.passing(t, r.all))
+	return r.forget(ctx, t, r.passing(t, everyToken))
 }
 
 // kill kills the keyslots of tokens that do not stay. All of them are looked at

@@ -214,6 +214,23 @@ func TestRekeyIsRolledBack(t *testing.T) {
 	d.requireSlots(3)
 }
 
+// One that the service committed and nobody finished is finished by the next.
+func TestRekeyAfterOneThatWasNotFinished(t *testing.T) {
+	d := newDisk(t)
+	d.adds()
+	r := d.rekey(io.Discard)
+	r.Old, r.New = version(2), version(3)
+	added, err := r.Add(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, 30, added.Slot)
+	require.False(t, d.opens(version(1).Key))
+	require.True(t, d.opens(version(2).Key))
+	_, err = r.Finish(t.Context())
+	require.NoError(t, err)
+	d.requireSettled(3)
+	d.requireSlots(3)
+}
+
 // rekeyChild makes a child of the tests one part of a rekey.
 const rekeyChild = "KEYWRIGHT_UNLOCK_REKEY"
 
