@@ -1,7 +1,8 @@
 // Package unlock owns what a guest does: it attests to the service and opens
 // the machine's LUKS volumes at boot ([Boot]), gives up the right to ask before
-// control leaves the initramfs ([Closing]), and binds volumes to the service in
-// the first place ([Enrollment]).
+// control leaves the initramfs ([Closing]), binds volumes to the service in the
+// first place ([Enrollment]), and changes their secrets ([Rekeying]) and volume
+// keys ([Reencrypting]) while they are in use.
 //
 // Invariants:
 //   - What the service answers is believed only under the signature of the
@@ -18,6 +19,9 @@
 //   - All or nothing: where one volume cannot be opened, none stays open.
 //   - An enrolment can be cut at any point and run again. It never changes a
 //     keyslot or token that is not ours, and the passphrase goes on to open.
+//   - A rekey or reencryption can be cut, too, and what boots are released goes on
+//     to open. No keyslot is killed but by a key that has just opened another one,
+//     and none of anybody else's unless he agreed.
 //   - Keys are wiped at every exit.
 //
 // It refuses to open what package luks does not validate, to ask for anything

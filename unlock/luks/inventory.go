@@ -87,7 +87,7 @@ func (v *Volume) inventoryToken(number id) InventoryToken {
 	if t.Type != TokenType {
 		return entry
 	}
-	ours, err := ParseToken(v.header.metadata.Tokens[number])
+	ours, err := v.ownToken(number)
 	entry.Volume, entry.Purpose, entry.Unreadable = ours.Volume, ours.Purpose, err != nil
 	return entry
 }
