@@ -76,6 +76,7 @@ func (w *world) order(s *Step) {
 		w.t.Fatalf("%s: there is an order open for it", s)
 	}
 	v.order = Order{Kind: s.Kind, Opened: w.now, AtBoot: s.AtBoot, From: v.current().Version}
+	v.away = s.Away
 }
 
 func (w *world) destroySecret(step *Step, compromised bool) {

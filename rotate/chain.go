@@ -76,7 +76,7 @@ func (c *chain) mend(d *damage) {
 
 func (c *chain) rekey(d *damage, s Step) Step {
 	s.Action, s.Cost = Action{RekeyVolume, volumeObject(d.volume, 0)}, c.state.Speed.rekey()
-	s.After, s.AtBoot, s.Recovery = c.first, d.atBoot, d.recovery
+	s.After, s.AtBoot, s.Away, s.Recovery = c.first, d.atBoot, d.away, d.recovery
 	switch {
 	case c.incident.What.Kind == MachineOut:
 		s.Reason = "the machine is out: whoever is root on it while it runs can have anything quoted, so that it gets a new secret only in an attested boot"

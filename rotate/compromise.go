@@ -159,7 +159,7 @@ func (c *chain) volume(v *Volume) {
 	}
 	c.found = true
 	r := &c.policy.Rules[c.policy.forVolume(v)]
-	d := damage{volume: v.ID, machine: v.Machine, rule: r, atBoot: !v.Connected || c.incident.What.Kind == MachineOut, bytes: v.Bytes}
+	d := damage{volume: v.ID, machine: v.Machine, rule: r, atBoot: c.incident.What.Kind == MachineOut, away: !v.Connected, bytes: v.Bytes}
 	d.current, d.recovery = c.out(&v.Secret), c.out(&v.Recovery)
 	d.reencrypt = c.reached(v)
 	for i := range v.RestoreOnly {
@@ -230,7 +230,7 @@ type damage struct {
 	secret             Unopenable
 	retained           []Unopenable
 	reencrypt, ordered bool
-	atBoot             bool
+	atBoot, away       bool
 	bytes              int64
 }
 

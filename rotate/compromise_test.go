@@ -25,6 +25,9 @@ func describe(c *Chain) string {
 		if s.AtBoot {
 			line += " at boot"
 		}
+		if s.Away {
+			line += " when it is back"
+		}
 		if s.Recovery {
 			line += " with recovery key"
 		}
@@ -67,7 +70,7 @@ func TestAttack18AChainBeginsWithAVersionThatIsNotOut(t *testing.T) {
 		"rotate-keyring keyring/prod",
 		"disable-keyring-version keyring/prod@2 after rotate-keyring keyring/prod",
 		// The higher classification first.
-		"rekey-volume volume/b at boot with recovery key" + ready,
+		"rekey-volume volume/b when it is back with recovery key" + ready,
 		"destroy-secret volume/b@1 after rekey-volume volume/b",
 		"reencrypt-volume volume/b after rekey-volume volume/b",
 		// What is kept for restores goes at once.
@@ -95,7 +98,7 @@ func TestAttack18RewrapIsNoWayOut(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, strings.Join([]string{
 		"destroy-keyring-version keyring/prod@1",
-		"rekey-volume volume/b at boot with recovery key",
+		"rekey-volume volume/b when it is back with recovery key",
 		"destroy-secret volume/b@1 after rekey-volume volume/b",
 		"destroy-secret volume/a@1",
 	}, "\n"), describe(c))
@@ -159,7 +162,7 @@ func TestAVolumeWithAnOpenOrderIsLookedAtAgain(t *testing.T) {
 	assert.Equal(t, []Line{
 		{DefaultRule, DestroySecret, HoldNone, 1, Cost{}, 0},
 		{DefaultRule, DestroySecret, HoldOrder, 1, Cost{}, 0},
-		{DefaultRule, ReencryptVolume, HoldOrder, 1, Cost{Guests: 1}, 0},
+		{DefaultRule, ReencryptVolume, HoldOrder, 1, Cost{Guests: 1, Unsized: 1}, 0},
 		{DefaultRule, RekeyVolume, HoldOrder, 1, Cost{Guests: 1}, 0},
 	}, c.Lines)
 }

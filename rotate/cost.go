@@ -8,6 +8,7 @@ type Cost struct {
 	Rows      int64         // rows that are rewrapped
 	Guests    int64         // machines that do something
 	Bytes     int64         // that are written to disks
+	Unsized   int64         // volumes that are written, of which nobody knows the size
 	Time      time.Duration // one after the other
 }
 
@@ -16,12 +17,13 @@ func (c *Cost) add(o Cost) {
 	c.Rows += o.Rows
 	c.Guests += o.Guests
 	c.Bytes += o.Bytes
+	c.Unsized += o.Unsized
 	c.Time += o.Time
 }
 
 // minus takes away what was added.
 func (c Cost) minus(o Cost) Cost {
-	return Cost{c.RootCalls - o.RootCalls, c.Rows - o.Rows, c.Guests - o.Guests, c.Bytes - o.Bytes, c.Time - o.Time}
+	return Cost{c.RootCalls - o.RootCalls, c.Rows - o.Rows, c.Guests - o.Guests, c.Bytes - o.Bytes, c.Unsized - o.Unsized, c.Time - o.Time}
 }
 
 // Speed is how fast things go where the plan is carried out; what is 0 is not
@@ -43,6 +45,9 @@ func (s *Speed) rewrap(rows int64) Cost {
 func (s *Speed) rekey() Cost { return Cost{Guests: 1, Time: s.Rekey} }
 
 func (s *Speed) reencrypt(bytes int64) Cost {
+	if bytes == 0 {
+		return Cost{Guests: 1, Unsized: 1}
+	}
 	return Cost{Guests: 1, Bytes: bytes, Time: duration(bytes, s.Reencrypt)}
 }
 

@@ -36,7 +36,7 @@ func TestAPlanIsBoundedByItsRuleAndCountsTheRest(t *testing.T) {
 	for _, s := range plan.Steps {
 		assert.Equal(t, RekeyVolume, s.Kind)
 		assert.Equal(t, now, s.NotBefore)
-		if s.AtBoot {
+		if s.Away {
 			boots++
 		}
 	}
@@ -59,7 +59,7 @@ func TestWhatIsDueForLongestIsFirst(t *testing.T) {
 	for _, count := range []int{10, 400} {
 		plan, err := Make(State{Volumes: someVolumes(count)}, p, now)
 		require.NoError(t, err)
-		near := slices.DeleteFunc(plan.Steps, func(s Step) bool { return s.AtBoot })
+		near := slices.DeleteFunc(plan.Steps, func(s Step) bool { return s.Away })
 		assert.True(t, slices.IsSortedFunc(near, func(a, b Step) int { return a.Due.Compare(b.Due) }))
 		all = near
 	}

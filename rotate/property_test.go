@@ -83,7 +83,7 @@ func (w *world) round(p *Plan, calm bool) {
 		if s.Kind == RekeyVolume || s.Kind == ReencryptVolume {
 			begun[s.Rule]++
 		}
-		if !s.AtBoot && begun[s.Rule] > 0 {
+		if !s.Away && begun[s.Rule] > 0 {
 			require.LessOrEqual(w.t, w.underWay(s.Rule), w.rule(s.Rule).Concurrency, s.Rule)
 		}
 	}
@@ -92,11 +92,11 @@ func (w *world) round(p *Plan, calm bool) {
 	}
 }
 
-// underWay counts the orders at machines that can be reached.
+// underWay counts the orders at machines that could be reached when they were given.
 func (w *world) underWay(rule string) (count int) {
 	for _, v := range w.volumes {
 		seen := v.seen()
-		if v.order.Kind != "" && !v.order.AtBoot && v.machine.connected && w.policy.Rules[w.policy.forVolume(&seen)].Name == rule {
+		if v.order.Kind != "" && !v.order.AtBoot && !v.away && v.machine.connected && w.policy.Rules[w.policy.forVolume(&seen)].Name == rule {
 			count++
 		}
 	}

@@ -27,6 +27,7 @@ type Volume struct {
 	Group   string // of the machine
 	Keyring string // that new secrets of it are wrapped with
 
+	// Bytes is its size; 0 where nobody knows.
 	Bytes int64
 	// Created is when the volume was enrolled, Reencrypted when its data last came
 	// under a new volume key; zero before that.
@@ -45,8 +46,8 @@ type Volume struct {
 	// Order is what is under way; of no kind where nothing is.
 	Order Order
 
-	// Connected tells that an agent of the machine can be reached, Seen when the
-	// machine last was; zero where never.
+	// Connected tells that an agent of the machine waits for orders, or carries one
+	// out; Seen when the machine last had its keys; zero where never.
 	Connected bool
 	Seen      time.Time
 }
@@ -100,8 +101,8 @@ type Retained struct {
 type Order struct {
 	Kind   Kind // [RekeyVolume] or [ReencryptVolume]
 	Opened time.Time
-	// From is the version of the secret that opens the volume until the order is done;
-	// after a restore that is one which was kept for it.
+	// From is the version of the secret that may open the volume until the order is
+	// done; after a restore that is one which was kept for it.
 	From uint32
 	// AtBoot tells that it waits for an attested boot, also of a machine that can be
 	// reached.

@@ -66,8 +66,12 @@ type Step struct {
 	NotBefore time.Time
 	// After are the steps of the same plan that are done before it begins.
 	After []Action
-	// AtBoot tells that the order waits for an attested boot of the machine.
+	// AtBoot tells that nothing but an attested boot of the machine is to carry the
+	// order out.
 	AtBoot bool
+	// Away tells that the machine cannot be reached: the order waits until it boots
+	// or can be.
+	Away bool
 	// Recovery tells that the recovery key is replaced as well.
 	Recovery bool
 	// Wait is how long the destruction of a keyring version can be cancelled.

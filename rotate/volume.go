@@ -13,8 +13,8 @@ type ruleWork struct {
 	opens     bool
 	open      int // orders at machines that can be reached
 	begun     int // orders within the period of the rate
-	// near are orders for machines that can be reached, far those that wait for a
-	// boot, secrets those that are kept no longer.
+	// near are orders for machines that can be reached, far those for machines that
+	// are away, secrets those that are kept no longer.
 	near, far, secrets pool
 }
 
@@ -149,7 +149,7 @@ func (p *planner) take(w *ruleWork, from *pool, n int, hold Hold) int {
 }
 
 func (p *planner) stepOf(w *ruleWork, c *candidate) Step {
-	s := Step{Action: c.action(), Machine: c.machine, Rule: w.Name, Due: c.due, NotBefore: w.notBefore, AtBoot: c.away}
+	s := Step{Action: c.action(), Machine: c.machine, Rule: w.Name, Due: c.due, NotBefore: w.notBefore, Away: c.away}
 	age := formatSpan(p.now.Sub(c.since))
 	switch c.kind {
 	case RekeyVolume:

@@ -40,6 +40,7 @@ type modelVolume struct {
 	wrapped              []Versions
 	order                Order
 	withRecovery         bool // the order replaces the recovery key
+	away                 bool // the order was given while the machine was
 }
 
 type modelSecret struct {
