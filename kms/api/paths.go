@@ -25,6 +25,7 @@ const (
 	PathVolumeRekey        = "/v1/volumes/{ref}/rekey"
 	PathVolumeWithdraw     = "/v1/volumes/{ref}/withdraw-rekey"
 	PathOrders             = "/v1/orders"
+	PathRotationPlan       = "/v1/rotation/plan"
 	PathKeyrings           = "/v1/keyrings"
 	PathKeyring            = "/v1/keyrings/{ref}"
 	PathKeyringCensus      = "/v1/keyrings/{ref}/census"

@@ -34,6 +34,7 @@ func newOperators(s *Server) *operators {
 	o.addMeasurements()
 	o.addVolumes()
 	o.addOrders()
+	o.addRotation()
 	o.addRecovery()
 	o.addRoots()
 	o.addCustodians()

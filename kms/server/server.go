@@ -17,6 +17,7 @@ import (
 	"keywright.dev/kms"
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/policy"
+	"keywright.dev/rotate"
 )
 
 // Store is the store as the operators' queries see it.
@@ -45,7 +46,8 @@ type Backups interface {
 	LastBackup(ctx context.Context) (time.Time, error)
 }
 
-// Config is what a [Server] is made of. All fields but Restored are required.
+// Config is what a [Server] is made of. All fields but Restored and Rotation are
+// required.
 type Config struct {
 	Version string // of the product
 	// Restored tells that this is the first start after a restore.
@@ -56,6 +58,8 @@ type Config struct {
 	// Log verifies the entries that the store returns.
 	Log    *audit.Verifier
 	Policy func() *policy.Engine
+	// Rotation is the policy of rotations; nil is [rotate.Default].
+	Rotation *rotate.Policy
 	// TLS is the guest listener's.
 	TLS *tls.Config
 	// GuestURL is what guests are told to connect to.

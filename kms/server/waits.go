@@ -54,6 +54,13 @@ func (w *waits) ordered(machine string) {
 	}
 }
 
+// waiting tells whether anybody waits for a machine.
+func (w *waits) waiting(machine string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.woken[machine] != nil
+}
+
 // enter registers one who waits; it is called before the store is asked, so that
 // nothing is missed.
 func (w *waits) enter(machine string) (woken <-chan struct{}, leave func()) {

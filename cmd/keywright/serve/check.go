@@ -26,6 +26,7 @@ const unitCredentials = "/run/credentials/keywright.service"
 func CheckFiles(c config.Config, credentials string) error {
 	_, trustErr := openTrust(c.Attestation)
 	_, policyErr := openPolicy(c.Policy)
+	_, rotationErr := openRotation(c.Rotation)
 	var namesErr, socketErr error
 	if len(c.Server.Names) > 0 {
 		_, namesErr = pki.ParseNames(c.Server.Names)
@@ -33,7 +34,7 @@ func CheckFiles(c config.Config, credentials string) error {
 	if c.Server.OperatorSocket != "" {
 		socketErr = named("server.operator_socket", checkSocket(c.Server.OperatorSocket))
 	}
-	return errors.Join(trustErr, policyErr, namesErr, socketErr, checkRoots(c.Server.Roots, credentials))
+	return errors.Join(trustErr, policyErr, rotationErr, namesErr, socketErr, checkRoots(c.Server.Roots, credentials))
 }
 
 func checkRoots(uris []string, credentials string) error {
