@@ -14,8 +14,8 @@ import (
 )
 
 func (p *Program) rotateCommand() *cobra.Command {
-	c := &cobra.Command{Use: "rotate", Short: "What is due of keys, and what is under way"}
-	c.AddCommand(p.rotatePlan(), p.rotateStatus())
+	c := &cobra.Command{Use: "rotate", Short: "Carry out what is due of keys, and show what is"}
+	c.AddCommand(p.rotatePlan(), p.rotateRun(), p.rotateStatus())
 	return c
 }
 

@@ -101,7 +101,7 @@ type Policy struct {
 }
 
 // Rotation says how old keys may become. Nothing is rotated by itself: keywright
-// rotate plan says what is due.
+// rotate run --due carries out what is due.
 type Rotation struct {
 	// A file with the policy of rotations, TOML as docs/rotation.md has it. Empty:
 	// keyrings and volumes' secrets become at most a year old.
