@@ -1,6 +1,7 @@
 package rotate
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -69,12 +70,12 @@ func newPlanner(state *State, policy *Policy, now time.Time) *planner {
 	return p
 }
 
-// late counts what is older than it may be.
-func (p *planner) late(l Late) {
+// late counts what is older than it may be; name is that of its machine.
+func (p *planner) late(l Late, name string) {
 	if !p.now.After(l.Deadline) {
 		return
 	}
-	if l.Excuse = p.excuses[l.Machine]; l.Excuse != nil {
+	if l.Excuse = cmp.Or(p.excuses[l.Machine], p.excuses[name]); l.Machine != "" && l.Excuse != nil {
 		p.excused.add(l)
 		return
 	}

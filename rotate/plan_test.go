@@ -112,6 +112,48 @@ func TestAnExcuseChangesTheReportAndNotTheWork(t *testing.T) {
 	assert.Zero(t, plan.Excused.Count)
 }
 
+func TestExcusesAreReadFromAFile(t *testing.T) {
+	now := at(t, "2026-01-01T12:00:00Z")
+	one := "[[excuse]]\nmachine = \"machine/m-web\"\nowner = \"ann\"\nreason = \"on a ship\"\nuntil = \"2026-01-01\"\n"
+	list, err := ParseExcuses([]byte(one+strings.ReplaceAll(one, "2026-01-01", "2025-12-31")), now)
+	require.NoError(t, err)
+	assert.Equal(t, []Excuse{{Machine: "m-web", Owner: "ann", Reason: "on a ship", Until: at(t, "2026-01-02T00:00:00Z")}}, list, "what has ended is left out")
+
+	v := volumeAt(0)
+	v.Name, v.Secret.Created = "m-web", now.AddDate(-2, 0, 0)
+	plan, err := Make(State{Volumes: only(v), Excuses: list}, Default(), now)
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, plan.Excused.Count, "by its name")
+	assert.Zero(t, plan.Overdue.Count)
+
+	for want, text := range map[string]string{
+		"excuse 1: until: want a date":               strings.Replace(one, "2026-01-01", "soon", 1),
+		"excuse 2: an excuse ends within":            one + strings.Replace(one, "2026-01-01", "2027-06-01", 1),
+		"excuse 1: an excuse has an owner":           strings.Replace(one, "ann", "", 1),
+		`unknown key "excuse.who": docs/rotation.md`: one + "who = \"x\"",
+		"want a text in quotes":                      strings.Replace(one, `"ann"`, "7", 1),
+	} {
+		_, err := ParseExcuses([]byte(text), now)
+		assert.ErrorContains(t, err, want)
+	}
+}
+
+func FuzzParseExcuses(f *testing.F) {
+	f.Add("[[excuse]]\nmachine = \"a\"\nowner = \"ann\"\nreason = \"on a ship\"\nuntil = \"2026-06-01\"\n")
+	f.Add("[[excuse]]\nuntil = \"0001-01-01\"\n[[excuse]]\n")
+	f.Add("excuse = 7")
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, text string) {
+		list, err := ParseExcuses([]byte(text), now)
+		if err != nil {
+			assert.Empty(t, list)
+		}
+		for _, e := range list {
+			assert.NoError(t, e.Check(now))
+		}
+	})
+}
+
 func TestExcusesHaveAnOwnerAReasonAndAnEnd(t *testing.T) {
 	now := at(t, "2026-01-01T00:00:00Z")
 	good := Excuse{Machine: "m", Owner: "ann", Reason: "on a ship", Until: now.Add(day)}

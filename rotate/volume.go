@@ -94,7 +94,7 @@ func (p *planner) candidate(w *ruleWork, v *Volume, kind Kind, since time.Time, 
 		return candidate{}
 	}
 	c := candidate{kind: kind, volume: v.ID, machine: v.Machine, due: due, since: since, away: !v.Connected, bytes: v.Bytes}
-	p.late(Late{Action: c.action(), Machine: v.Machine, Deadline: deadline, Seen: v.Seen, Ordered: v.Order.Kind == kind})
+	p.late(Late{Action: c.action(), Machine: v.Machine, Deadline: deadline, Seen: v.Seen, Ordered: v.Order.Kind == kind}, v.Name)
 	return c
 }
 

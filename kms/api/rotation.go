@@ -90,6 +90,15 @@ type RotationLate struct {
 	// Seen is when the machine last had its keys, Ordered that an order is open.
 	Seen    *time.Time `json:"seen,omitempty"`
 	Ordered bool       `json:"ordered,omitempty"`
+	// Excuse is of what somebody answers for.
+	Excuse *RotationExcuse `json:"excuse,omitempty"`
+}
+
+// RotationExcuse is why a machine may be late, and until when.
+type RotationExcuse struct {
+	Owner  string    `json:"owner"`
+	Reason string    `json:"reason"`
+	Until  time.Time `json:"until"`
 }
 
 // RotationOrders counts what has begun.

@@ -48,8 +48,12 @@ func (o *operators) plan(ctx context.Context, _ struct{}, in *planInput) (api.Ro
 	if err != nil {
 		return api.RotationPlan{}, err
 	}
+	excuses, err := s.excuses()
+	if err != nil {
+		return api.RotationPlan{}, err
+	}
 	plan, err := rotate.Make(rotate.State{
-		Keyrings: keyrings, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
+		Keyrings: keyrings, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
 		Volumes: rotate.Volumes(ctx, s.Store, s.guests.waits.waiting, now, s.guests.yielding()),
 	}, s.rotation(), at)
 	if err != nil {
@@ -63,6 +67,19 @@ func (s *Server) rotation() *rotate.Policy {
 		return rotate.Default()
 	}
 	return s.Rotation
+}
+
+// excuses are read for each plan, so that one is made without a restart. The operator
+// is told what is wrong with them.
+func (s *Server) excuses() ([]rotate.Excuse, error) {
+	if s.Excuses == nil {
+		return nil, nil
+	}
+	list, err := s.Excuses()
+	if err != nil {
+		return nil, &kms.StateError{Text: err.Error()}
+	}
+	return list, nil
 }
 
 func planOf(p *rotate.Plan, limit int) api.RotationPlan {
@@ -101,8 +118,15 @@ func latenessOf(l rotate.Lateness) api.RotationLateness {
 	for _, late := range l.First[:min(len(l.First), maxLateListed)] {
 		out.First = append(out.First, api.RotationLate{
 			Kind: string(late.Kind), Object: late.Object.String(), Machine: late.Machine, Deadline: late.Deadline.UTC(),
-			Seen: stamp(late.Seen), Ordered: late.Ordered,
+			Seen: stamp(late.Seen), Ordered: late.Ordered, Excuse: excuseOf(late.Excuse),
 		})
 	}
 	return out
+}
+
+func excuseOf(e *rotate.Excuse) *api.RotationExcuse {
+	if e == nil {
+		return nil
+	}
+	return &api.RotationExcuse{Owner: e.Owner, Reason: e.Reason, Until: e.Until.UTC()}
 }

@@ -46,8 +46,8 @@ type Backups interface {
 	LastBackup(ctx context.Context) (time.Time, error)
 }
 
-// Config is what a [Server] is made of. All fields but Restored and Rotation are
-// required.
+// Config is what a [Server] is made of. All fields but Restored, Rotation and
+// Excuses are required.
 type Config struct {
 	Version string // of the product
 	// Restored tells that this is the first start after a restore.
@@ -60,6 +60,8 @@ type Config struct {
 	Policy func() *policy.Engine
 	// Rotation is the policy of rotations; nil is [rotate.Default].
 	Rotation *rotate.Policy
+	// Excuses reads why machines may be late; nil where nobody says.
+	Excuses func() ([]rotate.Excuse, error)
 	// TLS is the guest listener's.
 	TLS *tls.Config
 	// GuestURL is what guests are told to connect to.

@@ -161,15 +161,18 @@ func costText(c *api.RotationCost) string {
 // maxLateShown bounds what a screen shows of what is late.
 const maxLateShown = 5
 
-func writeLate(w io.Writer, word string, late api.RotationLateness) {
+func writeLate(w io.Writer, title string, late api.RotationLateness) {
 	if late.Count == 0 {
 		return
 	}
-	fmt.Fprintf(w, "%s: %d\n", word, late.Count)
+	fmt.Fprintf(w, "%s: %d\n", title, late.Count)
 	for _, l := range late.First[:min(len(late.First), maxLateShown)] {
 		fmt.Fprintf(w, "  %s %s since %s", l.Kind, l.Object, clock(l.Deadline))
 		if l.Machine != "" {
 			fmt.Fprintf(w, ", machine/%s last seen %s", short(l.Machine), dash(when(l.Seen)))
+		}
+		if e := l.Excuse; e != nil {
+			fmt.Fprintf(w, "; %s answers for it until %s: %s", word(e.Owner), clock(e.Until), word(e.Reason))
 		}
 		fmt.Fprintln(w)
 	}

@@ -25,7 +25,9 @@ const (
 )
 
 // runKinds are what rotate run carries out.
-func runKinds() []string { return []string{kindRotate, kindRewrap, kindDisable, kindDestroy, kindRekey} }
+func runKinds() []string {
+	return []string{kindRotate, kindRewrap, kindDisable, kindDestroy, kindRekey}
+}
 
 func (p *Program) rotateRun() *cobra.Command {
 	var (

@@ -106,6 +106,9 @@ type Rotation struct {
 	// A file with the policy of rotations, TOML as docs/rotation.md has it. Empty:
 	// keyrings and volumes' secrets become at most a year old.
 	Policy string `toml:"policy"`
+	// A file that says why machines may be late, who answers for it and until when,
+	// TOML as docs/rotation.md has it. It is read for each plan. Empty: none may.
+	Excuses string `toml:"excuses"`
 }
 
 // Audit names the audit log.

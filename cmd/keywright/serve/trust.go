@@ -125,6 +125,22 @@ func openPolicy(p config.Policy) (*policy.Engine, error) {
 	return policy.New(documents...)
 }
 
+// openExcuses reads why machines may be late.
+func openExcuses(r config.Rotation, now time.Time) ([]rotate.Excuse, error) {
+	if r.Excuses == "" {
+		return nil, nil
+	}
+	text, err := config.ReadFile(r.Excuses, rotate.MaxPolicy)
+	if err != nil {
+		return nil, fmt.Errorf("reading rotation.excuses: %w", err)
+	}
+	list, err := rotate.ParseExcuses(text, now)
+	if err != nil {
+		return nil, fmt.Errorf("reading rotation.excuses %s: %w", r.Excuses, err)
+	}
+	return list, nil
+}
+
 // openRotation reads the policy of rotations.
 func openRotation(r config.Rotation) (*rotate.Policy, error) {
 	if r.Policy == "" {
