@@ -75,7 +75,7 @@ func orderOf(order *kms.Order, err error) (api.Order, error) {
 
 func toOrder(o *kms.Order) api.Order {
 	return api.Order{
-		Volume: o.Volume, Machine: o.Machine, Status: string(o.Status), AtBoot: o.AtBoot, Version: o.Version,
+		Volume: o.Volume, Machine: o.Machine, Status: string(o.Status), AtBoot: o.AtBoot, From: o.From, Version: o.Version,
 		Reason: o.Reason, Created: o.Created, By: o.By, Deliveries: o.Deliveries, Delivered: stamp(o.Delivered),
 		Fault: o.Fault, Faults: o.Faults, Reported: stamp(o.Reported),
 	}

@@ -92,6 +92,9 @@ func writeOrder(w io.Writer, o *api.Order) {
 		return
 	}
 	fmt.Fprintf(w, "rekey ordered at %s by %s: %s\n", clock(o.Created), o.By, word(o.Reason))
+	if o.From > 0 {
+		fmt.Fprintf(w, "  the disk was restored from before a rekey: it opens with version %d\n", o.From)
+	}
 	switch {
 	case o.Status == "committed":
 		fmt.Fprintf(w, "  committed: the keyslot of the version before is still to be removed\n")

@@ -126,6 +126,7 @@ CREATE TABLE orders (
   machine    TEXT    NOT NULL,
   status     TEXT    NOT NULL,
   at_boot    INTEGER NOT NULL,
+  opens      INTEGER NOT NULL, -- version that opens the disk; 0: the current one
   version    INTEGER NOT NULL,
   reason     TEXT    NOT NULL,
   created    INTEGER NOT NULL,
