@@ -381,7 +381,7 @@ func (f *fixture) keyslots(m *sim.Machine) (last, newest kms.Secret) {
 // rekey: it is held for an operator, released once, and rekeyed at once.
 func TestRestoredDiskIsHeldAndRekeyed(t *testing.T) {
 	for name, goOn := range map[string]func(*fixture, *sim.Machine) error{
-		"by the boot":  func(*fixture, *sim.Machine) error { return nil },
+		"by the boot": func(*fixture, *sim.Machine) error { return nil },
 		"by the agent": func(f *fixture, m *sim.Machine) error {
 			got, err := m.AskRekey(f.t.Context(), f.guest(), 0)
 			require.NoError(f.t, err)

@@ -89,7 +89,7 @@ CREATE TABLE volumes (
 
 CREATE UNIQUE INDEX volumes_id   ON volumes (id);
 -- A disk that enrols again has a former volume beside its new one.
-CREATE UNIQUE INDEX volumes_uuid ON volumes (machine, uuid) WHERE status <> 'former';
+CREATE UNIQUE INDEX volumes_uuid ON volumes (uuid, machine) WHERE status <> 'former';
 CREATE        INDEX volumes_key  ON volumes (volume_key_digest, id) WHERE volume_key_digest IS NOT NULL;
 -- Those with an open alarm, which are few.
 CREATE        INDEX volumes_foreign ON volumes (id) WHERE has_foreign = 1;
