@@ -23,6 +23,9 @@ type Order struct {
 	// AtBoot has only a boot's release carry it out: whoever had the running system
 	// would have the new secret too.
 	AtBoot bool
+	// From is the version that opens the disk until the order is committed, where
+	// that is not the current one: the disk was restored from before a rekey.
+	From uint32
 	// Version is that of the secret it makes; 0 before it was delivered.
 	Version uint32
 	Reason  string
@@ -36,4 +39,12 @@ type Order struct {
 	Fault    string
 	Faults   int
 	Reported time.Time
+}
+
+// opens returns the secret that opens the disk now; nil where it is gone.
+func (o *Order) opens(secrets []Secret) *Secret {
+	if o.Status == OrderCommitted || o.From == 0 {
+		return findSecret(secrets, o.Volume, PurposeKeyslot, SecretCurrent)
+	}
+	return newestOfVersions(secrets, o.Volume, []uint32{o.From})
 }

@@ -34,6 +34,7 @@ const (
 	ReasonUnreleased  Reason = "not_released"
 	ReasonKeyring     Reason = "keyring"
 	ReasonOrder       Reason = "not_ordered"
+	ReasonRestored    Reason = "restored"
 	// ReasonCiphertext is of single items of the key API.
 	ReasonCiphertext Reason = "ciphertext"
 )
@@ -44,7 +45,7 @@ func Reasons() []Reason {
 		ReasonMalformed, ReasonChallenge, ReasonQuote, ReasonEventLog, ReasonMachine, ReasonPending,
 		ReasonRevoked, ReasonCounters, ReasonReleased, ReasonRate, ReasonMeasurement, ReasonPlatform,
 		ReasonVolume, ReasonPolicy, ReasonEnrolled, ReasonCredential, ReasonKeys, ReasonServiceKey, ReasonUnreleased,
-		ReasonKeyring, ReasonOrder, ReasonCiphertext,
+		ReasonKeyring, ReasonOrder, ReasonRestored, ReasonCiphertext,
 	}
 }
 

@@ -143,7 +143,7 @@ func (s *Service) orderedSecret(out *Outcome, state *State, v *Volume, order *Or
 		}
 		return s.Keys.Unwrap(secretContext(binding, v.Machine, row, PurposeKeyslot), row.Wrapped)
 	}
-	key, err := secret.Random(s.Random, keyslotSecret)
+	key, err := newKeyslotSecret(s.Random)
 	if err != nil {
 		return key, err
 	}

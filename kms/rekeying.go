@@ -139,9 +139,9 @@ func judgeDelivery(order *Order) *Refusal {
 }
 
 func (r *rekeying) deliver(out *Outcome, state *State, v *Volume, order *Order) (*Refusal, error) {
-	row := findSecret(state.Secrets, v.ID, PurposeKeyslot, SecretCurrent)
+	row := order.opens(state.Secrets)
 	if row == nil {
-		return refuse(ReasonVolume, "volume/%s has no current secret", v.ID), nil
+		return refuse(ReasonVolume, "volume/%s has no secret that opens its disk", v.ID), nil
 	}
 	key, err := r.service.Keys.Unwrap(secretContext(r.binding, v.Machine, row, PurposeKeyslot), row.Wrapped)
 	if err != nil && !ofTheRow(err) {

@@ -82,6 +82,9 @@ type releasing struct {
 	sameKeys [][]byte
 	alarms   []alarm
 	now      time.Time // of this decision
+	// restored are the secrets that open disks from before a rekey, which an operator
+	// announced.
+	restored []SecretRef
 }
 
 // beginRelease does what comes before the transaction: its refusals come before
@@ -195,7 +198,7 @@ func (r *releasing) decide(state State) (Outcome, *Refusal, error) {
 func (r *releasing) reset() {
 	r.release.Wipe()
 	r.release.Secrets, r.release.Entry = nil, nil
-	r.closed, r.wantsNearest, r.alarms, r.now = nil, "", nil, r.service.Clock()
+	r.closed, r.wantsNearest, r.alarms, r.restored, r.now = nil, "", nil, nil, r.service.Clock()
 }
 
 // judge goes from the cheap and telling to the detailed; the first refusal is
@@ -263,9 +266,9 @@ func judgeVolumes(volumes []exchange.Volume, state *State, d *draft) *Refusal {
 func (r *releasing) unwrap(state *State) *Refusal {
 	for _, asked := range r.statement.Volumes {
 		volume := findVolume(state.Volumes, asked.ID)
-		row := findSecret(state.Secrets, asked.ID, PurposeKeyslot, SecretCurrent)
-		if row == nil {
-			return refuse(ReasonVolume, "volume/%s has no current secret", volume.ID)
+		row, refusal := r.opensWith(state, volume)
+		if refusal != nil {
+			return refusal
 		}
 		key, err := r.service.Keys.Unwrap(secretContext(r.binding, state.Machine.ID, row, PurposeKeyslot), row.Wrapped)
 		if err != nil {
@@ -277,23 +280,6 @@ func (r *releasing) unwrap(state *State) *Refusal {
 		r.release.Secrets = append(r.release.Secrets, exchange.ReleasedSecret{
 			Volume: volume.ID, UUID: volume.UUID, Version: row.Version, Identity: [32]byte(volume.Identity), Key: key,
 		})
-	}
-	return nil
-}
-
-// deliverNext adds the secrets that rekeys ordered.
-func (r *releasing) deliverNext(out *Outcome, state *State) error {
-	for i := range r.release.Secrets {
-		released := &r.release.Secrets[i]
-		order := findOrder(state.Orders, released.Volume)
-		if order == nil || order.Status != OrderOpen {
-			continue
-		}
-		var err error
-		released.Next, released.NextVersion, err = r.service.nextSecret(out, state, findVolume(state.Volumes, released.Volume), *order, r.binding, true)
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -337,6 +323,7 @@ func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) error {
 		return err
 	}
 	r.received(out, state)
+	r.rekeyRestored(&m, state)
 	return r.deliverNext(out, state)
 }
 

@@ -211,6 +211,9 @@ type Reader interface {
 	// is ref while they have no name, or whose id begins with ref; at most limit.
 	FindMachines(ctx context.Context, ref string, limit int) ([]Machine, error)
 	Machines(ctx context.Context, filter MachineFilter, after string, limit int) ([]Machine, error)
+	// FindVolumes returns the volumes whose id begins with ref, ordered by id, and
+	// those that are not former with this UUID; at most limit.
+	FindVolumes(ctx context.Context, ref string, limit int) ([]Volume, error)
 	// Volumes returns the volumes of a machine, or of all with an empty id.
 	Volumes(ctx context.Context, machine, after string, limit int) ([]Volume, error)
 	// AlarmedVolumes returns the volumes with an open alarm of a kind.

@@ -88,11 +88,14 @@ func (v *Volume) addSecret(h *kms.SecretHistory) {
 	}
 }
 
-// orderOf finds what a rekey needs: before the commit the current secret, after it the
-// one before, whose keyslot may be there still.
+// orderOf finds what a rekey needs: before the commit the secret that opens the disk,
+// after it the one before, whose keyslot may be there still.
 func (v *Volume) orderOf(o *kms.Order) Order {
 	order := Order{Kind: RekeyVolume, Opened: o.Created, AtBoot: o.AtBoot, Attempts: o.Faults, From: v.Secret.Version}
-	if n := len(v.RestoreOnly); o.Status == kms.OrderCommitted && n > 0 {
+	switch n := len(v.RestoreOnly); {
+	case o.From != 0:
+		order.From = o.From
+	case o.Status == kms.OrderCommitted && n > 0:
 		order.From = v.RestoreOnly[n-1].Version
 	}
 	return order

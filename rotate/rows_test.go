@@ -75,7 +75,11 @@ func TestRowsSayWhatAPlanWants(t *testing.T) {
 	assert.Equal(t, []rotate.Volume{want}, volumesOf(t, s, func(id string) bool { return id == machine }, late), "its agent waits")
 	assert.Equal(t, []rotate.Volume{want}, volumesOf(t, s, nobody, made.Add(2*time.Minute)), "its agent is at work")
 
-	order.Status, order.AtBoot = kms.OrderCommitted, true
+	order.From = 1
+	write(t, s, kms.Outcome{Orders: []kms.Order{order}})
+	assert.EqualValues(t, 1, volumesOf(t, s, nobody, late)[0].Order.From, "what a restored disk is opened with")
+
+	order.From, order.Status, order.AtBoot = 0, kms.OrderCommitted, true
 	current.Status, next.Status = kms.SecretRestoreOnly, kms.SecretCurrent
 	write(t, s, kms.Outcome{Orders: []kms.Order{order}, Secrets: []kms.Secret{current, next}})
 	got := volumesOf(t, s, nobody, made.Add(2*time.Minute))

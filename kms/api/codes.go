@@ -55,6 +55,7 @@ const (
 	CodeKeyring     Code = "keyring"
 	CodeCiphertext  Code = "ciphertext"
 	CodeOrder       Code = "not_ordered"
+	CodeRestored    Code = "restored"
 	CodeConflict    Code = "conflict"
 	CodeForbidden   Code = "forbidden"
 	CodeState       Code = "state"
@@ -102,6 +103,7 @@ func numbers() []numbered {
 		{CodeKeyring, 1218},
 		{CodeCiphertext, 1219},
 		{CodeOrder, 1220},
+		{CodeRestored, 1221},
 		{CodeConflict, 1301},
 		{CodeForbidden, 1302},
 		{CodeState, 1303},

@@ -14,6 +14,9 @@ type Order struct {
 	Status string `json:"status"`
 	// AtBoot has only a boot carry it out.
 	AtBoot bool `json:"at_boot,omitempty"`
+	// From is the version that opens the disk until then, where that is not the current
+	// one: the disk was restored from before a rekey.
+	From uint32 `json:"from,omitempty"`
 	// Version is that of the new secret; 0 before it was handed out.
 	Version uint32    `json:"version,omitempty"`
 	Reason  string    `json:"reason,omitempty"`

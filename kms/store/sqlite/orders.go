@@ -58,7 +58,7 @@ func (p *putter) dropSecrets(refs []kms.SecretRef) error {
 
 func toOrder(r sqlitedb.Order) kms.Order {
 	return kms.Order{
-		Volume: r.Volume, Machine: r.Machine, Status: kms.OrderStatus(r.Status), AtBoot: r.AtBoot, Version: uint32(r.Version),
+		Volume: r.Volume, Machine: r.Machine, Status: kms.OrderStatus(r.Status), AtBoot: r.AtBoot, From: uint32(r.Opens), Version: uint32(r.Version),
 		Reason: r.Reason, Created: toTime(r.Created), By: r.CreatedBy,
 		Deliveries: int(r.Deliveries), Delivered: toTime(r.Delivered),
 		Fault: r.Fault, Faults: int(r.Faults), Reported: toTime(r.Reported),
@@ -67,7 +67,7 @@ func toOrder(r sqlitedb.Order) kms.Order {
 
 func fromOrder(o kms.Order) sqlitedb.PutOrderParams {
 	return sqlitedb.PutOrderParams{
-		Volume: o.Volume, Machine: o.Machine, Status: string(o.Status), AtBoot: o.AtBoot, Version: int64(o.Version),
+		Volume: o.Volume, Machine: o.Machine, Status: string(o.Status), AtBoot: o.AtBoot, Opens: int64(o.From), Version: int64(o.Version),
 		Reason: o.Reason, Created: fromTime(o.Created), CreatedBy: o.By,
 		Deliveries: int64(o.Deliveries), Delivered: fromTime(o.Delivered),
 		Fault: o.Fault, Faults: int64(o.Faults), Reported: fromTime(o.Reported),

@@ -58,6 +58,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"CanceledTooLate":       testCanceledTooLate,
 		"NotFound":              testNotFound,
 		"FindMachines":          testFindMachines,
+		"FindVolumes":           testFindVolumes,
 		"PagesOfMachines":       testPagesOfMachines,
 		"PagesOfVolumes":        testPagesOfVolumes,
 		"PagesOfMeasurements":   testPagesOfMeasurements,

@@ -89,7 +89,7 @@ CREATE TABLE volumes (
 
 CREATE UNIQUE INDEX volumes_id   ON volumes (id);
 -- A disk that enrols again has a former volume beside its new one.
-CREATE UNIQUE INDEX volumes_uuid ON volumes (machine, uuid) WHERE status <> 'former';
+CREATE UNIQUE INDEX volumes_uuid ON volumes (uuid, machine) WHERE status <> 'former';
 CREATE        INDEX volumes_key  ON volumes (volume_key_digest, id) WHERE volume_key_digest IS NOT NULL;
 -- Those with an open alarm, which are few.
 CREATE        INDEX volumes_foreign ON volumes (id) WHERE has_foreign = 1;
@@ -126,6 +126,7 @@ CREATE TABLE orders (
   machine    TEXT    NOT NULL,
   status     TEXT    NOT NULL,
   at_boot    INTEGER NOT NULL,
+  opens      INTEGER NOT NULL, -- version that opens the disk; 0: the current one
   version    INTEGER NOT NULL,
   reason     TEXT    NOT NULL,
   created    INTEGER NOT NULL,

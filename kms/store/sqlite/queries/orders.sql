@@ -5,10 +5,10 @@ SELECT * FROM orders WHERE machine = ? ORDER BY volume;
 SELECT * FROM orders WHERE volume > sqlc.arg(after) ORDER BY volume LIMIT sqlc.arg(most);
 
 -- name: PutOrder :exec
-INSERT INTO orders (volume, machine, status, at_boot, version, reason, created, created_by, deliveries, delivered, fault, faults, reported)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO orders (volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (volume) DO UPDATE SET machine = excluded.machine, status = excluded.status, at_boot = excluded.at_boot,
-  version = excluded.version, reason = excluded.reason, created = excluded.created, created_by = excluded.created_by,
+  opens = excluded.opens, version = excluded.version, reason = excluded.reason, created = excluded.created, created_by = excluded.created_by,
   deliveries = excluded.deliveries, delivered = excluded.delivered, fault = excluded.fault, faults = excluded.faults,
   reported = excluded.reported;
 

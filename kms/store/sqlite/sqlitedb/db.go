@@ -276,6 +276,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.volumesAndSecretsForStmt, err = db.PrepareContext(ctx, volumesAndSecretsFor); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesAndSecretsFor: %w", err)
 	}
+	if q.volumesBetweenStmt, err = db.PrepareContext(ctx, volumesBetween); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesBetween: %w", err)
+	}
+	if q.volumesByUUIDStmt, err = db.PrepareContext(ctx, volumesByUUID); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesByUUID: %w", err)
+	}
 	if q.volumesWithKeyStmt, err = db.PrepareContext(ctx, volumesWithKey); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesWithKey: %w", err)
 	}
@@ -710,6 +716,16 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing volumesAndSecretsForStmt: %w", cerr)
 		}
 	}
+	if q.volumesBetweenStmt != nil {
+		if cerr := q.volumesBetweenStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesBetweenStmt: %w", cerr)
+		}
+	}
+	if q.volumesByUUIDStmt != nil {
+		if cerr := q.volumesByUUIDStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesByUUIDStmt: %w", cerr)
+		}
+	}
 	if q.volumesWithKeyStmt != nil {
 		if cerr := q.volumesWithKeyStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing volumesWithKeyStmt: %w", cerr)
@@ -848,6 +864,8 @@ type Queries struct {
 	versionsOfKeyringStmt               *sql.Stmt
 	volumesAndSecretsStmt               *sql.Stmt
 	volumesAndSecretsForStmt            *sql.Stmt
+	volumesBetweenStmt                  *sql.Stmt
+	volumesByUUIDStmt                   *sql.Stmt
 	volumesWithKeyStmt                  *sql.Stmt
 	volumesWithMachinesStmt             *sql.Stmt
 	wrappersStmt                        *sql.Stmt
@@ -941,6 +959,8 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		versionsOfKeyringStmt:               q.versionsOfKeyringStmt,
 		volumesAndSecretsStmt:               q.volumesAndSecretsStmt,
 		volumesAndSecretsForStmt:            q.volumesAndSecretsForStmt,
+		volumesBetweenStmt:                  q.volumesBetweenStmt,
+		volumesByUUIDStmt:                   q.volumesByUUIDStmt,
 		volumesWithKeyStmt:                  q.volumesWithKeyStmt,
 		volumesWithMachinesStmt:             q.volumesWithMachinesStmt,
 		wrappersStmt:                        q.wrappersStmt,

@@ -67,6 +67,7 @@ type Order struct {
 	Machine    string
 	Status     string
 	AtBoot     bool
+	Opens      int64
 	Version    int64
 	Reason     string
 	Created    int64

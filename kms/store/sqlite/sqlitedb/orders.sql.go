@@ -34,7 +34,7 @@ func (q *Queries) DropSecret(ctx context.Context, arg DropSecretParams) error {
 }
 
 const orders = `-- name: Orders :many
-SELECT volume, machine, status, at_boot, version, reason, created, created_by, deliveries, delivered, fault, faults, reported FROM orders WHERE volume > ?1 ORDER BY volume LIMIT ?2
+SELECT volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported FROM orders WHERE volume > ?1 ORDER BY volume LIMIT ?2
 `
 
 type OrdersParams struct {
@@ -56,6 +56,7 @@ func (q *Queries) Orders(ctx context.Context, arg OrdersParams) ([]Order, error)
 			&i.Machine,
 			&i.Status,
 			&i.AtBoot,
+			&i.Opens,
 			&i.Version,
 			&i.Reason,
 			&i.Created,
@@ -80,7 +81,7 @@ func (q *Queries) Orders(ctx context.Context, arg OrdersParams) ([]Order, error)
 }
 
 const ordersOfMachine = `-- name: OrdersOfMachine :many
-SELECT volume, machine, status, at_boot, version, reason, created, created_by, deliveries, delivered, fault, faults, reported FROM orders WHERE machine = ? ORDER BY volume
+SELECT volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported FROM orders WHERE machine = ? ORDER BY volume
 `
 
 func (q *Queries) OrdersOfMachine(ctx context.Context, machine string) ([]Order, error) {
@@ -97,6 +98,7 @@ func (q *Queries) OrdersOfMachine(ctx context.Context, machine string) ([]Order,
 			&i.Machine,
 			&i.Status,
 			&i.AtBoot,
+			&i.Opens,
 			&i.Version,
 			&i.Reason,
 			&i.Created,
@@ -121,10 +123,10 @@ func (q *Queries) OrdersOfMachine(ctx context.Context, machine string) ([]Order,
 }
 
 const putOrder = `-- name: PutOrder :exec
-INSERT INTO orders (volume, machine, status, at_boot, version, reason, created, created_by, deliveries, delivered, fault, faults, reported)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO orders (volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (volume) DO UPDATE SET machine = excluded.machine, status = excluded.status, at_boot = excluded.at_boot,
-  version = excluded.version, reason = excluded.reason, created = excluded.created, created_by = excluded.created_by,
+  opens = excluded.opens, version = excluded.version, reason = excluded.reason, created = excluded.created, created_by = excluded.created_by,
   deliveries = excluded.deliveries, delivered = excluded.delivered, fault = excluded.fault, faults = excluded.faults,
   reported = excluded.reported
 `
@@ -134,6 +136,7 @@ type PutOrderParams struct {
 	Machine    string
 	Status     string
 	AtBoot     bool
+	Opens      int64
 	Version    int64
 	Reason     string
 	Created    int64
@@ -151,6 +154,7 @@ func (q *Queries) PutOrder(ctx context.Context, arg PutOrderParams) error {
 		arg.Machine,
 		arg.Status,
 		arg.AtBoot,
+		arg.Opens,
 		arg.Version,
 		arg.Reason,
 		arg.Created,

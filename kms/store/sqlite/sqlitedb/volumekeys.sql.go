@@ -10,7 +10,7 @@ import (
 )
 
 const ordersBetween = `-- name: OrdersBetween :many
-SELECT volume, machine, status, at_boot, version, reason, created, created_by, deliveries, delivered, fault, faults, reported FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
+SELECT volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
 `
 
 type OrdersBetweenParams struct {
@@ -32,6 +32,7 @@ func (q *Queries) OrdersBetween(ctx context.Context, arg OrdersBetweenParams) ([
 			&i.Machine,
 			&i.Status,
 			&i.AtBoot,
+			&i.Opens,
 			&i.Version,
 			&i.Reason,
 			&i.Created,

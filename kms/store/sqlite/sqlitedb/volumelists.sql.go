@@ -241,6 +241,101 @@ func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret,
 	return items, nil
 }
 
+const volumesBetween = `-- name: VolumesBetween :many
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
+`
+
+type VolumesBetweenParams struct {
+	Low    string
+	Beyond string
+	Most   int64
+}
+
+func (q *Queries) VolumesBetween(ctx context.Context, arg VolumesBetweenParams) ([]Volume, error) {
+	rows, err := q.query(ctx, q.volumesBetweenStmt, volumesBetween, arg.Low, arg.Beyond, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Volume
+	for rows.Next() {
+		var i Volume
+		if err := rows.Scan(
+			&i.Machine,
+			&i.ID,
+			&i.UUID,
+			&i.Status,
+			&i.Identity,
+			&i.VolumeKeyDigest,
+			&i.Inventory,
+			&i.Accepted,
+			&i.HasForeign,
+			&i.Copied,
+			&i.Resume,
+			&i.Keyring,
+			&i.Created,
+			&i.WrappedBefore,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const volumesByUUID = `-- name: VolumesByUUID :many
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE uuid = ?1 AND status <> 'former' ORDER BY machine LIMIT ?2
+`
+
+type VolumesByUUIDParams struct {
+	UUID string
+	Most int64
+}
+
+func (q *Queries) VolumesByUUID(ctx context.Context, arg VolumesByUUIDParams) ([]Volume, error) {
+	rows, err := q.query(ctx, q.volumesByUUIDStmt, volumesByUUID, arg.UUID, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Volume
+	for rows.Next() {
+		var i Volume
+		if err := rows.Scan(
+			&i.Machine,
+			&i.ID,
+			&i.UUID,
+			&i.Status,
+			&i.Identity,
+			&i.VolumeKeyDigest,
+			&i.Inventory,
+			&i.Accepted,
+			&i.HasForeign,
+			&i.Copied,
+			&i.Resume,
+			&i.Keyring,
+			&i.Created,
+			&i.WrappedBefore,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const volumesWithKey = `-- name: VolumesWithKey :many
 SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?
 `
