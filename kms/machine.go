@@ -160,6 +160,10 @@ type Secret struct {
 	KeyringVersion uint32
 	Wrapped        string // package envelope
 	Created        time.Time
+	// Replaced is when another one took its place; zero until then.
+	Replaced time.Time
+	// AtBoot tells that boots alone were given it, and never a running system.
+	AtBoot bool
 	// Disclosed is when an operator last had a recovery key shown; zero until then.
 	Disclosed time.Time
 	// AgeCopy is a recovery key encrypted to people, in age's armor; empty where

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"time"
 
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/secret"
@@ -124,9 +123,10 @@ func pendingOf(secrets []Secret, volume string) []SecretRef {
 
 // nextSecret returns the secret of an open order, which is made when it is
 // delivered first: fresh, and under the keyring version that is current then. The
-// caller wipes it.
-func (s *Service) nextSecret(out *Outcome, state *State, v *Volume, order Order, binding [32]byte, now time.Time) (secret.Bytes, uint32, error) {
-	key, err := s.orderedSecret(out, state, v, &order, binding, now)
+// caller wipes it. With atBoot it is handed to a boot.
+func (s *Service) nextSecret(out *Outcome, state *State, v *Volume, order Order, binding [32]byte, atBoot bool) (secret.Bytes, uint32, error) {
+	now := s.Clock()
+	key, err := s.orderedSecret(out, state, v, &order, binding, atBoot)
 	if err != nil {
 		return secret.Bytes{}, 0, fmt.Errorf("making the next secret of volume/%s: %w", v.ID, err)
 	}
@@ -136,8 +136,11 @@ func (s *Service) nextSecret(out *Outcome, state *State, v *Volume, order Order,
 	return key, order.Version, nil
 }
 
-func (s *Service) orderedSecret(out *Outcome, state *State, v *Volume, order *Order, binding [32]byte, now time.Time) (secret.Bytes, error) {
+func (s *Service) orderedSecret(out *Outcome, state *State, v *Volume, order *Order, binding [32]byte, atBoot bool) (secret.Bytes, error) {
 	if row := findSecret(state.Secrets, v.ID, PurposeKeyslot, SecretPending); row != nil && row.Version == order.Version {
+		if !atBoot {
+			out.handedToRunning(row)
+		}
 		return s.Keys.Unwrap(secretContext(binding, v.Machine, row, PurposeKeyslot), row.Wrapped)
 	}
 	key, err := secret.Random(s.Random, keyslotSecret)
@@ -146,7 +149,7 @@ func (s *Service) orderedSecret(out *Outcome, state *State, v *Volume, order *Or
 	}
 	row := Secret{
 		Volume: v.ID, Purpose: PurposeKeyslot, Version: newestSecret(state.Secrets, v.ID) + 1,
-		Status: SecretPending, Keyring: v.Keyring, Created: now,
+		Status: SecretPending, Keyring: v.Keyring, Created: s.Clock(), AtBoot: atBoot,
 	}
 	row.Wrapped, row.KeyringVersion, err = s.Keys.Wrap(secretContext(binding, v.Machine, &row, PurposeKeyslot), key)
 	if err != nil {
@@ -156,6 +159,16 @@ func (s *Service) orderedSecret(out *Outcome, state *State, v *Volume, order *Or
 	order.Version = row.Version
 	out.Secrets = append(out.Secrets, row)
 	return key, nil
+}
+
+// handedToRunning notes that a running system was given a secret, which whoever
+// is root there has as well.
+func (o *Outcome) handedToRunning(row *Secret) {
+	if row.AtBoot {
+		noted := *row
+		noted.AtBoot = false
+		o.Secrets = append(o.Secrets, noted)
+	}
 }
 
 func newestSecret(secrets []Secret, volume string) (version uint32) {

@@ -317,3 +317,61 @@ func TestAttack20KilledKeyslotComesBack(t *testing.T) {
 	f.reboot(m)
 	assert.EqualValues(t, 1, f.alarms(kms.AlarmForeign))
 }
+
+// TestSecretsTellWhoHadThem holds what a plan after a compromise depends on: which
+// secrets boots alone were given, and when one was replaced.
+func TestSecretsTellWhoHadThem(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-1")
+	first, _ := f.keyslots(m)
+	assert.False(t, first.AtBoot, "an enrolment runs in a system that is up")
+
+	f.order(m, true)
+	m.Boot()
+	release, err := m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err)
+	f.clock.Advance(time.Minute)
+	require.NoError(t, m.FinishRekey(t.Context(), f.guest(), 0, &release.Secrets[0]))
+	first, second := f.keyslots(m)
+	assert.True(t, second.AtBoot)
+	assert.Zero(t, second.Replaced)
+	assert.Equal(t, f.Clock(), first.Replaced)
+
+	f.order(m, false)
+	_, err = m.AskRekey(t.Context(), f.guest(), 0)
+	require.NoError(t, err)
+	second, third := f.keyslots(m)
+	assert.False(t, second.AtBoot, "the running system was given it, to add the next")
+	assert.False(t, third.AtBoot)
+}
+
+// TestBootsSecretIsGivenToTheRunningSystem has an order begin with a boot, and go on
+// while the machine runs.
+func TestBootsSecretIsGivenToTheRunningSystem(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-1")
+	f.order(m, false)
+	m.Boot()
+	_, err := m.Unlock(t.Context(), f.guest())
+	require.NoError(t, err)
+	_, next := f.keyslots(m)
+	assert.True(t, next.AtBoot)
+	_, err = m.AskRekey(t.Context(), f.guest(), 0)
+	require.NoError(t, err)
+	_, next = f.keyslots(m)
+	assert.False(t, next.AtBoot)
+}
+
+// keyslots returns the newest two secrets for boots of a machine's first volume.
+func (f *fixture) keyslots(m *sim.Machine) (last, newest kms.Secret) {
+	f.t.Helper()
+	for _, s := range f.secretsOf(m) {
+		if s.Volume == m.Volumes[0].ID && s.Purpose == kms.PurposeKeyslot {
+			last, newest = newest, s
+		}
+	}
+	if last.Version == 0 {
+		last = newest
+	}
+	return last, newest
+}

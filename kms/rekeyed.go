@@ -117,7 +117,7 @@ func (r *rekeyed) commit(out *Outcome, state *State, v *Volume, order *Order, d 
 	out.Secrets = append(out.Secrets, settled)
 	if before := findSecret(state.Secrets, v.ID, PurposeKeyslot, SecretCurrent); before != nil {
 		replaced := *before
-		replaced.Status = SecretRestoreOnly
+		replaced.Status, replaced.Replaced = SecretRestoreOnly, r.service.Clock()
 		out.Secrets = append(out.Secrets, replaced)
 		d.fact("restore_only", "", fmt.Sprint(before.Version))
 	}

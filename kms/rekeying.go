@@ -153,6 +153,7 @@ func (r *rekeying) deliver(out *Outcome, state *State, v *Volume, order *Order) 
 	r.release.Secrets = []exchange.ReleasedSecret{{
 		Volume: v.ID, UUID: v.UUID, Version: row.Version, Identity: [32]byte(v.Identity), Key: key,
 	}}
+	out.handedToRunning(row)
 	m := *state.Machine
 	m.Counters = r.boot.Counters
 	out.Machine = &m
@@ -164,6 +165,6 @@ func (r *rekeying) deliver(out *Outcome, state *State, v *Volume, order *Order) 
 		out.Orders = []Order{again}
 		return nil, nil
 	}
-	released.Next, released.NextVersion, err = r.service.nextSecret(out, state, v, *order, r.binding, now)
+	released.Next, released.NextVersion, err = r.service.nextSecret(out, state, v, *order, r.binding, false)
 	return nil, err
 }

@@ -290,7 +290,7 @@ func (r *releasing) deliverNext(out *Outcome, state *State) error {
 			continue
 		}
 		var err error
-		released.Next, released.NextVersion, err = r.service.nextSecret(out, state, findVolume(state.Volumes, released.Volume), *order, r.binding, r.now)
+		released.Next, released.NextVersion, err = r.service.nextSecret(out, state, findVolume(state.Volumes, released.Volume), *order, r.binding, true)
 		if err != nil {
 			return err
 		}

@@ -223,6 +223,11 @@ type Reader interface {
 	Orders(ctx context.Context, after string, limit int) ([]Order, error)
 	// OrdersOf returns those of a machine, ordered by volume.
 	OrdersOf(ctx context.Context, machine string) ([]Order, error)
+	// VolumeKeys returns the volumes of all machines whose ids are above after,
+	// ordered by them, with what is known of their secrets; at most limit. What a
+	// keyring version ever wrapped stays known until the volume is dropped: the store
+	// notes it with every change of a secret.
+	VolumeKeys(ctx context.Context, after string, limit int) ([]VolumeKeys, error)
 	// Secrets returns the secrets of a volume, ordered by purpose and version.
 	Secrets(ctx context.Context, volume string) ([]Secret, error)
 	// Measurements returns those of a group, or of all with an empty name,

@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "addslot": addSlot, "copydisk": copyDisk, "tamper": tamper, "poison": poison,
+			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "addslot": addSlot, "rekey": rekey, "copydisk": copyDisk, "tamper": tamper, "poison": poison,
 			"identity": identity, "answer": answer,
 		},
 	})
@@ -168,6 +168,22 @@ func addSlot(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	v := &fleetOf(ts).machines[args[0]].Volumes[0]
 	v.Slots = append(v.Slots, exchange.LUKSSlot{ID: n, KDF: "argon2id", Priority: 1})
+}
+
+// rekey has a running machine carry out the order of its first volume: rekey NAME
+// [ask], which only asks.
+func rekey(ts *testscript.TestScript, _ bool, args []string) {
+	m := fleetOf(ts).machines[args[0]]
+	ctx, cancel := testContext()
+	defer cancel()
+	guest := guestOf(ts)
+	defer guest.Close()
+	if len(args) > 1 {
+		_, err := m.AskRekey(ctx, guest, 0)
+		ts.Check(err)
+		return
+	}
+	ts.Check(m.Rekey(ctx, guest, 0))
 }
 
 // copyDisk enrols a new machine with the volume key of another: copydisk NAME NEW.

@@ -161,6 +161,8 @@ type Volume struct {
 	Keyring  string          `json:"keyring"`
 	Created  time.Time       `json:"created"`
 	Secrets  []SecretVersion `json:"secrets,omitempty"`
+	// Order is its rekey that is under way.
+	Order *Order `json:"order,omitempty"`
 	// Report is what the guest last reported of the header.
 	Report *VolumeReport `json:"report,omitempty"`
 	// Alarms are the kinds of its open alarms: foreign, copied.

@@ -51,6 +51,21 @@ func (o *operators) listOrders(ctx context.Context, _ struct{}, in *PageInput) (
 	return pageOf(list, in.Limit, toOrder, func(v *kms.Order) string { return v.Volume }), err
 }
 
+// orderOfVolume returns the rekey of a volume that is under way; nil where none is.
+func (o *operators) orderOfVolume(ctx context.Context, v *kms.Volume) (*api.Order, error) {
+	orders, err := o.server.Store.OrdersOf(ctx, v.Machine)
+	if err != nil {
+		return nil, err
+	}
+	for i := range orders {
+		if orders[i].Volume == v.ID {
+			order := toOrder(&orders[i])
+			return &order, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // none is no error
+}
+
 func orderOf(order *kms.Order, err error) (api.Order, error) {
 	if err != nil {
 		return api.Order{}, err

@@ -124,6 +124,9 @@ func (o *operators) showVolume(ctx context.Context, v *kms.Volume, _ *RefInput) 
 	for i := range secrets {
 		answer.Secrets = append(answer.Secrets, secretOf(&secrets[i]))
 	}
+	if answer.Order, err = o.orderOfVolume(ctx, v); err != nil {
+		return api.Volume{}, err
+	}
 	answer.Report, err = reportOf(v)
 	return answer, err
 }

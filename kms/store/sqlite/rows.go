@@ -152,6 +152,7 @@ func toSecret(r sqlitedb.Secret) kms.Secret {
 	return kms.Secret{
 		Volume: r.Volume, Version: uint32(r.Version), Purpose: r.Purpose, Status: kms.SecretStatus(r.Status),
 		Keyring: r.Keyring, KeyringVersion: uint32(r.KeyringVersion), Wrapped: r.Wrapped, Created: toTime(r.Created),
+		Replaced: toTime(r.Replaced), AtBoot: r.AtBoot,
 		Disclosed: toTime(r.Disclosed), AgeCopy: r.AgeCopy,
 	}
 }
@@ -160,6 +161,7 @@ func fromSecret(s kms.Secret) sqlitedb.PutSecretParams {
 	return sqlitedb.PutSecretParams{
 		Volume: s.Volume, Version: int64(s.Version), Purpose: s.Purpose, Status: string(s.Status),
 		Keyring: s.Keyring, KeyringVersion: int64(s.KeyringVersion), Wrapped: s.Wrapped, Created: fromTime(s.Created),
+		Replaced: fromTime(s.Replaced), AtBoot: s.AtBoot,
 		Disclosed: fromTime(s.Disclosed), AgeCopy: s.AgeCopy,
 	}
 }

@@ -76,6 +76,7 @@ func NewSecret(volume string, version uint32) kms.Secret {
 		Volume: volume, Version: version, Purpose: kms.PurposeKeyslot, Status: kms.SecretCurrent,
 		Keyring: kms.DefaultKeyring, KeyringVersion: 1,
 		Wrapped: "kw1.default.1." + string(bytes.Repeat([]byte("w"), 166)), Created: Epoch(),
+		Replaced: Epoch().Add(time.Hour), AtBoot: true,
 	}
 }
 

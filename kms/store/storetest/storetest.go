@@ -82,6 +82,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"MovedSecrets":          testMovedSecrets,
 		"Orders":                testOrders,
 		"DroppedSecrets":        testDroppedSecrets,
+		"VolumeKeys":            testVolumeKeys,
+		"WrappedEver":           testWrappedEver,
 		"NamedServiceKeys":      testNamedServiceKeys,
 		"SecretsOn":             testSecretsOn,
 		"Census":                testCensus,

@@ -83,6 +83,7 @@ CREATE TABLE volumes (
   resume            BLOB,
   keyring           TEXT    NOT NULL,
   created           INTEGER NOT NULL,
+  wrapped_before    TEXT    NOT NULL DEFAULT '', -- what wrapped secrets that are gone, as in secrets
   PRIMARY KEY (machine, id)
 ) STRICT, WITHOUT ROWID;
 
@@ -104,6 +105,13 @@ CREATE TABLE secrets (
   keyring_version INTEGER NOT NULL,
   wrapped         TEXT    NOT NULL,
   created         INTEGER NOT NULL,
+  replaced        INTEGER NOT NULL,
+  at_boot         INTEGER NOT NULL,
+  -- From which version of its keyring to which it was ever wrapped, and of the
+  -- keyrings before: NAME@FIRST-LAST, with spaces between.
+  wrapped_first   INTEGER NOT NULL,
+  wrapped_last    INTEGER NOT NULL,
+  wrapped_before  TEXT    NOT NULL,
   disclosed       INTEGER NOT NULL,
   age_copy        TEXT    NOT NULL, -- armored; long, and so the last
   PRIMARY KEY (volume, purpose, version)
@@ -341,6 +349,23 @@ CREATE TRIGGER secrets_dropped AFTER DELETE ON secrets BEGIN
   UPDATE counts SET n = n - 1 WHERE kind = 'secret';
   UPDATE dependents SET n = n - 1 WHERE keyring = old.keyring AND version = old.keyring_version
     AND kind = 'secret' AND purpose = old.purpose AND status = old.status;
+END;
+-- +goose StatementEnd
+-- Whoever has a keyring version has what it ever wrapped, of secrets that are gone,
+-- too: copies of headers outlive them.
+-- +goose StatementBegin
+CREATE TRIGGER secrets_dropped_wrapped AFTER DELETE ON secrets BEGIN
+  UPDATE volumes SET wrapped_before = wrapped_before || old.wrapped_before || ' ' || old.keyring || '@' || old.wrapped_first || '-' || old.wrapped_last
+    WHERE id = old.volume AND instr(wrapped_before || ' ', old.wrapped_before || ' ' || old.keyring || '@' || old.wrapped_first || '-' || old.wrapped_last || ' ') = 0;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER secrets_assigned AFTER UPDATE OF keyring ON secrets WHEN old.keyring <> new.keyring BEGIN
+  UPDATE secrets SET wrapped_first = new.keyring_version, wrapped_last = new.keyring_version,
+    wrapped_before = old.wrapped_before || CASE
+      WHEN instr(old.wrapped_before || ' ', ' ' || old.keyring || '@' || old.wrapped_first || '-' || old.wrapped_last || ' ') > 0 THEN ''
+      ELSE ' ' || old.keyring || '@' || old.wrapped_first || '-' || old.wrapped_last END
+    WHERE volume = new.volume AND purpose = new.purpose AND version = new.version;
 END;
 -- +goose StatementEnd
 -- +goose StatementBegin

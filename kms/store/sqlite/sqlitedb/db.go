@@ -204,6 +204,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.ordersStmt, err = db.PrepareContext(ctx, orders); err != nil {
 		return nil, fmt.Errorf("error preparing query Orders: %w", err)
 	}
+	if q.ordersBetweenStmt, err = db.PrepareContext(ctx, ordersBetween); err != nil {
+		return nil, fmt.Errorf("error preparing query OrdersBetween: %w", err)
+	}
 	if q.ordersOfMachineStmt, err = db.PrepareContext(ctx, ordersOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query OrdersOfMachine: %w", err)
 	}
@@ -246,6 +249,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.redeemedStmt, err = db.PrepareContext(ctx, redeemed); err != nil {
 		return nil, fmt.Errorf("error preparing query Redeemed: %w", err)
 	}
+	if q.secretsBetweenStmt, err = db.PrepareContext(ctx, secretsBetween); err != nil {
+		return nil, fmt.Errorf("error preparing query SecretsBetween: %w", err)
+	}
 	if q.secretsOfVersionStmt, err = db.PrepareContext(ctx, secretsOfVersion); err != nil {
 		return nil, fmt.Errorf("error preparing query SecretsOfVersion: %w", err)
 	}
@@ -272,6 +278,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.volumesWithKeyStmt, err = db.PrepareContext(ctx, volumesWithKey); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesWithKey: %w", err)
+	}
+	if q.volumesWithMachinesStmt, err = db.PrepareContext(ctx, volumesWithMachines); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesWithMachines: %w", err)
 	}
 	if q.wrappersStmt, err = db.PrepareContext(ctx, wrappers); err != nil {
 		return nil, fmt.Errorf("error preparing query Wrappers: %w", err)
@@ -581,6 +590,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing ordersStmt: %w", cerr)
 		}
 	}
+	if q.ordersBetweenStmt != nil {
+		if cerr := q.ordersBetweenStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing ordersBetweenStmt: %w", cerr)
+		}
+	}
 	if q.ordersOfMachineStmt != nil {
 		if cerr := q.ordersOfMachineStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing ordersOfMachineStmt: %w", cerr)
@@ -651,6 +665,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing redeemedStmt: %w", cerr)
 		}
 	}
+	if q.secretsBetweenStmt != nil {
+		if cerr := q.secretsBetweenStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing secretsBetweenStmt: %w", cerr)
+		}
+	}
 	if q.secretsOfVersionStmt != nil {
 		if cerr := q.secretsOfVersionStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing secretsOfVersionStmt: %w", cerr)
@@ -694,6 +713,11 @@ func (q *Queries) Close() error {
 	if q.volumesWithKeyStmt != nil {
 		if cerr := q.volumesWithKeyStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing volumesWithKeyStmt: %w", cerr)
+		}
+	}
+	if q.volumesWithMachinesStmt != nil {
+		if cerr := q.volumesWithMachinesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesWithMachinesStmt: %w", cerr)
 		}
 	}
 	if q.wrappersStmt != nil {
@@ -800,6 +824,7 @@ type Queries struct {
 	moveServiceKeyStmt                  *sql.Stmt
 	nextLeaseEpochStmt                  *sql.Stmt
 	ordersStmt                          *sql.Stmt
+	ordersBetweenStmt                   *sql.Stmt
 	ordersOfMachineStmt                 *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
 	predictedForStmt                    *sql.Stmt
@@ -814,6 +839,7 @@ type Queries struct {
 	putWrapperStmt                      *sql.Stmt
 	redeemStmt                          *sql.Stmt
 	redeemedStmt                        *sql.Stmt
+	secretsBetweenStmt                  *sql.Stmt
 	secretsOfVersionStmt                *sql.Stmt
 	secretsOfVolumeStmt                 *sql.Stmt
 	serviceKeysStmt                     *sql.Stmt
@@ -823,6 +849,7 @@ type Queries struct {
 	volumesAndSecretsStmt               *sql.Stmt
 	volumesAndSecretsForStmt            *sql.Stmt
 	volumesWithKeyStmt                  *sql.Stmt
+	volumesWithMachinesStmt             *sql.Stmt
 	wrappersStmt                        *sql.Stmt
 }
 
@@ -890,6 +917,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		moveServiceKeyStmt:                  q.moveServiceKeyStmt,
 		nextLeaseEpochStmt:                  q.nextLeaseEpochStmt,
 		ordersStmt:                          q.ordersStmt,
+		ordersBetweenStmt:                   q.ordersBetweenStmt,
 		ordersOfMachineStmt:                 q.ordersOfMachineStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
 		predictedForStmt:                    q.predictedForStmt,
@@ -904,6 +932,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		putWrapperStmt:                      q.putWrapperStmt,
 		redeemStmt:                          q.redeemStmt,
 		redeemedStmt:                        q.redeemedStmt,
+		secretsBetweenStmt:                  q.secretsBetweenStmt,
 		secretsOfVersionStmt:                q.secretsOfVersionStmt,
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,
 		serviceKeysStmt:                     q.serviceKeysStmt,
@@ -913,6 +942,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		volumesAndSecretsStmt:               q.volumesAndSecretsStmt,
 		volumesAndSecretsForStmt:            q.volumesAndSecretsForStmt,
 		volumesWithKeyStmt:                  q.volumesWithKeyStmt,
+		volumesWithMachinesStmt:             q.volumesWithMachinesStmt,
 		wrappersStmt:                        q.wrappersStmt,
 	}
 }

@@ -97,6 +97,11 @@ type Secret struct {
 	KeyringVersion int64
 	Wrapped        string
 	Created        int64
+	Replaced       int64
+	AtBoot         bool
+	WrappedFirst   int64
+	WrappedLast    int64
+	WrappedBefore  string
 	Disclosed      int64
 	AgeCopy        string
 }
@@ -124,6 +129,7 @@ type Volume struct {
 	Resume          []byte
 	Keyring         string
 	Created         int64
+	WrappedBefore   string
 }
 
 type WholeMachine struct {
