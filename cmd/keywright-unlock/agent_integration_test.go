@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -31,7 +32,7 @@ import (
 
 const (
 	// agentPatience is how long a test waits for what an agent does.
-	agentPatience = 20 * time.Second
+	agentPatience = 2 * time.Minute
 	agentPoll     = 50 * time.Millisecond
 )
 
@@ -143,7 +144,12 @@ func (g *guest) startAgent(servers []string, pins ...string) *runningAgent {
 	cmd.Stdout = said
 	p, err := process.Start(cmd)
 	require.NoError(g.t, err)
-	g.t.Cleanup(p.Kill)
+	g.t.Cleanup(func() {
+		p.Kill()
+		if g.t.Failed() {
+			g.t.Log(said.String(), p.LastWords())
+		}
+	})
 	return &runningAgent{p, g.t, said}
 }
 
@@ -238,20 +244,24 @@ func (g *guest) cutAgent(s *service, c at) {
 	require.NoError(g.t, process.KillAtStep(cmd, string(c.step), c.nth, 0))
 }
 
+// rekeysOfOne is how many cut rekeys a machine's rate leaves room for.
+const rekeysOfOne = 4
+
 // Wherever an agent is killed, the next one finishes.
 func TestAgentKilledAtEachStepIsFollowedByOneThatFinishes(t *testing.T) {
 	s := startService(t)
-	g := unlocked(t, s, 1)
-	version := uint32(1)
-	for _, c := range rekeyCuts() {
-		require.Equal(t, version, max(version, versionsOn(t, g.volumes[0])[0]))
-		s.order(t, g.volumes[0], false)
-		g.cutAgent(s, c)
-		a := g.startAgent([]string{s.url}, s.pin())
-		s.awaitNoOrders(t)
-		a.end()
-		version++
-		s.requireRekeyed(t, g.volumes[0], version)
+	for some := range slices.Chunk(rekeyCuts(), rekeysOfOne) {
+		t.Run(fmt.Sprintf("%s-%d", some[0].step, some[0].nth), func(t *testing.T) {
+			g := unlocked(t, s, 1)
+			for i, c := range some {
+				s.order(t, g.volumes[0], false)
+				g.cutAgent(s, c)
+				a := g.startAgent([]string{s.url}, s.pin())
+				s.awaitNoOrders(t)
+				a.end()
+				s.requireRekeyed(t, g.volumes[0], uint32(i)+2)
+			}
+		})
 	}
 }
 
