@@ -143,7 +143,7 @@ func TestAgentIsNotKeptBusy(t *testing.T) {
 func TestAgentSaysWhatItCannotBegin(t *testing.T) {
 	r := newAgentRig(t, 1, answers{orders(true, 0)})
 	r.known.Begin = func(context.Context, int) (func(context.Context, unlock.Volume) (bool, error), func(), error) {
-		return nil, nil, unlock.TPMFailure(errors.New("the TPM is gone\n"))
+		return nil, nil, unlock.TPMFailure(errors.New("the TPM\nis gone"))
 	}
 	r.run(t)
 	assert.Equal(t, []string{
