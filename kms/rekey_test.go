@@ -150,6 +150,25 @@ func TestAttack18NextSecretIsFresh(t *testing.T) {
 	}
 }
 
+// An order for a boot alone that is cut after the old keyslot was removed ends with
+// the next boot, which shows that it is gone.
+func TestBootEndsACommittedOrder(t *testing.T) {
+	f, ctx := newFixture(t), t.Context()
+	m := f.running("web-1")
+	f.order(m, true)
+	m.Boot()
+	release, err := m.Unlock(ctx, f.guest())
+	require.NoError(t, err)
+	m.Volumes[0].AddKeyslot(2, release.Secrets[0].Next)
+	_, err = m.Report(ctx, f.guest(), 0, exchange.RekeyedDetails{Version: 2})
+	require.NoError(t, err)
+	f.unlock(m)
+	assert.Len(t, f.orders(), 1, "both keyslots are there")
+	m.Volumes[0].KillKeyslots(2)
+	f.unlock(m)
+	f.rekeyed(m)
+}
+
 func TestDeliveryIsBounded(t *testing.T) {
 	f, ctx := newFixture(t), t.Context()
 	m := f.running("web-1")

@@ -153,6 +153,29 @@ func (r *rekeyed) finish(out *Outcome, v *Volume, order *Order, d *draft) *Refus
 	return nil
 }
 
+// finishReported ends committed orders of volumes whose header, as a boot reports
+// it, has lost the keyslot of the version before: the machine was cut off before it
+// said so itself, and of an order for a boot alone nobody else asks.
+func (r *releasing) finishReported(out *Outcome, state *State) {
+	for i := range r.details.Volumes {
+		report := &r.details.Volumes[i]
+		order, known := findOrder(state.Orders, report.ID), findVolume(state.Volumes, report.ID)
+		if order == nil || order.Status != OrderCommitted || known == nil || known.Status != VolumeActive {
+			continue
+		}
+		slots := ownSlots(report, func(uint32) bool { return true })
+		if len(slots) != 1 || len(ownSlots(report, func(version uint32) bool { return version == order.Version })) != 1 {
+			continue
+		}
+		if findVolume(out.Volumes, known.ID) == nil {
+			out.Volumes = append(out.Volumes, *known)
+		}
+		if refusal := findVolume(out.Volumes, known.ID).acceptOwn(report, slots); refusal == nil {
+			out.DropOrders = append(out.DropOrders, known.ID)
+		}
+	}
+}
+
 // ownSlots returns the keyslots for boots of a volume's tokens of some versions.
 func ownSlots(report *exchange.VolumeReport, of func(version uint32) bool) (slots []int) {
 	for _, t := range report.Tokens {

@@ -323,6 +323,7 @@ func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) error {
 		return err
 	}
 	r.received(out, state)
+	r.finishReported(out, state)
 	r.rekeyRestored(&m, state)
 	return r.deliverNext(out, state)
 }
