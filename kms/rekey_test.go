@@ -122,7 +122,9 @@ func TestRekeyIsCutAnywhere(t *testing.T) {
 				release, err := m.Unlock(t.Context(), f.guest())
 				require.NoError(t, err, "cut after step %d", cut)
 				assert.Zero(t, f.alarms(kms.AlarmForeign), "what is ordered is foreign to nobody")
-				require.NoError(t, finish(f, m, release))
+				if len(f.orders()) > 0 { // else the boot itself showed that it is over
+					require.NoError(t, finish(f, m, release))
+				}
 				f.rekeyed(m)
 			})
 		}
