@@ -31,9 +31,7 @@ func judgeMachine(m *Machine, v *verified) *Refusal {
 // judgeAddition asks the policy whether the machine may add volumes in the boot
 // that runs.
 func (s *Service) judgeAddition(v *verified, a *Attested, state *State, d *draft) *Refusal {
-	boot := v.policyBoot(a, s.Clock())
-	boot.PlatformApproved = state.Platform.approvedFor(state.Machine, s.Clock())
-	return judgeRunning(state, boot, Policy.AddVolume, s.Policy(), d)
+	return judgeRunning(state, v.runningBoot(a, state, s.Clock()), Policy.AddVolume, s.Policy(), d)
 }
 
 // judgeAdding is [enrolling.judge] for a machine that adds volumes: it must be

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -56,7 +57,20 @@ func (e *enrolling) newKey(purpose string) (secret.Bytes, error) {
 	if purpose == PurposeRecovery {
 		return recovery.NewKey(e.service.Random)
 	}
-	return secret.Random(e.service.Random, keyslotSecret)
+	return newKeyslotSecret(e.service.Random)
+}
+
+// newKeyslotSecret draws what opens a keyslot: 32 bytes, none a line feed, since
+// cryptsetup takes the keys of several keyslots only as lines. That leaves 255.8 of
+// 256 bits.
+func newKeyslotSecret(random io.Reader) (secret.Bytes, error) {
+	for {
+		key, err := secret.Random(random, keyslotSecret)
+		if err != nil || bytes.IndexByte(key.Expose(), '\n') < 0 {
+			return key, err
+		}
+		key.Wipe()
+	}
 }
 
 // again delivers the secrets of an enrolment that was interrupted, in the order

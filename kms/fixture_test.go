@@ -263,6 +263,24 @@ func (d *direct) Commit(ctx context.Context, r api.CommitRequest) (api.CommitRes
 	return api.CommitResponse{Status: string(c.Status)}, err
 }
 
+func (d *direct) RekeyChallenge(context.Context) (api.Challenge, error) {
+	return challenge(d.service.IssueChallenge(exchange.PurposeRekey))
+}
+
+func (d *direct) Rekey(ctx context.Context, r api.RekeyRequest) (api.RekeyResponse, error) {
+	s, err := d.service.DeliverRekey(ctx, attested(r.Attested))
+	return api.RekeyResponse{Sealed: sealed(s)}, err
+}
+
+func (d *direct) RekeyedChallenge(context.Context) (api.Challenge, error) {
+	return challenge(d.service.IssueChallenge(exchange.PurposeRekeyed))
+}
+
+func (d *direct) Rekeyed(ctx context.Context, r api.RekeyedRequest) (api.RekeyedResponse, error) {
+	s, err := d.service.ReportRekey(ctx, attested(r.Attested))
+	return api.RekeyedResponse{Signed: sealed(s)}, err
+}
+
 func (d *direct) StageChallenge(context.Context) (api.Challenge, error) {
 	return challenge(d.service.IssueChallenge(exchange.PurposeStage))
 }

@@ -154,7 +154,7 @@ func (r *releasing) reported(out *Outcome, state *State) error {
 		v := *known
 		v.Inventory = inventory
 		r.alarms = append(r.alarms, v.holdKey(report.VolumeKeyDigest, state.SameKey, out)...)
-		if err := r.compare(known, &v, &report); err != nil {
+		if err := r.compare(known, &v, &report, findOrder(state.Orders, v.ID)); err != nil {
 			return err
 		}
 		out.Volumes = append(out.Volumes, v)
@@ -163,12 +163,13 @@ func (r *releasing) reported(out *Outcome, state *State) error {
 }
 
 // compare raises an alarm for what is foreign now and was not before.
-func (r *releasing) compare(known, v *Volume, report *exchange.VolumeReport) error {
+func (r *releasing) compare(known, v *Volume, report *exchange.VolumeReport, order *Order) error {
 	before, err := known.ForeignItems()
 	if err != nil {
 		return err
 	}
-	foreign := v.foreign(report)
+	ordered := orderedItems(order, report)
+	foreign := slices.DeleteFunc(v.foreign(report), func(i Item) bool { return slices.Contains(ordered, i) })
 	v.Foreign = len(foreign) > 0
 	fresh := slices.DeleteFunc(foreign, func(i Item) bool { return slices.Contains(before, i) })
 	if len(fresh) > 0 {

@@ -52,6 +52,24 @@ func (v *verified) policyBoot(a *Attested, now time.Time) policy.Boot {
 	}
 }
 
+// key loads what a decision about an attested boot needs.
+func (v *verified) key(a *Attested, redemption *Redemption) Key {
+	key := Key{Machine: a.Machine, Challenge: &redemption.Challenge}
+	if v.refusal == nil {
+		platform := v.boot.Platform.Digest()
+		key.Measurements = [][32]byte{v.boot.Measurement.Digest()}
+		key.Platform = &platform
+	}
+	return key
+}
+
+// runningBoot is the boot as policies see it of a system that runs.
+func (v *verified) runningBoot(a *Attested, state *State, now time.Time) policy.Boot {
+	boot := v.policyBoot(a, now)
+	boot.PlatformApproved = state.Platform.approvedFor(state.Machine, now)
+	return boot
+}
+
 // matchMeasurement looks for the approval of a boot's measurement.
 func matchMeasurement(boot *policy.Boot, state *State) {
 	known := findMeasurement(state.Measurements, boot.Measurement.Digest())

@@ -193,16 +193,7 @@ func (s *Service) sealAnswer(recipient exchange.RecipientKey, statement []byte, 
 	if err != nil {
 		return Sealed{}, err
 	}
-	return s.signed(statement, response)
-}
-
-// signed returns a sealed response under the service identity key's signature.
-func (s *Service) signed(statement, response []byte) (Sealed, error) {
-	signature, err := exchange.SignResponse(s.Identity, statement, response)
-	if err != nil {
-		return Sealed{}, err
-	}
-	return Sealed{Response: response, Signature: signature, ServiceKey: s.identitySPKI}, nil
+	return s.sign(statement, response)
 }
 
 // UseKeys answers a running machine's call. What it wraps opens for the TPM keys
@@ -217,7 +208,7 @@ func (s *Service) UseKeys(ctx context.Context, a Attested, request []byte) (Seal
 		defer u.request.Wipe()
 		defer u.work.answer.Wipe()
 	}
-	if err := s.transact(ctx, u.key(), u.decide); err != nil {
+	if err := s.transact(ctx, u.key(&u.attested, &u.redemption), u.decide); err != nil {
 		return Sealed{}, err
 	}
 	return s.sealAnswer(u.recipient, u.raw, &u.work.answer)
@@ -261,16 +252,6 @@ func (s *Service) beginUse(ctx context.Context, a Attested, sealed []byte) (*key
 	return u, nil
 }
 
-func (u *keyUsing) key() Key {
-	key := Key{Machine: u.attested.Machine, Challenge: &u.redemption.Challenge}
-	if u.refusal == nil {
-		platform := u.boot.Platform.Digest()
-		key.Measurements = [][32]byte{u.boot.Measurement.Digest()}
-		key.Platform = &platform
-	}
-	return key
-}
-
 func (u *keyUsing) decide(state State) (Outcome, *Refusal, error) {
 	if state.Machine == nil || !bytes.Equal(state.Machine.AK, u.ak.Public) {
 		return Outcome{}, nil, fmt.Errorf("deciding about the use of keys: the machine changed meanwhile: %w", ErrUnavailable)
@@ -293,9 +274,7 @@ func (u *keyUsing) judge(state *State, d *draft) *Refusal {
 	if refusal := u.judgeReleased(state, d); refusal != nil {
 		return refusal
 	}
-	now := u.service.Clock()
-	boot := u.policyBoot(&u.attested, now)
-	boot.PlatformApproved = state.Platform.approvedFor(state.Machine, now)
+	boot := u.runningBoot(&u.attested, state, u.service.Clock())
 	ask := func(p Policy, m policy.Machine, b policy.Boot) policy.Decision {
 		return p.UseKeys(m, policy.Keyring{Name: u.work.keyring}, b)
 	}

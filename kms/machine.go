@@ -52,6 +52,8 @@ type Machine struct {
 	// the id of that release; zero before the first.
 	Platform [32]byte
 	Release  [32]byte
+	// Opened are the ids of the volumes that the last release was for.
+	Opened []string
 	// Announced is when the machine last announced its next boots, zero before it
 	// did. Fault is why the first of them would open no volumes whatever is
 	// approved, or with Unforeseen why nothing is known of it; empty where neither
@@ -135,6 +137,9 @@ type SecretStatus string
 const (
 	SecretPending SecretStatus = "pending"
 	SecretCurrent SecretStatus = "current"
+	// SecretRestoreOnly is that of what a rekey replaced: it opens images of the
+	// disk from before.
+	SecretRestoreOnly SecretStatus = "restore-only"
 )
 
 // The purposes of secrets. Both open a LUKS keyslot of their own.
@@ -155,6 +160,10 @@ type Secret struct {
 	KeyringVersion uint32
 	Wrapped        string // package envelope
 	Created        time.Time
+	// Replaced is when another one took its place; zero until then.
+	Replaced time.Time
+	// AtBoot tells that boots alone were given it, and never a running system.
+	AtBoot bool
 	// Disclosed is when an operator last had a recovery key shown; zero until then.
 	Disclosed time.Time
 	// AgeCopy is a recovery key encrypted to people, in age's armor; empty where

@@ -33,6 +33,8 @@ const (
 	ReasonServiceKey  Reason = "service_key"
 	ReasonUnreleased  Reason = "not_released"
 	ReasonKeyring     Reason = "keyring"
+	ReasonOrder       Reason = "not_ordered"
+	ReasonRestored    Reason = "restored"
 	// ReasonCiphertext is of single items of the key API.
 	ReasonCiphertext Reason = "ciphertext"
 )
@@ -43,7 +45,7 @@ func Reasons() []Reason {
 		ReasonMalformed, ReasonChallenge, ReasonQuote, ReasonEventLog, ReasonMachine, ReasonPending,
 		ReasonRevoked, ReasonCounters, ReasonReleased, ReasonRate, ReasonMeasurement, ReasonPlatform,
 		ReasonVolume, ReasonPolicy, ReasonEnrolled, ReasonCredential, ReasonKeys, ReasonServiceKey, ReasonUnreleased,
-		ReasonKeyring, ReasonCiphertext,
+		ReasonKeyring, ReasonOrder, ReasonRestored, ReasonCiphertext,
 	}
 }
 

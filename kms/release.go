@@ -82,6 +82,9 @@ type releasing struct {
 	sameKeys [][]byte
 	alarms   []alarm
 	now      time.Time // of this decision
+	// restored are the secrets that open disks from before a rekey, which an operator
+	// announced.
+	restored []SecretRef
 }
 
 // beginRelease does what comes before the transaction: its refusals come before
@@ -142,12 +145,8 @@ func (s *Service) verifyMachine(ctx context.Context, purpose exchange.Purpose, a
 }
 
 func (r *releasing) key() Key {
-	key := Key{Machine: r.attested.Machine, Challenge: &r.redemption.Challenge, VolumeKeys: r.sameKeys}
-	if r.refusal == nil {
-		platform := r.boot.Platform.Digest()
-		key.Measurements = [][32]byte{r.boot.Measurement.Digest()}
-		key.Platform = &platform
-	}
+	key := r.verified.key(&r.attested, &r.redemption)
+	key.VolumeKeys = r.sameKeys
 	return key
 }
 
@@ -199,7 +198,7 @@ func (r *releasing) decide(state State) (Outcome, *Refusal, error) {
 func (r *releasing) reset() {
 	r.release.Wipe()
 	r.release.Secrets, r.release.Entry = nil, nil
-	r.closed, r.wantsNearest, r.alarms, r.now = nil, "", nil, r.service.Clock()
+	r.closed, r.wantsNearest, r.alarms, r.restored, r.now = nil, "", nil, nil, r.service.Clock()
 }
 
 // judge goes from the cheap and telling to the detailed; the first refusal is
@@ -267,9 +266,9 @@ func judgeVolumes(volumes []exchange.Volume, state *State, d *draft) *Refusal {
 func (r *releasing) unwrap(state *State) *Refusal {
 	for _, asked := range r.statement.Volumes {
 		volume := findVolume(state.Volumes, asked.ID)
-		row := findSecret(state.Secrets, asked.ID, PurposeKeyslot, SecretCurrent)
-		if row == nil {
-			return refuse(ReasonVolume, "volume/%s has no current secret", volume.ID)
+		row, refusal := r.opensWith(state, volume)
+		if refusal != nil {
+			return refusal
 		}
 		key, err := r.service.Keys.Unwrap(secretContext(r.binding, state.Machine.ID, row, PurposeKeyslot), row.Wrapped)
 		if err != nil {
@@ -319,11 +318,14 @@ func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) error {
 	m.rebase(r.boot.Counters)
 	m.LastRelease, m.Tier, m.Measurement = r.now, string(r.boot.Tier), r.boot.Measurement.Digest()
 	m.Platform, m.Release = r.boot.Platform.Digest(), r.release.ID
+	m.Opened = idsOf(r.statement.Volumes)
 	if err := r.reported(out, state); err != nil {
 		return err
 	}
 	r.received(out, state)
-	return nil
+	r.finishReported(out, state)
+	r.rekeyRestored(&m, state)
+	return r.deliverNext(out, state)
 }
 
 // remember keeps what is not known yet of an attested boot, so that an operator
@@ -365,6 +367,14 @@ func findVolume(volumes []Volume, id string) *Volume {
 		return nil
 	}
 	return &volumes[i]
+}
+
+func idsOf(volumes []exchange.Volume) []string {
+	ids := make([]string, 0, len(volumes))
+	for _, v := range volumes {
+		ids = append(ids, v.ID)
+	}
+	return ids
 }
 
 func findAsked(volumes []exchange.Volume, id string) bool {

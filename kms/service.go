@@ -55,6 +55,8 @@ type Config struct {
 	Policy func() Policy
 	Clock  func() time.Time
 	Random io.Reader
+	// Ordered, where it is set, is told of a machine whose orders changed.
+	Ordered func(machine string)
 }
 
 // Service is the domain. It is safe for concurrent use.
@@ -130,7 +132,12 @@ func (s *Service) seal(v *verified, release *exchange.Release) (Sealed, error) {
 	if err != nil {
 		return Sealed{}, err
 	}
-	signature, err := exchange.SignResponse(s.Identity, v.raw, response)
+	return s.sign(v.raw, response)
+}
+
+// sign has the service identity key sign an answer to a statement.
+func (s *Service) sign(statement, response []byte) (Sealed, error) {
+	signature, err := exchange.SignResponse(s.Identity, statement, response)
 	if err != nil {
 		return Sealed{}, err
 	}

@@ -92,6 +92,7 @@ type State struct {
 	Dependents  []Dependents     // on versions of the keyring, ordered as they are
 	Uses        []KeyringUse     // of versions of the keyring, ordered by version
 	ServiceKeys []ServiceKey     // ordered by kind and creation
+	Orders      []Order          // of the machine, ordered by volume
 }
 
 // Outcome is what a decision wants written. Rows replace those of the same key. A
@@ -134,6 +135,13 @@ type Outcome struct {
 	// Keyrings are versions that exist, with another state; wrappers stay as they
 	// are, and are deleted of one that is destroyed.
 	Keyrings []KeyringVersion
+	// Orders are added, or replace those of the same volumes. That there is no such
+	// volume is an error that is [ErrNotFound].
+	Orders []Order
+	// DropOrders deletes the orders of volumes, by their ids.
+	DropOrders []string
+	// DropSecrets deletes secrets, before others are written.
+	DropSecrets []SecretRef
 	// Moved are secrets that exist, with another wrapping. That one has not the
 	// wrapping any more that it was read with is an error that is [ErrChanged].
 	Moved []MovedSecret
@@ -203,6 +211,9 @@ type Reader interface {
 	// is ref while they have no name, or whose id begins with ref; at most limit.
 	FindMachines(ctx context.Context, ref string, limit int) ([]Machine, error)
 	Machines(ctx context.Context, filter MachineFilter, after string, limit int) ([]Machine, error)
+	// FindVolumes returns the volumes whose id begins with ref, ordered by id, and
+	// those that are not former with this UUID; at most limit.
+	FindVolumes(ctx context.Context, ref string, limit int) ([]Volume, error)
 	// Volumes returns the volumes of a machine, or of all with an empty id.
 	Volumes(ctx context.Context, machine, after string, limit int) ([]Volume, error)
 	// AlarmedVolumes returns the volumes with an open alarm of a kind.
@@ -210,6 +221,16 @@ type Reader interface {
 	// SameKey returns the volumes of other machines whose headers hold this digest
 	// of a volume key, ordered by id; at most limit.
 	SameKey(ctx context.Context, digest []byte, machine string, limit int) ([]Volume, error)
+	// Orders returns the orders of volumes whose ids are above after, ordered by
+	// them; at most limit.
+	Orders(ctx context.Context, after string, limit int) ([]Order, error)
+	// OrdersOf returns those of a machine, ordered by volume.
+	OrdersOf(ctx context.Context, machine string) ([]Order, error)
+	// VolumeKeys returns the volumes of all machines whose ids are above after,
+	// ordered by them, with what is known of their secrets; at most limit. What a
+	// keyring version ever wrapped stays known until the volume is dropped: the store
+	// notes it with every change of a secret.
+	VolumeKeys(ctx context.Context, after string, limit int) ([]VolumeKeys, error)
 	// Secrets returns the secrets of a volume, ordered by purpose and version.
 	Secrets(ctx context.Context, volume string) ([]Secret, error)
 	// Measurements returns those of a group, or of all with an empty name,

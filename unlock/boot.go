@@ -66,6 +66,7 @@ type Boot struct {
 	// forgone are all volumes, while it is asked without the optional ones.
 	forgone []Volume
 	forwent bool
+	rekeys  []Delivered
 }
 
 // Keeper keeps what a boot leaves to its hand-over and to the running system;
@@ -95,6 +96,7 @@ func (b *Boot) Run(ctx context.Context) error {
 	err = b.openAll(context.WithoutCancel(ctx), release)
 	switch {
 	case err == nil:
+		b.rekeys = b.deliveredIn(release)
 		return nil
 	case errors.Is(err, errStaysOpen):
 		release.Wipe()

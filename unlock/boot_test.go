@@ -49,7 +49,7 @@ func TestBootStatesWhatItFound(t *testing.T) {
 	details, err := exchange.ParseDetails[exchange.BootDetails](s.Details)
 	require.NoError(t, err)
 	require.Len(t, details.Volumes, 2)
-	assert.Equal(t, []exchange.LUKSToken{{ID: 0, Type: "keywright", Slots: []int{2}, Volume: "vol-a"}, {ID: 5, Type: "clevis", Slots: []int{0}}}, details.Volumes[0].Tokens)
+	assert.Equal(t, []exchange.LUKSToken{{ID: 0, Type: "keywright", Slots: []int{2}, Volume: "vol-a", Version: 1}, {ID: 5, Type: "clevis", Slots: []int{0}}}, details.Volumes[0].Tokens)
 }
 
 // TestAttack10NothingIsOpenedBeforePCR15IsExtended and nothing is asked after

@@ -147,7 +147,7 @@ func (e *Enrollment) say(format string, args ...any) {
 func (e *Enrollment) lock() (unlock func(), err error) {
 	f, err := e.RunDir.lock(enrollLock)
 	if errors.Is(err, errHeld) {
-		return nil, errors.New("another keywright-unlock enroll is running")
+		return nil, errors.New("another keywright-unlock is changing the volumes of this machine")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("locking the enrolment: %w", err)
@@ -175,7 +175,9 @@ type target struct {
 	volume     *luks.Volume
 	identity   [32]byte
 	passphrase secret.Bytes
-	secret     exchange.ReleasedSecret
+	// opens is the keyslot that the passphrase opens, where that is known.
+	opens  *int
+	secret exchange.ReleasedSecret
 }
 
 func (t *target) uuid() string { return t.volume.Header().UUID }

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
 )
 
 // EnrollServer is one of the service's servers, as an enrolment asks it.
@@ -42,6 +43,30 @@ func call[A any](ctx context.Context, host string, request func(context.Context)
 		return answer, answered(host, err)
 	}
 	return answer, nil
+}
+
+// inquire makes one attested exchange with a server: challenge, quote over the
+// statement, answer. It returns the statement as it was sent, which the signature
+// of the answer covers.
+func inquire[A any](ctx context.Context, by evidence, host string, s exchange.Statement,
+	challenge func(context.Context) (api.Challenge, error), send func(context.Context, api.Attested) (A, error),
+) (statement []byte, answer A, err error) {
+	given, err := call(ctx, host, challenge)
+	if err != nil {
+		return nil, answer, err
+	}
+	attested, err := attest(by.tpm, by.eventLog, given, s)
+	if err != nil {
+		return nil, answer, err
+	}
+	answer, err = call(ctx, host, func(ctx context.Context) (A, error) { return send(ctx, attested) })
+	return attested.Statement, answer, err
+}
+
+// evidence is what a statement is quoted with.
+type evidence struct {
+	tpm      Attester
+	eventLog string // path
 }
 
 // persist repeats an exchange with the next server where one does not answer,

@@ -66,16 +66,13 @@ func (t *target) key(p luks.Purpose) secret.Bytes {
 // has one, this enrolment's secret.
 func (e *Enrollment) isCurrent(ctx context.Context, t *target, token luks.OwnToken) (bool, error) {
 	key := t.key(token.Purpose)
-	if key.Len() == 0 || token.Volume != t.secret.Volume || token.Resume != hex.EncodeToString(t.secret.Resume[:]) {
+	if key.Len() == 0 || !t.holds(token) || token.Resume != hex.EncodeToString(t.secret.Resume[:]) {
 		return false, nil
 	}
-	slot := token.Slot
-	if len(token.Keyslots) > 0 {
-		slot = token.Keyslots[0]
-	} else if !t.hasSlot(slot) {
+	if !t.hasSlotOf(token) {
 		return true, nil
 	}
-	err := e.Cryptsetup.TestKey(ctx, t.path, slot, key)
+	err := e.Cryptsetup.TestKey(ctx, t.path, slotOf(token), key)
 	if errors.Is(err, luks.ErrWrongKey) {
 		return false, nil
 	}
@@ -116,11 +113,16 @@ func (t *target) hasSlot(slot int) bool {
 	return slices.ContainsFunc(t.volume.Inventory().Keyslots, func(s luks.InventorySlot) bool { return s.ID == slot })
 }
 
-// token returns this enrolment's token for a purpose; [Enrollment.clean] left no
-// other of ours.
+// holds tells whether a token is for the secret that is put into a keyslot here.
+func (t *target) holds(token luks.OwnToken) bool {
+	return token.Volume == t.secret.Volume && token.Version == t.secret.Version
+}
+
+// token returns the token for a purpose; the clean step left no other of ours that
+// is for this secret.
 func (t *target) token(p luks.Purpose) (luks.OwnToken, bool) {
 	for _, token := range t.volume.OwnTokens() {
-		if token.Volume == t.secret.Volume && token.Purpose == p {
+		if t.holds(token) && token.Purpose == p {
 			return token, true
 		}
 	}
@@ -136,11 +138,19 @@ func (e *Enrollment) writeToken(ctx context.Context, t *target, p luks.Purpose) 
 	if err != nil {
 		return fmt.Errorf("looking for a keyslot: %w", err)
 	}
+	return e.announce(ctx, t, p, slot)
+}
+
+// announce writes the token that says which keyslot will be added.
+func (e *Enrollment) announce(ctx context.Context, t *target, p luks.Purpose, slot int) error {
+	if err := t.volume.Room(); err != nil {
+		return fmt.Errorf("looking for a keyslot: %w", err)
+	}
 	number, err := t.volume.FreeToken()
 	if err != nil {
 		return fmt.Errorf("looking for a token: %w", err)
 	}
-	token := luks.Token{Volume: t.secret.Volume, Resume: hex.EncodeToString(t.secret.Resume[:]), Purpose: p, Slot: slot}
+	token := luks.Token{Volume: t.secret.Volume, Resume: hex.EncodeToString(t.secret.Resume[:]), Purpose: p, Version: t.secret.Version, Slot: slot}
 	if err := e.Cryptsetup.ImportToken(ctx, t.path, number, token); err != nil {
 		return err
 	}
@@ -156,10 +166,17 @@ func (e *Enrollment) addKeyslot(ctx context.Context, t *target, p luks.Purpose) 
 	if len(token.Keyslots) > 0 || t.hasSlot(token.Slot) {
 		return nil // an earlier run did, and the clean step opened it
 	}
-	if err := e.Cryptsetup.AddKeyslot(ctx, t.path, t.passphrase, t.key(p), token.Slot); err != nil {
+	if err := t.add(ctx, e.Cryptsetup, t.key(p), token.Slot); err != nil {
 		return err
 	}
 	return t.reread()
+}
+
+func (t *target) add(ctx context.Context, c luks.Cryptsetup, key secret.Bytes, slot int) error {
+	if t.opens != nil {
+		return c.AddKeyslotBy(ctx, t.path, luks.SlotKey{Slot: *t.opens, Key: t.passphrase}, key, slot)
+	}
+	return c.AddKeyslot(ctx, t.path, t.passphrase, key, slot)
 }
 
 var errNoToken = errors.New("the token that was written is gone")
@@ -167,14 +184,18 @@ var errNoToken = errors.New("the token that was written is gone")
 // slot is where this enrolment's secret for a purpose is.
 func (t *target) slot(p luks.Purpose) (luks.OwnToken, int, error) {
 	token, ok := t.token(p)
-	switch {
-	case !ok:
+	if !ok {
 		return token, 0, errNoToken
-	case len(token.Keyslots) > 0:
-		return token, token.Keyslots[0], nil
-	default:
-		return token, token.Slot, nil
 	}
+	return token, slotOf(token), nil
+}
+
+// slotOf is the keyslot that a token is assigned to, or else meant for.
+func slotOf(token luks.OwnToken) int {
+	if len(token.Keyslots) > 0 {
+		return token.Keyslots[0]
+	}
+	return token.Slot
 }
 
 // testKeyslot opens the keyslot twice: as cryptsetup does, and as a boot will.
@@ -205,8 +226,8 @@ func (e *Enrollment) assignToken(ctx context.Context, t *target, p luks.Purpose)
 	if err := t.reread(); err != nil {
 		return err
 	}
-	if got := t.volume.SlotsFor(t.secret.Volume, p); !slices.Equal(got, []int{slot}) {
-		return fmt.Errorf("the token of %s names keyslots %v, want %d", t.path, got, slot)
+	if token, _ = t.token(p); !slices.Equal(token.Keyslots, []int{slot}) {
+		return fmt.Errorf("the token of %s names keyslots %v, want %d", t.path, token.Keyslots, slot)
 	}
 	return nil
 }

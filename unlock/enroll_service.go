@@ -213,17 +213,11 @@ func (e *Enrollment) commitOnce(ctx context.Context, next forecast) (none api.Co
 	if err != nil {
 		return none, err
 	}
-	challenge, err := call(ctx, e.to().Host, e.to().CommitChallenge)
-	if err != nil {
-		return none, err
-	}
-	attested, err := attest(e.TPM, e.EventLog, challenge, statement)
-	if err != nil {
-		return none, err
-	}
-	return call(ctx, e.to().Host, func(ctx context.Context) (api.CommitResponse, error) {
-		return e.to().Commit(ctx, api.CommitRequest{Attested: attested})
-	})
+	_, answer, err := inquire(ctx, evidence{e.TPM, e.EventLog}, e.to().Host, statement, e.to().CommitChallenge,
+		func(ctx context.Context, a api.Attested) (api.CommitResponse, error) {
+			return e.to().Commit(ctx, api.CommitRequest{Attested: a})
+		})
+	return answer, err
 }
 
 func (e *Enrollment) commitStatement(next forecast) (exchange.Statement, error) {

@@ -136,13 +136,15 @@ func Line(err error) string { return asFailure(err).Line("", -1) }
 const maxLine = 300
 
 func printable(line string) string {
-	line = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, line)
+	line = strings.Map(printableRune, line)
 	return line[:min(len(line), maxLine)]
+}
+
+func printableRune(r rune) rune {
+	if r < ' ' || r > '~' {
+		return '?'
+	}
+	return r
 }
 
 // asFailure returns the failure in err, or makes one of it.

@@ -17,12 +17,12 @@ const (
 
 // pace spaces tries out.
 type pace struct {
-	silent, refused time.Duration
-	random          func() float64 // in [0, 1)
+	silent, refused, longest time.Duration
+	random                   func() float64 // in [0, 1)
 }
 
 func newPace(random func() float64) *pace {
-	return &pace{silent: firstWait, refused: firstRefusal, random: random}
+	return &pace{silent: firstWait, refused: firstRefusal, longest: longestWait, random: random}
 }
 
 // next returns how long to wait after a failure.
@@ -36,7 +36,7 @@ func (p *pace) next(f *Failure) time.Duration {
 		kind = &p.refused
 	}
 	wait := *kind
-	*kind = min(2*wait, longestWait)
+	*kind = min(2*wait, p.longest)
 	wait = wait/2 + time.Duration(p.random()*float64(wait/2))
-	return min(max(wait, f.RetryAfter), longestWait)
+	return min(max(wait, f.RetryAfter), p.longest)
 }

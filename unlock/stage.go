@@ -232,18 +232,12 @@ func (s *Staging) announce(ctx context.Context, volumes []exchange.Volume, detai
 	return answer, err
 }
 
-func (s *Staging) ask(ctx context.Context, to StageServer, statement exchange.Statement) (none api.StageResponse, err error) {
-	challenge, err := call(ctx, to.Host, to.StageChallenge)
-	if err != nil {
-		return none, err
-	}
-	attested, err := attest(s.TPM, s.EventLog, challenge, statement)
-	if err != nil {
-		return none, err
-	}
-	return call(ctx, to.Host, func(ctx context.Context) (api.StageResponse, error) {
-		return to.Stage(ctx, api.StageRequest{Attested: attested})
-	})
+func (s *Staging) ask(ctx context.Context, to StageServer, statement exchange.Statement) (api.StageResponse, error) {
+	_, answer, err := inquire(ctx, evidence{s.TPM, s.EventLog}, to.Host, statement, to.StageChallenge,
+		func(ctx context.Context, a api.Attested) (api.StageResponse, error) {
+			return to.Stage(ctx, api.StageRequest{Attested: a})
+		})
+	return answer, err
 }
 
 // bounded makes a text printable and at most limit bytes long.

@@ -52,7 +52,7 @@ func enrolledDisk(t *testing.T, dir string) string {
 	installer := secret.Copy([]byte("installer"))
 	require.NoError(t, vm.LUKSDisk{Size: 40 << 20, Passphrase: installer, Root: t.TempDir()}.Write(ctx, disk))
 	require.NoError(t, program.AddKeyslot(ctx, disk, installer, secret.Copy([]byte("machine")), 1))
-	require.NoError(t, program.ImportToken(ctx, disk, 0, luks.Token{Volume: "vol-a", Resume: "res-a", Slot: 1, Keyslots: []int{1}}))
+	require.NoError(t, program.ImportToken(ctx, disk, 0, luks.Token{Volume: "vol-a", Resume: "res-a", Version: 1, Slot: 1, Keyslots: []int{1}}))
 	return disk
 }
 

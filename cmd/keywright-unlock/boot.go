@@ -80,6 +80,11 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time,
 		Unseal: h.unseal, Opener: h.opener, Clock: h.clock, Deadline: deadline, Random: rand.Float64,
 		Announce: screen.Announce, Keep: h.run, Reboot: h.reboot,
 	}
+	defer func() {
+		for _, d := range b.Delivered() {
+			d.Wipe()
+		}
+	}()
 	run := b.Run
 	if prompt != "" {
 		run = (&unlock.Beside{
@@ -97,6 +102,7 @@ func bootWith(ctx context.Context, h host, c *unlock.Config, deadline time.Time,
 	for _, v := range b.Volumes {
 		h.announce(fmt.Sprintf("keywright: opened %s as /dev/mapper/%s", v.Device.Name(), v.Config.Name))
 	}
+	h.rekeyDelivered(ctx, c, identity, b.Delivered())
 	return nil
 }
 

@@ -3,19 +3,17 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"os"
 	"slices"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"keywright.dev/test/process"
 	"keywright.dev/unlock"
 )
 
@@ -129,21 +127,5 @@ func (g *guest) killIn(c cut, args ...string) {
 	g.t.Helper()
 	cmd := g.child(args...)
 	give(g.t, cmd, passphrase)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	out, err := cmd.StdoutPipe()
-	require.NoError(g.t, err)
-	require.NoError(g.t, cmd.Start())
-	seen := 0
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if step, ok := strings.CutPrefix(lines.Text(), "step: "); ok && strings.Fields(step)[0] == string(c.step) {
-			if seen++; seen > c.nth {
-				break
-			}
-		}
-	}
-	require.Greater(g.t, seen, c.nth, "the step was never announced")
-	time.Sleep(c.delay)
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // it may have come to its end
-	_ = cmd.Wait()                                      // killed
+	require.NoError(g.t, process.KillAtStep(cmd, string(c.step), c.nth, c.delay))
 }

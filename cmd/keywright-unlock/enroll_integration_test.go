@@ -261,7 +261,7 @@ func TestTwoEnrolmentsAtOnce(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 	require.NoError(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX))
-	assert.Contains(t, g.fails(unlock.ExitFailed, passphrase, g.enrollArgs(s)...), "another keywright-unlock enroll is running")
+	assert.Contains(t, g.fails(unlock.ExitFailed, passphrase, g.enrollArgs(s)...), "another keywright-unlock is changing the volumes of this machine")
 }
 
 // A secret of ours is no passphrase: it would be killed with its keyslot.

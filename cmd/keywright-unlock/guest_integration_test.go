@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	h := system()
-	h.openTPM = func(string) (*tpm.Device, error) { return dialTPM(socket) }
+	h.openTPM = oneTPM(socket)
 	h.opener = new(recorder)
 	h.initramfs, h.noInitramfs, h.grub = nil, nil, os.Getenv(childGRUB)
 	h.mapped, h.ready = mappedHere, func() error { return nil }
@@ -327,10 +327,19 @@ func (s socketTPM) Send(command []byte) ([]byte, error) {
 	return readTPM(s)
 }
 
-func dialTPM(socket string) (*tpm.Device, error) {
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		return nil, err
+// oneTPM opens the TPM as a process does that has it once at a time: what is served
+// to one client at a time is closed when it is opened again.
+func oneTPM(socket string) func(string) (*tpm.Device, error) {
+	var last net.Conn
+	return func(string) (*tpm.Device, error) {
+		if last != nil {
+			_ = last.Close()
+		}
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			return nil, err
+		}
+		last = conn
+		return tpm.New(socketTPM{conn}), nil
 	}
-	return tpm.New(socketTPM{conn}), nil
 }

@@ -176,7 +176,9 @@ func TestHeaderWithoutRoomForARecoveryKey(t *testing.T) {
 		"--luks2-keyslots-size", "512k", "--key-file", "-", path)
 	g.volumes = []string{path}
 	out := g.fails(unlock.ExitFailed, passphrase, g.enrollArgs(s)...)
-	assert.Contains(t, out, "step add-recovery-keyslot")
+	assert.Contains(t, out, "step write-recovery-token")
+	assert.Contains(t, out, "no room for another keyslot")
+	assert.Len(t, header(t, path).OwnTokens(), 1, "nothing announces a keyslot that cannot be")
 	assert.Contains(t, out, "--no-recovery-key enrols without")
 	g.enroll(s, "--no-recovery-key")
 	g.requireNoRecovery(s)

@@ -42,6 +42,8 @@ type service struct {
 	identity *pki.Identity
 	log      *audit.Signer
 	store    *sqlite.Store
+	engine   *policy.Engine
+	stop     func() // the listeners
 }
 
 func startService(t *testing.T) *service {
@@ -82,25 +84,26 @@ func startServiceAs(t *testing.T, identity *pki.Identity) *service {
 		Policy: func() kms.Policy { return engine }, Clock: time.Now, Random: rand.Reader,
 	})
 	require.NoError(t, err)
-	s := &service{Service: domain, identity: identity, log: signer, store: store}
+	s := &service{Service: domain, identity: identity, log: signer, store: store, engine: engine}
 	t.Cleanup(func() { assert.NoError(t, store.Close()) })
-	s.listen(t, engine)
+	s.listen(t, "127.0.0.1:0")
+	t.Cleanup(func() { s.stop() })
 	return s
 }
 
-func (s *service) listen(t *testing.T, engine *policy.Engine) {
+func (s *service) listen(t *testing.T, address string) {
 	t.Helper()
 	ca, err := pki.NewCA(time.Now())
 	require.NoError(t, err)
 	certificates, err := pki.NewSource(ca, pki.Names{IPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}, time.Now)
 	require.NoError(t, err)
 	listeners := server.Listeners{
-		Guest: loopback(t, "tcp", "127.0.0.1:0"), Metrics: loopback(t, "tcp", "127.0.0.1:0"),
+		Guest: loopback(t, "tcp", address), Metrics: loopback(t, "tcp", "127.0.0.1:0"),
 		Operator: loopback(t, "unix", filepath.Join(shortDir(t), "operator")),
 	}
 	s.url = "https://" + listeners.Guest.Addr().String()
 	srv, err := server.New(server.Config{
-		Version: "test", Service: s.Service, Store: s.store, Log: s.log.Verifier(), Policy: func() *policy.Engine { return engine },
+		Version: "test", Service: s.Service, Store: s.store, Log: s.log.Verifier(), Policy: func() *policy.Engine { return s.engine },
 		TLS: pki.TLSConfig(certificates.GetCertificate), GuestURL: s.url, Fingerprint: s.pin(),
 		Owner: os.Geteuid(), Limits: server.DefaultLimits(), Upkeep: func(context.Context) error { return nil },
 		Metrics: server.NewMetrics(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Clock: time.Now, Random: rand.Reader,
@@ -109,7 +112,7 @@ func (s *service) listen(t *testing.T, engine *policy.Engine) {
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { assert.NoError(t, srv.Run(ctx, listeners)) })
-	t.Cleanup(func() { stop(); running.Wait() })
+	s.stop = func() { stop(); running.Wait() }
 }
 
 func loopback(t *testing.T, network, address string) net.Listener {

@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "addslot": addSlot, "copydisk": copyDisk, "tamper": tamper, "poison": poison,
+			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "addslot": addSlot, "rekey": rekey, "copydisk": copyDisk, "tamper": tamper, "poison": poison, "grow": grow,
 			"identity": identity, "answer": answer,
 		},
 	})
@@ -170,6 +170,22 @@ func addSlot(ts *testscript.TestScript, _ bool, args []string) {
 	v.Slots = append(v.Slots, exchange.LUKSSlot{ID: n, KDF: "argon2id", Priority: 1})
 }
 
+// rekey has a running machine carry out the order of its first volume: rekey NAME
+// [ask], which only asks.
+func rekey(ts *testscript.TestScript, _ bool, args []string) {
+	m := fleetOf(ts).machines[args[0]]
+	ctx, cancel := testContext()
+	defer cancel()
+	guest := guestOf(ts)
+	defer guest.Close()
+	if len(args) > 1 {
+		_, err := m.AskRekey(ctx, guest, 0)
+		ts.Check(err)
+		return
+	}
+	ts.Check(m.Rekey(ctx, guest, 0))
+}
+
 // copyDisk enrols a new machine with the volume key of another: copydisk NAME NEW.
 func copyDisk(ts *testscript.TestScript, _ bool, args []string) {
 	original := fleetOf(ts).machines[args[0]]
@@ -184,6 +200,19 @@ func poison(ts *testscript.TestScript, _ bool, args []string) {
 	_, err = db.Exec(`UPDATE secrets SET wrapped = substr(wrapped, 1, 100) || 'AAAA' || substr(wrapped, 105)
 		WHERE purpose = 'luks-keyslot' AND volume = (SELECT min(volume) FROM secrets)`)
 	ts.Check(err)
+}
+
+// grow makes the keys of a stopped service's store older: grow FILE DAYS.
+func grow(ts *testscript.TestScript, _ bool, args []string) {
+	db, err := sql.Open("sqlite", ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer db.Close()
+	days, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	for _, table := range []string{"secrets", "volumes", "keyring_versions"} {
+		_, err = db.Exec("UPDATE "+table+" SET created = created - ?", int64(days)*24*time.Hour.Microseconds())
+		ts.Check(err)
+	}
 }
 
 // tamper replaces a text in a file: tamper FILE OLD NEW.

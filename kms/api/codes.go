@@ -54,6 +54,8 @@ const (
 	CodeUnreleased  Code = "not_released"
 	CodeKeyring     Code = "keyring"
 	CodeCiphertext  Code = "ciphertext"
+	CodeOrder       Code = "not_ordered"
+	CodeRestored    Code = "restored"
 	CodeConflict    Code = "conflict"
 	CodeForbidden   Code = "forbidden"
 	CodeState       Code = "state"
@@ -100,6 +102,8 @@ func numbers() []numbered {
 		{CodeUnreleased, 1217},
 		{CodeKeyring, 1218},
 		{CodeCiphertext, 1219},
+		{CodeOrder, 1220},
+		{CodeRestored, 1221},
 		{CodeConflict, 1301},
 		{CodeForbidden, 1302},
 		{CodeState, 1303},

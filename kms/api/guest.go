@@ -4,14 +4,19 @@ import "time"
 
 // Paths of the guest listener. All are POST with a JSON body.
 const (
-	PathBootChallenge   = "/v1/boot/challenge"
-	PathBootRelease     = "/v1/boot/release"
-	PathEnrollBegin     = "/v1/enroll/begin"
-	PathEnrollComplete  = "/v1/enroll/complete"
-	PathCommitChallenge = "/v1/enroll/challenge"
-	PathEnrollCommit    = "/v1/enroll/commit"
-	PathStageChallenge  = "/v1/stage/challenge"
-	PathStage           = "/v1/stage"
+	PathBootChallenge    = "/v1/boot/challenge"
+	PathBootRelease      = "/v1/boot/release"
+	PathEnrollBegin      = "/v1/enroll/begin"
+	PathEnrollComplete   = "/v1/enroll/complete"
+	PathCommitChallenge  = "/v1/enroll/challenge"
+	PathEnrollCommit     = "/v1/enroll/commit"
+	PathStageChallenge   = "/v1/stage/challenge"
+	PathStage            = "/v1/stage"
+	PathGuestOrders      = "/v1/guest/orders"
+	PathRekeyChallenge   = "/v1/rekey/challenge"
+	PathRekey            = "/v1/rekey"
+	PathRekeyedChallenge = "/v1/rekeyed/challenge"
+	PathRekeyed          = "/v1/rekeyed"
 )
 
 // ChallengeRequest asks for a challenge.
@@ -120,6 +125,39 @@ type CommitResponse struct {
 	// expected to show; what an operator approves with the machine.
 	Measurement string `json:"measurement"`
 	Platform    string `json:"platform"`
+}
+
+// OrdersRequest asks whether the service wants something of a running machine. It
+// is answered when that is so, or after a while.
+type OrdersRequest struct {
+	Machine string `json:"machine"` // id
+}
+
+// OrdersResponse says whether there is a rekey to ask for.
+type OrdersResponse struct {
+	Ordered bool `json:"ordered"`
+	// Again is after how many seconds to ask again.
+	Again int `json:"again"`
+}
+
+// RekeyRequest asks for the secrets of a volume whose rekey is ordered.
+type RekeyRequest struct {
+	Attested
+}
+
+// RekeyResponse holds the current secret and the next one.
+type RekeyResponse struct {
+	Sealed Sealed `json:"sealed"`
+}
+
+// RekeyedRequest reports what became of a rekey.
+type RekeyedRequest struct {
+	Attested
+}
+
+// RekeyedResponse holds an exchange.RekeyAnswer, signed and not sealed.
+type RekeyedResponse struct {
+	Signed Sealed `json:"signed"`
 }
 
 // StageRequest announces the boots that can follow the running one.

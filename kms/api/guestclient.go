@@ -96,6 +96,31 @@ func (g *GuestClient) Commit(ctx context.Context, r CommitRequest) (CommitRespon
 	return post[CommitResponse](ctx, g.c, PathEnrollCommit, r)
 }
 
+// Orders waits until the service wants something of a machine, or has it ask again.
+func (g *GuestClient) Orders(ctx context.Context, machine string) (OrdersResponse, error) {
+	return post[OrdersResponse](ctx, g.c, PathGuestOrders, OrdersRequest{Machine: machine})
+}
+
+// RekeyChallenge asks for the challenge of a rekey.
+func (g *GuestClient) RekeyChallenge(ctx context.Context) (Challenge, error) {
+	return post[Challenge](ctx, g.c, PathRekeyChallenge, ChallengeRequest{})
+}
+
+// Rekey asks for the secrets of a volume whose rekey is ordered.
+func (g *GuestClient) Rekey(ctx context.Context, r RekeyRequest) (RekeyResponse, error) {
+	return post[RekeyResponse](ctx, g.c, PathRekey, r)
+}
+
+// RekeyedChallenge asks for the challenge of a report.
+func (g *GuestClient) RekeyedChallenge(ctx context.Context) (Challenge, error) {
+	return post[Challenge](ctx, g.c, PathRekeyedChallenge, ChallengeRequest{})
+}
+
+// Rekeyed reports what became of a rekey.
+func (g *GuestClient) Rekeyed(ctx context.Context, r RekeyedRequest) (RekeyedResponse, error) {
+	return post[RekeyedResponse](ctx, g.c, PathRekeyed, r)
+}
+
 // StageChallenge asks for the challenge of an announcement.
 func (g *GuestClient) StageChallenge(ctx context.Context) (Challenge, error) {
 	return post[Challenge](ctx, g.c, PathStageChallenge, ChallengeRequest{})

@@ -161,6 +161,8 @@ type Volume struct {
 	Keyring  string          `json:"keyring"`
 	Created  time.Time       `json:"created"`
 	Secrets  []SecretVersion `json:"secrets,omitempty"`
+	// Order is its rekey that is under way.
+	Order *Order `json:"order,omitempty"`
 	// Report is what the guest last reported of the header.
 	Report *VolumeReport `json:"report,omitempty"`
 	// Alarms are the kinds of its open alarms: foreign, copied.
@@ -222,6 +224,8 @@ type LUKSToken struct {
 	Volume string `json:"volume,omitempty"`
 	// Purpose is that of a token of ours: recovery, or empty for boots.
 	Purpose string `json:"purpose,omitempty"`
+	// Version is that of the secret that a token of ours is about.
+	Version uint32 `json:"version,omitempty"`
 }
 
 // SecretVersion is a version of a volume's secret, without the secret.

@@ -67,6 +67,24 @@ type NextBoot struct {
 	Unknown string `json:"unknown,omitempty"`
 }
 
+// RekeyDetails is the JSON in a statement with [PurposeRekey], which names one
+// volume.
+type RekeyDetails struct{}
+
+// RekeyedDetails is the JSON in a statement with [PurposeRekeyed], which names one
+// volume.
+type RekeyedDetails struct {
+	// Version is that of the secret that was ordered.
+	Version uint32       `json:"version"`
+	Volume  VolumeReport `json:"volume"`
+	// Done says that the keyslot of the version before is gone. Before, the report
+	// says that the one of Version is there and was opened.
+	Done bool `json:"done,omitempty"`
+	// Fault says why there is no such keyslot: printable ASCII, at most MaxFault
+	// bytes; empty where there is.
+	Fault string `json:"fault,omitempty"`
+}
+
 // VolumeReport is what a guest reports of a LUKS header beside its identity.
 // It is recorded and compared, and never decides about a release.
 type VolumeReport struct {
@@ -99,11 +117,13 @@ type LUKSToken struct {
 	Volume string `json:"volume,omitempty"`
 	// Purpose is that of a token of ours: recovery, or empty for boots.
 	Purpose string `json:"purpose,omitempty"`
+	// Version is that of the secret that a token of ours is about.
+	Version uint32 `json:"version,omitempty"`
 }
 
 // Details are what can stand in a statement.
 type Details interface {
-	EnrollDetails | CommitDetails | BootDetails | StageDetails | KeyDetails
+	EnrollDetails | CommitDetails | BootDetails | StageDetails | KeyDetails | RekeyDetails | RekeyedDetails
 }
 
 // MarshalDetails encodes one of the details for [Statement].Details.

@@ -45,6 +45,10 @@ type ReleasedSecret struct {
 	// Recovery is the volume's recovery key, which an enrolment adds as a keyslot
 	// of its own; empty for a boot, and where none is wanted.
 	Recovery secret.Bytes
+	// Next is the secret, of version NextVersion, whose keyslot is to take the
+	// place of Key's; empty where no rekey is ordered.
+	Next        secret.Bytes
+	NextVersion uint32
 }
 
 // Wipe wipes every key of the release.
@@ -52,6 +56,7 @@ func (r *Release) Wipe() {
 	for _, s := range r.Secrets {
 		s.Key.Wipe()
 		s.Recovery.Wipe()
+		s.Next.Wipe()
 	}
 }
 
@@ -78,10 +83,10 @@ func (r *Release) marshal() (secret.Bytes, error) {
 
 // room is at least the length of the message before it is padded.
 func (r *Release) room() int {
-	const fixed, fixedSecret = 1 + len(releaseV1) + 32 + 2 + 1, 1 + 1 + 4 + 32 + 16 + 2 + 2
+	const fixed, fixedSecret = 1 + len(releaseV1) + 32 + 2 + 1, 1 + 1 + 4 + 32 + 16 + 2 + 2 + 2 + 4
 	room := fixed + len(r.Entry)
 	for _, s := range r.Secrets {
-		room += fixedSecret + len(s.Volume) + len(s.UUID) + s.Key.Len() + s.Recovery.Len()
+		room += fixedSecret + len(s.Volume) + len(s.UUID) + s.Key.Len() + s.Recovery.Len() + s.Next.Len()
 	}
 	return room
 }
@@ -107,6 +112,9 @@ func (s *ReleasedSecret) add(b *cryptobyte.Builder) {
 	b.AddBytes(s.Key.Expose())
 	b.AddUint16(uint16(s.Recovery.Len()))
 	b.AddBytes(s.Recovery.Expose())
+	b.AddUint16(uint16(s.Next.Len()))
+	b.AddBytes(s.Next.Expose())
+	b.AddUint32(s.NextVersion)
 }
 
 // check refuses what marshal's length fields cannot hold.
@@ -118,7 +126,8 @@ func (r *Release) check() error {
 		return fmt.Errorf("encoding a release: %d secrets, at most %d are allowed", len(r.Secrets), MaxVolumes)
 	}
 	for _, s := range r.Secrets {
-		if len(s.Volume) > maxText || len(s.UUID) > maxText || s.Key.Len() == 0 || s.Key.Len() > MaxKey || s.Recovery.Len() > MaxKey {
+		if len(s.Volume) > maxText || len(s.UUID) > maxText || s.Key.Len() == 0 || s.Key.Len() > MaxKey ||
+			s.Recovery.Len() > MaxKey || s.Next.Len() > MaxKey || (s.Next.Len() > 0) != (s.NextVersion > 0) {
 			return fmt.Errorf("encoding a release: the secret of volume %.64q is out of bounds", s.Volume)
 		}
 	}
@@ -153,16 +162,22 @@ func (r *Release) read(in *cryptobyte.String) bool {
 }
 
 func (s *ReleasedSecret) read(in *cryptobyte.String) bool {
-	var key, recovery cryptobyte.String
+	var key, recovery, next cryptobyte.String
 	if !readText(in, &s.Volume) || !readText(in, &s.UUID) || !in.ReadUint32(&s.Version) ||
-		!in.CopyBytes(s.Identity[:]) || !in.CopyBytes(s.Resume[:]) || !in.ReadUint16LengthPrefixed(&key) || !in.ReadUint16LengthPrefixed(&recovery) {
+		!in.CopyBytes(s.Identity[:]) || !in.CopyBytes(s.Resume[:]) || !in.ReadUint16LengthPrefixed(&key) ||
+		!in.ReadUint16LengthPrefixed(&recovery) || !in.ReadUint16LengthPrefixed(&next) || !in.ReadUint32(&s.NextVersion) {
 		return false
 	}
-	s.Key = secret.Copy(key)
-	if len(recovery) > 0 {
-		s.Recovery = secret.Copy(recovery)
+	s.Key, s.Recovery, s.Next = copied(key), copied(recovery), copied(next)
+	return len(key) > 0 && max(len(key), len(recovery), len(next)) <= MaxKey && (len(next) > 0) == (s.NextVersion > 0)
+}
+
+// copied is a secret of its own, or none.
+func copied(b []byte) secret.Bytes {
+	if len(b) == 0 {
+		return secret.Bytes{}
 	}
-	return len(key) > 0 && len(key) <= MaxKey && len(recovery) <= MaxKey
+	return secret.Copy(b)
 }
 
 func allZero(data []byte) bool {

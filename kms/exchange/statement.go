@@ -19,12 +19,16 @@ const (
 	PurposeBoot   Purpose = "boot"
 	PurposeStage  Purpose = "stage"
 	PurposeKey    Purpose = "key"
+	// PurposeRekey asks a running system's next secret of a volume, PurposeRekeyed
+	// reports what became of it.
+	PurposeRekey   Purpose = "rekey"
+	PurposeRekeyed Purpose = "rekeyed"
 )
 
 // HasAnswer tells whether a secret comes back, so that the statement names a
 // recipient.
 func (p Purpose) HasAnswer() bool {
-	return p == PurposeEnroll || p == PurposeBoot || p == PurposeKey
+	return p == PurposeEnroll || p == PurposeBoot || p == PurposeKey || p == PurposeRekey
 }
 
 // Limits of a statement.
@@ -123,7 +127,7 @@ func ParseStatement(data []byte) (*Statement, error) {
 		return nil, fmt.Errorf("%w statement", ErrMalformed)
 	}
 	switch s.Purpose {
-	case PurposeEnroll, PurposeCommit, PurposeBoot, PurposeStage, PurposeKey:
+	case PurposeEnroll, PurposeCommit, PurposeBoot, PurposeStage, PurposeKey, PurposeRekey, PurposeRekeyed:
 		return &s, nil
 	default:
 		return nil, fmt.Errorf("%w statement: unknown purpose", ErrMalformed)

@@ -88,7 +88,7 @@ func TestAttack05PathsAreComparedAsTheyAre(t *testing.T) {
 // TestAttack17NoBearerPathToAKey holds that no token or cookie changes any
 // answer (trustee#483).
 func TestAttack17NoBearerPathToAKey(t *testing.T) {
-	r := newRig(t, nil)
+	r := newRig(t, func(c *config.Config) { c.Limits.RequestsBurst = 1000 }) // of one source
 	m := r.active("web-17")
 	ctx, guest := t.Context(), r.guest("127.0.0.1")
 	request, err := m.PrepareRelease(ctx, guest)

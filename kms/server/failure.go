@@ -50,6 +50,8 @@ func Meanings() []Meaning {
 		{api.CodeUnreleased, http.StatusForbidden, "The running system did not get its keys from this service in this boot, or PCR 15 was extended since."},
 		{api.CodeKeyring, http.StatusForbidden, "There is no such keyring for this, or not that version of it."},
 		{api.CodeCiphertext, http.StatusForbidden, "The wrapped form does not open: it is another machine's or keyring's, of another context or purpose, or was altered."},
+		{api.CodeOrder, http.StatusConflict, "No rekey of the volume is ordered that this machine could go on with now: there is none, it is for a boot alone, or the report is about another version or step."},
+		{api.CodeRestored, http.StatusForbidden, "A disk of the machine is from before a rekey: an operator has to announce the restore first."},
 		{api.CodeConflict, http.StatusConflict, "It exists already, or changed meanwhile."},
 		{api.CodeState, http.StatusConflict, "What is there does not allow it."},
 		{api.CodeFile, http.StatusConflict, "The file cannot be written where the service runs."},

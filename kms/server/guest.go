@@ -13,13 +13,15 @@ import (
 	"keywright.dev/kms/api"
 )
 
-// guests serves the guest listener: ten paths, one method, JSON both ways.
+// guests serves the guest listener: one method, JSON both ways.
 type guests struct {
 	server *Server
 	routes []guestRoute
 	byPath map[string]guestRoute
 	rates  *sourceRates
 	bodies *bodies
+
+	waits *waits
 
 	releases, enrolments, challenges, keys *lane
 }
@@ -29,7 +31,7 @@ type guestRoute struct {
 	Route
 	// limit bounds the body, in bytes.
 	limit int
-	lane  *lane
+	lane  *lane // nil for one that waits
 	// serve decodes the body, acts, and returns the answer.
 	serve func(ctx context.Context, c call, body []byte) (any, error)
 	// request and answer are the types on the wire.
@@ -62,7 +64,7 @@ func guestCall[Request, Answer any](r Route, limit int, l *lane, act func(contex
 func newGuests(s *Server) *guests {
 	g := &guests{
 		server: s, byPath: make(map[string]guestRoute),
-		rates: newSourceRates(&s.Limits), bodies: newBodies(&s.Limits),
+		rates: newSourceRates(&s.Limits), bodies: newBodies(&s.Limits), waits: newWaits(&s.Limits),
 		releases:   newLane("release", s.Limits.Releases),
 		enrolments: newLane("enrolment", s.Limits.Enrolments),
 		challenges: newLane("challenge", s.Limits.Challenges),
@@ -75,7 +77,9 @@ func newGuests(s *Server) *guests {
 	return g
 }
 
-func (g *guests) lanes() []*lane { return []*lane{g.releases, g.enrolments, g.challenges, g.keys} }
+func (g *guests) lanes() []*lane {
+	return []*lane{g.releases, g.enrolments, g.challenges, g.keys, g.waits.room}
+}
 
 // ServeHTTP answers one request.
 func (g *guests) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -121,11 +125,13 @@ func (g *guests) answer(w http.ResponseWriter, r *http.Request, c call, route gu
 	if err != nil {
 		return nil, err
 	}
-	leave, err := route.lane.enter(r.Context())
-	if err != nil {
-		return nil, err
+	if route.lane != nil {
+		leave, err := route.lane.enter(r.Context())
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
 	}
-	defer leave()
 	return route.serve(r.Context(), c, body)
 }
 
@@ -150,8 +156,9 @@ func (g *guests) count(r Route, err error) {
 	case errors.As(err, &refusal):
 		m.refusals.WithLabelValues(r.Path, string(refusal.Reason)).Inc()
 	case err != nil:
+	case r.Path == api.PathGuestOrders:
 	case r.Path == api.PathBootChallenge, r.Path == api.PathCommitChallenge, r.Path == api.PathStageChallenge,
-		r.Path == api.PathGuestKeyChallenge, r.Path == api.PathEnrollBegin:
+		r.Path == api.PathRekeyChallenge, r.Path == api.PathRekeyedChallenge, r.Path == api.PathGuestKeyChallenge, r.Path == api.PathEnrollBegin:
 		m.challenges.WithLabelValues(r.Path, "issued").Inc()
 	default:
 		m.challenges.WithLabelValues(r.Path, "redeemed").Inc()

@@ -37,6 +37,21 @@ func (g *guests) table() []guestRoute {
 			Path: api.PathStage, Action: kms.ActionStage, Summary: "Announce, from a running system, the boots that can follow.",
 		}, api.MaxEvidenceRequest, g.enrolments, g.stage),
 		guestCall(Route{
+			Path: api.PathGuestOrders, Action: kms.ActionDeliverRekey, Summary: "Wait, in a running system, until the service wants something of the machine.",
+		}, api.MaxRequest, nil, g.orders),
+		guestCall(Route{
+			Path: api.PathRekeyChallenge, Action: kms.ActionDeliverRekey, Summary: "Ask for the challenge of a rekey.",
+		}, api.MaxRequest, g.challenges, g.challenge(exchange.PurposeRekey)),
+		guestCall(Route{
+			Path: api.PathRekey, Action: kms.ActionDeliverRekey, Summary: "Receive, in a running system, the secrets of a volume whose rekey is ordered.",
+		}, api.MaxEvidenceRequest, g.enrolments, g.rekey),
+		guestCall(Route{
+			Path: api.PathRekeyedChallenge, Action: kms.ActionReportRekey, Summary: "Ask for the challenge of a report about a rekey.",
+		}, api.MaxRequest, g.challenges, g.challenge(exchange.PurposeRekeyed)),
+		guestCall(Route{
+			Path: api.PathRekeyed, Action: kms.ActionReportRekey, Summary: "Report, from a running system, what became of a rekey.",
+		}, api.MaxEvidenceRequest, g.enrolments, g.rekeyed),
+		guestCall(Route{
 			Path: api.PathGuestKeyChallenge, Action: kms.ActionKeyUse, Summary: "Ask for the challenge of a call on keys.",
 		}, api.MaxRequest, g.keys, g.keyChallenge),
 		guestCall(Route{
@@ -89,6 +104,16 @@ func (g *guests) stage(ctx context.Context, c call, r *api.StageRequest) (api.St
 		answer.Boots = append(answer.Boots, boot)
 	}
 	return answer, err
+}
+
+func (g *guests) rekey(ctx context.Context, c call, r *api.RekeyRequest) (api.RekeyResponse, error) {
+	sealed, err := g.server.Service.DeliverRekey(ctx, attestedOf(r.Attested, c))
+	return api.RekeyResponse{Sealed: api.Sealed(sealed)}, err
+}
+
+func (g *guests) rekeyed(ctx context.Context, c call, r *api.RekeyedRequest) (api.RekeyedResponse, error) {
+	signed, err := g.server.Service.ReportRekey(ctx, attestedOf(r.Attested, c))
+	return api.RekeyedResponse{Signed: api.Sealed(signed)}, err
 }
 
 func challengeOf(c kms.Challenge) api.Challenge {

@@ -22,10 +22,8 @@ func newLane(name string, slots int) *lane {
 
 // enter waits for a slot and returns what gives it back.
 func (l *lane) enter(ctx context.Context) (leave func(), err error) {
-	select {
-	case l.slots <- struct{}{}:
+	if l.tryEnter() {
 		return l.leave, nil
-	default:
 	}
 	ctx, cancel := context.WithTimeout(ctx, laneTimeout)
 	defer cancel()
@@ -34,6 +32,16 @@ func (l *lane) enter(ctx context.Context) (leave func(), err error) {
 		return l.leave, nil
 	case <-ctx.Done():
 		return nil, failAfter(api.CodeBusy, retryBusy)
+	}
+}
+
+// tryEnter takes a slot where one is free.
+func (l *lane) tryEnter() bool {
+	select {
+	case l.slots <- struct{}{}:
+		return true
+	default:
+		return false
 	}
 }
 

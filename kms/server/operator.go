@@ -33,6 +33,8 @@ func newOperators(s *Server) *operators {
 	o.addMachines()
 	o.addMeasurements()
 	o.addVolumes()
+	o.addOrders()
+	o.addRotation()
 	o.addRecovery()
 	o.addRoots()
 	o.addCustodians()

@@ -85,31 +85,16 @@ func (o *operators) searchVolume(ctx context.Context, ref string) (*kms.Volume, 
 	if len(ref) < minVolumePrefix {
 		return nil, &kms.UsageError{Text: "a volume is named by its LUKS UUID, its id, or at least 6 characters of its id"}
 	}
-	var found *kms.Volume
-	for after := ""; ; {
-		list, err := o.server.Store.Volumes(ctx, "", after, api.MaxPage)
-		if err != nil {
-			return nil, err
-		}
-		for i := range list {
-			v := &list[i]
-			if v.UUID != ref && !strings.HasPrefix(v.ID, ref) {
-				continue
-			}
-			if found != nil {
-				return nil, &kms.UsageError{Text: "it names several volumes: give the whole id"}
-			}
-			found = v
-		}
-		if len(list) < api.MaxPage {
-			break
-		}
-		after = list[len(list)-1].ID
-	}
-	if found == nil {
+	found, err := o.server.Store.FindVolumes(ctx, ref, 2)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(found) == 0:
 		return nil, &kms.NotFoundError{Kind: "volume", Ref: ref}
+	case len(found) > 1:
+		return nil, &kms.UsageError{Text: "it names several volumes: give the whole id"}
 	}
-	return found, nil
+	return &found[0], nil
 }
 
 func (o *operators) showVolume(ctx context.Context, v *kms.Volume, _ *RefInput) (api.Volume, error) {
@@ -123,6 +108,9 @@ func (o *operators) showVolume(ctx context.Context, v *kms.Volume, _ *RefInput) 
 	}
 	for i := range secrets {
 		answer.Secrets = append(answer.Secrets, secretOf(&secrets[i]))
+	}
+	if answer.Order, err = o.orderOfVolume(ctx, v); err != nil {
+		return api.Volume{}, err
 	}
 	answer.Report, err = reportOf(v)
 	return answer, err

@@ -72,6 +72,7 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 
 	<-ctx.Done()
 	s.running.Store(false)
+	s.guests.waits.close()
 	err := s.stop(serving, guest, operator, metrics)
 	group.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {

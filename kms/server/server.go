@@ -17,6 +17,7 @@ import (
 	"keywright.dev/kms"
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/policy"
+	"keywright.dev/rotate"
 )
 
 // Store is the store as the operators' queries see it.
@@ -45,7 +46,8 @@ type Backups interface {
 	LastBackup(ctx context.Context) (time.Time, error)
 }
 
-// Config is what a [Server] is made of. All fields but Restored are required.
+// Config is what a [Server] is made of. All fields but Restored, Rotation and
+// Excuses are required.
 type Config struct {
 	Version string // of the product
 	// Restored tells that this is the first start after a restore.
@@ -56,6 +58,10 @@ type Config struct {
 	// Log verifies the entries that the store returns.
 	Log    *audit.Verifier
 	Policy func() *policy.Engine
+	// Rotation is the policy of rotations; nil is [rotate.Default].
+	Rotation *rotate.Policy
+	// Excuses reads why machines may be late; nil where nobody says.
+	Excuses func() ([]rotate.Excuse, error)
 	// TLS is the guest listener's.
 	TLS *tls.Config
 	// GuestURL is what guests are told to connect to.
@@ -121,6 +127,7 @@ const ActionObserve = "server.observe"
 func New(c Config) (*Server, error) {
 	s := &Server{Config: c, started: c.Clock()}
 	s.guests = newGuests(s)
+	s.Service.Ordered = s.guests.waits.ordered
 	s.connections = newConnections(&s.Limits, c.Clock, c.Metrics.turnedAway.Inc)
 	operators := newOperators(s)
 	s.operators = operators

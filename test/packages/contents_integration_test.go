@@ -78,16 +78,18 @@ func TestPackagesHoldWhatTheyPromise(t *testing.T) {
 			"/usr/share/initramfs-tools/scripts/init-bottom/keywright": "-rwxr-xr-x",
 			"/usr/share/initramfs-tools/scripts/panic/keywright":       "-rwxr-xr-x",
 			// What announces the next boots.
-			"/etc/kernel/postinst.d/zzz-keywright-unlock":                              "-rwxr-xr-x",
-			"/etc/kernel/postrm.d/zzz-keywright-unlock":                                "-rwxr-xr-x",
-			"/etc/initramfs/post-update.d/keywright-unlock":                            "-rwxr-xr-x",
-			"/usr/lib/systemd/system/keywright-unlock-stage.service":                   "-rw-r--r--",
-			"/usr/lib/systemd/system/keywright-unlock-stage.timer":                     "-rw-r--r--",
-			"/usr/lib/systemd/system/keywright-unlock-stage.path":                      "-rw-r--r--",
-			"/usr/lib/systemd/system/timers.target.wants/keywright-unlock-stage.timer": "l---------",
-			"/usr/lib/systemd/system/paths.target.wants/keywright-unlock-stage.path":   "l---------",
-			"/usr/share/lintian/overrides/keywright-unlock":                            "-rw-r--r--",
-			"/usr/share/man/man8/keywright-unlock.8.gz":                                "-rw-r--r--",
+			"/etc/kernel/postinst.d/zzz-keywright-unlock":                                    "-rwxr-xr-x",
+			"/etc/kernel/postrm.d/zzz-keywright-unlock":                                      "-rwxr-xr-x",
+			"/etc/initramfs/post-update.d/keywright-unlock":                                  "-rwxr-xr-x",
+			"/usr/lib/systemd/system/keywright-unlock-stage.service":                         "-rw-r--r--",
+			"/usr/lib/systemd/system/keywright-unlock-stage.timer":                           "-rw-r--r--",
+			"/usr/lib/systemd/system/keywright-unlock-stage.path":                            "-rw-r--r--",
+			"/usr/lib/systemd/system/timers.target.wants/keywright-unlock-stage.timer":       "l---------",
+			"/usr/lib/systemd/system/paths.target.wants/keywright-unlock-stage.path":         "l---------",
+			"/usr/lib/systemd/system/keywright-unlock-agent.service":                         "-rw-r--r--",
+			"/usr/lib/systemd/system/multi-user.target.wants/keywright-unlock-agent.service": "l---------",
+			"/usr/share/lintian/overrides/keywright-unlock":                                  "-rw-r--r--",
+			"/usr/share/man/man8/keywright-unlock.8.gz":                                      "-rw-r--r--",
 		}, others(contents(t, debs.Unlock), documents("keywright-unlock"), ""))
 	})
 }

@@ -56,6 +56,8 @@ type Volume struct {
 	Tokens          []exchange.LUKSToken
 	// Key is what the service released last, Recovery the last recovery key.
 	Key, Recovery secret.Bytes
+	// Own are the service's keyslots for boots: from the enrolment on one.
+	Own []Keyslot
 }
 
 // NewMachine makes a machine with volumes, booted once with log.
@@ -130,16 +132,8 @@ func (m *Machine) Prepare(purpose exchange.Purpose, challenge api.Challenge) (*R
 
 func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 	reports := []exchange.VolumeReport{}
-	for _, v := range m.Volumes {
-		report := exchange.VolumeReport{
-			ID: v.ID, VolumeKeyDigest: v.VolumeKeyDigest, Slots: slices.Clone(v.Slots),
-			Tokens: append([]exchange.LUKSToken{{ID: 0, Type: "keywright", Slots: []int{1}, Volume: v.ID}}, v.Tokens...),
-		}
-		if v.Recovery.Len() > 0 && !m.NoRecoveryKey {
-			report.Slots = append(report.Slots, exchange.LUKSSlot{ID: 2, KDF: "pbkdf2", Priority: 1, Mark: "7be201d9"})
-			report.Tokens = append(report.Tokens, exchange.LUKSToken{ID: 1, Type: "keywright", Slots: []int{2}, Volume: v.ID, Purpose: "recovery"})
-		}
-		reports = append(reports, report)
+	for i := range m.Volumes {
+		reports = append(reports, m.report(&m.Volumes[i]))
 	}
 	switch purpose {
 	case exchange.PurposeEnroll:
@@ -153,6 +147,18 @@ func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 	default:
 		return exchange.MarshalDetails(exchange.BootDetails{Volumes: reports})
 	}
+}
+
+func (m *Machine) report(v *Volume) exchange.VolumeReport {
+	report := exchange.VolumeReport{
+		ID: v.ID, VolumeKeyDigest: v.VolumeKeyDigest, Slots: slices.Clone(v.Slots),
+		Tokens: append(v.ownTokens(), v.Tokens...),
+	}
+	if v.Recovery.Len() > 0 && !m.NoRecoveryKey {
+		report.Slots = append(report.Slots, exchange.LUKSSlot{ID: 2, KDF: "pbkdf2", Priority: 1, Mark: "7be201d9"})
+		report.Tokens = append(report.Tokens, exchange.LUKSToken{ID: 1, Type: "keywright", Slots: []int{2}, Volume: v.ID, Purpose: "recovery"})
+	}
+	return report
 }
 
 // Attest quotes over the statement.
@@ -191,7 +197,12 @@ func (m *Machine) keep(release *exchange.Release) error {
 		if s.UUID != v.UUID {
 			return fmt.Errorf("secret %d is for another volume", i)
 		}
-		v.ID, v.Resume, v.Key = s.Volume, s.Resume, s.Key
+		if v.ID != s.Volume || len(v.Own) == 0 || s.Resume != [16]byte{} {
+			v.Own = []Keyslot{{Slot: 1, Version: s.Version, Key: s.Key.Clone()}} // an enrolment's
+		}
+		if v.ID, v.Resume, v.Key = s.Volume, s.Resume, s.Key; !v.opens(s.Key) {
+			return fmt.Errorf("secret %d, version %d, opens no keyslot", i, s.Version)
+		}
 		if s.Recovery.Len() > 0 {
 			v.Recovery = s.Recovery
 		}

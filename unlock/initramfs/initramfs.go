@@ -1,6 +1,7 @@
 // Package initramfs holds what puts keywright-unlock into an initramfs that
 // initramfs-tools makes: its hook and its boot scripts; and what has the running
-// system announce such an initramfs before it boots: hooks and systemd units.
+// system announce such an initramfs before it boots: hooks and systemd units; and
+// the unit of the agent, which waits for the service's orders there.
 //
 // Invariants:
 //   - Without /etc/keywright/unlock.toml every one of them does nothing, so that
@@ -35,6 +36,7 @@ const (
 	client     = "/usr/sbin/keywright-unlock"
 	units      = "/etc/systemd/system"
 	unit       = "keywright-unlock-stage"
+	agent      = "keywright-unlock-agent"
 
 	program fs.FileMode = 0o755
 	text    fs.FileMode = 0o644
@@ -56,9 +58,9 @@ func scripts() []script {
 	}
 }
 
-// announcers returns what announces the next boots. The package's hooks have
-// other names, since theirs is the same folder.
-func announcers() []script {
+// running returns what the running system has: what announces the next boots, and
+// the agent. The package's hooks have other names, since theirs is the same folder.
+func running() []script {
 	return []script{
 		// Behind zz-update-grub.
 		{"files/stage/hook", "/etc/kernel/postinst.d/zzz-" + name, program},
@@ -67,6 +69,7 @@ func announcers() []script {
 		{"files/stage/" + unit + ".service", units + "/" + unit + ".service", text},
 		{"files/stage/" + unit + ".timer", units + "/" + unit + ".timer", text},
 		{"files/stage/" + unit + ".path", units + "/" + unit + ".path", text},
+		{"files/agent/" + agent + ".service", units + "/" + agent + ".service", text},
 	}
 }
 
@@ -75,6 +78,8 @@ func wanted() map[string]string {
 	return map[string]string{
 		units + "/timers.target.wants/" + unit + ".timer": "../" + unit + ".timer",
 		units + "/paths.target.wants/" + unit + ".path":   "../" + unit + ".path",
+
+		units + "/multi-user.target.wants/" + agent + ".service": "../" + agent + ".service",
 	}
 }
 
@@ -149,7 +154,7 @@ func (t Tools) Remove() error {
 // each does something to every script, even where it failed with one.
 func (t Tools) each(do func(path string, s script) error) error {
 	var errs []error
-	for _, s := range append(scripts(), announcers()...) {
+	for _, s := range append(scripts(), running()...) {
 		errs = append(errs, do(filepath.Join(t.Root, s.path), s))
 	}
 	return errors.Join(errs...)

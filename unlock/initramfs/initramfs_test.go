@@ -164,9 +164,9 @@ func TestScriptsAnswerInitramfsTools(t *testing.T) {
 	}
 }
 
-// What announces the next boots is written with the scripts, starts with the
-// system, and is gone with them.
-func TestAnnouncersComeAndGo(t *testing.T) {
+// What announces the next boots, and the agent, is written with the scripts, starts
+// with the system, and is gone with them.
+func TestUnitsComeAndGo(t *testing.T) {
 	tools := system(t)
 	install(t, tools)
 	for _, hook := range []string{"etc/kernel/postinst.d/zzz-keywright", "etc/kernel/postrm.d/zzz-keywright", "etc/initramfs/post-update.d/keywright"} {
@@ -174,6 +174,7 @@ func TestAnnouncersComeAndGo(t *testing.T) {
 	}
 	assert.Contains(t, read(t, tools, "etc/systemd/system/timers.target.wants/keywright-unlock-stage.timer"), "OnUnitActiveSec")
 	assert.Contains(t, read(t, tools, "etc/systemd/system/paths.target.wants/keywright-unlock-stage.path"), "grub.cfg")
+	assert.Contains(t, read(t, tools, "etc/systemd/system/multi-user.target.wants/keywright-unlock-agent.service"), "keywright-unlock agent")
 	require.NoError(t, tools.Ready())
 	require.NoError(t, os.Remove(filepath.Join(tools.Root, localTop)))
 	require.ErrorContains(t, tools.Ready(), localTop)

@@ -1,9 +1,11 @@
 package luks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -82,6 +84,11 @@ const (
 type input struct {
 	stdin []secret.Bytes // one behind the other
 	third []secret.Bytes // file descriptor 3
+	// stdout takes what the run says there; nil: nobody does.
+	stdout io.Writer
+	// patience is how long a run that is asked to end may finish writing; 0:
+	// endPatience.
+	patience time.Duration
 }
 
 // run runs one action on a device. args holds what follows the action.
@@ -104,9 +111,9 @@ func (c Cryptsetup) run(ctx context.Context, action, device string, in input, ar
 	var said strings.Builder
 	cmd := exec.CommandContext(ctx, program, append(strings.Fields(action), args...)...)
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.Stdin, cmd.ExtraFiles, cmd.Stderr = stdin, []*os.File{third}, &said
+	cmd.Stdin, cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = stdin, []*os.File{third}, in.stdout, &said
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = endPatience
+	cmd.WaitDelay = cmp.Or(in.patience, endPatience)
 	return c.explain(ctx, cmd.Run(), action, device, said.String())
 }
 

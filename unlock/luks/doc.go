@@ -24,6 +24,8 @@
 // but aes-xts-plain64, integrity, several segments, requirements (so also a
 // reencryption in progress) and digests that are empty or cost too much. Every
 // refusal is a [Refusal] with a stable [Code]. Whatever validates, luks.go reads.
+// Keyslots and digests of no segment, which a reencryption leaves that was cut
+// before it began, open nothing and are passed by.
 //
 // What stays behind: the slices that hold the volume key are wiped, but luks.go
 // derives through golang.org/x/crypto/pbkdf2, which copies its input into a

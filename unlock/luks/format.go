@@ -3,6 +3,7 @@ package luks
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"keywright.dev/kms/secret"
 )
@@ -17,7 +18,7 @@ func (c Cryptsetup) Format(ctx context.Context, device, subsystem string, key se
 	}
 	return c.run(ctx, "luksFormat", device, input{stdin: []secret.Bytes{key}},
 		"--batch-mode", "--type", "luks2", "--cipher", "aes-xts-plain64", "--key-size", "512", "--hash", "sha256",
-		"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", minIterations, "--key-slot", "0",
+		"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", strconv.Itoa(minIterations), "--key-slot", "0",
 		"--subsystem", subsystem, "--key-file", "-", device)
 }
 

@@ -71,7 +71,7 @@ func FuzzHeader(f *testing.F) {
 // FuzzToken: what parses is written again, and parses to the same token.
 func FuzzToken(f *testing.F) {
 	f.Add([]byte(goodToken))
-	f.Add([]byte(`{"slot":"0","type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r"}`))
+	f.Add([]byte(`{"slot":"0","type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":3}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		token, err := luks.ParseToken(text)
 		if err != nil {

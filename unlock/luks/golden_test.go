@@ -53,7 +53,7 @@ func codeOf(t *testing.T, err error) luks.Code {
 func TestGoldenHeaders(t *testing.T) {
 	images, err := filepath.Glob("testdata/headers/*.img")
 	require.NoError(t, err)
-	require.Len(t, images, 9)
+	require.Len(t, images, 11)
 	for _, path := range images {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			got, err := json.MarshalIndent(judge(t, path), "", "  ")
@@ -78,4 +78,39 @@ func TestGoldenHeaderOnATooSmallDevice(t *testing.T) {
 	require.NoError(t, err)
 	_, err = h.Validate()
 	requireRefusal(t, err, luks.CodeSegmentRange)
+}
+
+// goldenHeader reads a header that cryptsetup made, of a volume of 8 MiB.
+func goldenHeader(t *testing.T, name string) *luks.Header {
+	t.Helper()
+	f, err := os.Open(filepath.Join("testdata", "headers", name+".img"))
+	require.NoError(t, err)
+	t.Cleanup(func() { f.Close() })
+	h, err := luks.Parse(f, 8<<20)
+	require.NoError(t, err)
+	return h
+}
+
+func goldenVolume(t *testing.T, name string) *luks.Volume {
+	t.Helper()
+	v, err := goldenHeader(t, name).Validate()
+	require.NoError(t, err)
+	return v
+}
+
+// A reencryption that was cut before it began moves nothing that a boot looks at.
+func TestGoldenHeaderOfAReencryptionThatDidNotBegin(t *testing.T) {
+	v := goldenVolume(t, "reencrypt-cut")
+	assert.Equal(t, []int{2}, v.OwnSlots("vol-a"))
+	assert.Equal(t, []int{1}, v.Leftover())
+	assert.Len(t, v.Identity().Digests, 1)
+	assert.False(t, v.Inventory().Tokens[0].Unreadable)
+	assert.Empty(t, goldenVolume(t, "enrolled").Leftover())
+	assert.Empty(t, goldenVolume(t, "rekeying").Leftover())
+}
+
+func TestGoldenHeaderUnderReencryption(t *testing.T) {
+	for name, want := range map[string]bool{"reencrypting": true, "reencrypt-cut": false, "reencrypted": false, "enrolled": false} {
+		assert.Equal(t, want, goldenHeader(t, name).Reencrypting(), name)
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,6 +78,18 @@ func Parse(r io.ReaderAt, size uint64) (*Header, error) {
 		UUID: c.uuid, Label: c.label, Subsystem: c.subsystem, SequenceID: c.seqid, Copies: copies,
 		chosen: c, deviceSize: size, source: r, metadata: m,
 	}, nil
+}
+
+// Reencrypting tells whether a reencryption of the volume was begun and has not
+// ended. Such a header does not validate: cryptsetup alone opens the volume, and
+// recovers it if it was cut.
+func (h *Header) Reencrypting() bool {
+	if h.metadata.Config.Requirements == nil {
+		return false
+	}
+	return slices.ContainsFunc(h.metadata.Config.Requirements.names(), func(name string) bool {
+		return name == "online-reencrypt" || strings.HasPrefix(name, "online-reencrypt-v")
+	})
 }
 
 func readCopies(r io.ReaderAt) (*headerCopy, Copies, error) {

@@ -26,7 +26,7 @@ type Identity struct {
 	UUID         string                     `json:"uuid"`
 }
 
-// IdentityDigest is a digest without the keyslots that it names.
+// IdentityDigest is the segment's digest without the keyslots that it names.
 type IdentityDigest struct {
 	Digest     string   `json:"digest"` // base64
 	Hash       string   `json:"hash"`
@@ -58,6 +58,9 @@ func (v *Volume) Identity() Identity {
 		Digests: make(map[string]IdentityDigest, len(v.digests)),
 	}
 	for number, d := range v.digests {
+		if len(d.Segments) == 0 {
+			continue // it confirms no key that decrypts anything
+		}
 		segments := make([]string, 0, 1)
 		for _, s := range d.Segments {
 			segments = append(segments, text(s))

@@ -95,7 +95,7 @@ func TestInventory(t *testing.T) {
 			{ID: 1, Type: "luks2", KDF: "pbkdf2", Priority: 2, Bound: true, Mark: "72cd6e84", AreaOffset: 290816, AreaSize: 258048},
 		},
 		Tokens: []luks.InventoryToken{
-			{ID: 0, Type: "keywright", Keyslots: []int{1}, Volume: "vol-a"},
+			{ID: 0, Type: "keywright", Keyslots: []int{1}, Volume: "vol-a", Secret: 1},
 			{ID: 3, Type: "clevis", Keyslots: []int{0}},
 		},
 	}, v.Inventory())

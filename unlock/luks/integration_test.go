@@ -73,7 +73,7 @@ func TestEnrolmentSteps(t *testing.T) {
 	require.NoError(t, err)
 	number, err := v.FreeToken()
 	require.NoError(t, err)
-	require.NoError(t, program.ImportToken(ctx, path, number, luks.Token{Volume: "vol-a", Resume: "res-a", Slot: slot}))
+	require.NoError(t, program.ImportToken(ctx, path, number, luks.Token{Volume: "vol-a", Resume: "res-a", Version: 1, Slot: slot}))
 	v = readVolume(t, path)
 	assert.Len(t, v.Inventory().Keyslots, 1)
 	require.Len(t, v.OwnTokens(), 1)
@@ -141,8 +141,29 @@ func TestWrongKeys(t *testing.T) {
 	assert.True(t, bytes.Equal(untouched[32<<10:], after[32<<10:]), "no keyslot was touched")
 }
 
+// A keyslot that is to be ignored opens by its number alone.
+func TestKeyslotsOfEveryPriority(t *testing.T) {
+	path, _ := formatted(t)
+	ctx := context.Background()
+	program := luks.Cryptsetup{}
+	first := luks.SlotKey{Slot: 0, Key: key(installer)}
+	for priority := range 3 {
+		require.NoError(t, program.SetPriority(ctx, path, 0, priority))
+		assert.Equal(t, priority, readVolume(t, path).Inventory().Keyslots[0].Priority)
+		require.NoError(t, program.AddKeyslotBy(ctx, path, first, key("second"), 1))
+		require.NoError(t, program.KillSlot(ctx, path, 1, first.Key))
+	}
+	require.NoError(t, program.SetPriority(ctx, path, 0, 0))
+	require.Error(t, program.AddKeyslot(ctx, path, first.Key, key("second"), 1))
+	require.ErrorIs(t, program.AddKeyslotBy(ctx, path, luks.SlotKey{Slot: 0, Key: key("wrong")}, key("second"), 1), luks.ErrWrongKey)
+	require.Error(t, program.SetPriority(ctx, path, 0, 3))
+	require.Error(t, program.SetPriority(ctx, path, 0, -1))
+	require.Error(t, program.SetPriority(ctx, path, 32, 1))
+	require.Error(t, program.AddKeyslotBy(ctx, path, luks.SlotKey{Slot: 32, Key: first.Key}, key("second"), 1))
+}
+
 func errorOfSecondImport(ctx context.Context, program luks.Cryptsetup, path string) error {
-	token := luks.Token{Volume: "v", Resume: "r", Slot: 3}
+	token := luks.Token{Volume: "v", Resume: "r", Version: 1, Slot: 3}
 	if err := program.ImportToken(ctx, path, 4, token); err != nil {
 		return fmt.Errorf("first import: %s", err)
 	}

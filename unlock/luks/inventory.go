@@ -32,7 +32,7 @@ type InventorySlot struct {
 	AreaSize   uint64 `json:"area_size"`
 }
 
-// InventoryToken is one token. Volume and Purpose are of tokens of ours alone.
+// InventoryToken is one token. Volume, Purpose and Secret are of tokens of ours alone.
 type InventoryToken struct {
 	ID       int    `json:"id"`
 	Type     string `json:"type"`
@@ -40,6 +40,8 @@ type InventoryToken struct {
 	Volume   string `json:"volume,omitzero"`
 	// Purpose is that of a token of ours; empty for boots.
 	Purpose Purpose `json:"purpose,omitzero"`
+	// Secret is the version of the secret that it is about.
+	Secret uint32 `json:"secret,omitzero"`
 	// Unreadable says that the token has our type, but is malformed or of a
 	// version that this program does not know.
 	Unreadable bool `json:"unreadable,omitzero"`
@@ -87,8 +89,8 @@ func (v *Volume) inventoryToken(number id) InventoryToken {
 	if t.Type != TokenType {
 		return entry
 	}
-	ours, err := ParseToken(v.header.metadata.Tokens[number])
-	entry.Volume, entry.Purpose, entry.Unreadable = ours.Volume, ours.Purpose, err != nil
+	ours, err := v.ownToken(number)
+	entry.Volume, entry.Purpose, entry.Secret, entry.Unreadable = ours.Volume, ours.Purpose, ours.Version, err != nil
 	return entry
 }
 

@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,20 +12,51 @@ import (
 
 // A secret of 256 random bits needs no slow derivation; this is the least that
 // cryptsetup takes.
-const minIterations = "1000"
+const minIterations = 1000
 
 // AddKeyslot adds a key as keyslot slot of the volume on device; existing opens
 // any other keyslot. A wrong existing key is [ErrWrongKey]. The added key must be
 // a random secret: it is stretched as little as cryptsetup allows.
 func (c Cryptsetup) AddKeyslot(ctx context.Context, device string, existing, added secret.Bytes, slot int) error {
+	return c.addKeyslot(ctx, device, existing, added, slot)
+}
+
+// SlotKey is a key and the keyslot that it opens.
+type SlotKey struct {
+	Slot int
+	Key  secret.Bytes
+}
+
+// AddKeyslotBy is [Cryptsetup.AddKeyslot] by a key whose keyslot is known. One of
+// priority "ignore" is passed by where it is not.
+func (c Cryptsetup) AddKeyslotBy(ctx context.Context, device string, existing SlotKey, added secret.Bytes, slot int) error {
+	if err := checkSlot(existing.Slot); err != nil {
+		return fmt.Errorf("adding keyslot %d to %s: %w", slot, device, err)
+	}
+	return c.addKeyslot(ctx, device, existing.Key, added, slot, "--key-slot", strconv.Itoa(existing.Slot))
+}
+
+func (c Cryptsetup) addKeyslot(ctx context.Context, device string, existing, added secret.Bytes, slot int, more ...string) error {
 	if err := errors.Join(checkKey(existing), checkKey(added), checkSlot(slot)); err != nil {
 		return fmt.Errorf("adding keyslot %d to %s: %w", slot, device, err)
 	}
-	err := c.run(ctx, "luksAddKey", device, input{stdin: []secret.Bytes{added}, third: []secret.Bytes{existing}},
-		"--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", minIterations,
-		"--new-key-slot", strconv.Itoa(slot), "--key-file", "/proc/self/fd/3", "--new-keyfile", "-", device)
-	return wrongKey(err)
+	args := append([]string{
+		"--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", strconv.Itoa(minIterations),
+		"--new-key-slot", strconv.Itoa(slot), "--key-file", "/proc/self/fd/3", "--new-keyfile", "-", device,
+	}, more...)
+	return wrongKey(c.run(ctx, "luksAddKey", device, input{stdin: []secret.Bytes{added}, third: []secret.Bytes{existing}}, args...))
 }
+
+// SetPriority sets the priority of a keyslot: 0 ignored, 1 normal, 2 tried first.
+func (c Cryptsetup) SetPriority(ctx context.Context, device string, slot, priority int) error {
+	names := []string{"ignore", "normal", "prefer"}
+	if err := checkSlot(slot); err != nil || priority < 0 || priority >= len(names) {
+		return fmt.Errorf("setting the priority of keyslot %d of %s to %d: %w", slot, device, priority, cmp.Or(err, errPriority))
+	}
+	return c.run(ctx, "config", device, input{}, "--priority", names[priority], "--key-slot", strconv.Itoa(slot), device)
+}
+
+var errPriority = errors.New("no such priority")
 
 // KillSlot destroys a keyslot; other must open another one, so that the last
 // keyslot cannot be killed. A key that does not is [ErrWrongKey].

@@ -1,7 +1,6 @@
 package luks
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -38,6 +37,9 @@ type Token struct {
 	// secret again.
 	Resume  string
 	Purpose Purpose
+	// Version counts the secrets of the volume and purpose from 1: it is that of
+	// the secret which the keyslot holds.
+	Version uint32
 	// Slot is the keyslot that the secret is meant for, 0 to 31.
 	Slot int
 	// Keyslots is empty until the keyslot has been opened once, then it names
@@ -52,6 +54,7 @@ type tokenForm struct {
 	Version  int    `json:"version"`
 	Volume   string `json:"volume"`
 	Resume   string `json:"resume"`
+	Secret   uint32 `json:"secret"`
 	Slot     *id    `json:"slot"`
 	// Purpose is absent for that of boots.
 	Purpose *Purpose `json:"purpose,omitempty"`
@@ -63,6 +66,15 @@ var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 // ParseToken parses a token of ours. It refuses unknown, missing and duplicate
 // members, another type or version, and more than one keyslot.
 func ParseToken(text []byte) (Token, error) {
+	t, err := decodeToken(text)
+	if err != nil {
+		return Token{}, err
+	}
+	return t, t.check()
+}
+
+// decodeToken is [ParseToken] but for what [Token.check] refuses.
+func decodeToken(text []byte) (Token, error) {
 	var f tokenForm
 	if err := checkSyntax(text); err != nil {
 		return Token{}, fmt.Errorf("parsing a %s token: %w", TokenType, err)
@@ -73,18 +85,21 @@ func ParseToken(text []byte) (Token, error) {
 	if f.Type != TokenType || f.Version != tokenVersion || f.Keyslots == nil || f.Slot == nil {
 		return Token{}, fmt.Errorf("parsing a %s token: type %q, version %d, or a member is missing", TokenType, f.Type, f.Version)
 	}
-	t := Token{Volume: f.Volume, Resume: f.Resume, Slot: int(*f.Slot), Keyslots: numbers(f.Keyslots)}
+	t := Token{Volume: f.Volume, Resume: f.Resume, Version: f.Secret, Slot: int(*f.Slot), Keyslots: numbers(f.Keyslots)}
 	if f.Purpose != nil {
 		if t.Purpose = *f.Purpose; t.Purpose == PurposeBoot {
 			return Token{}, fmt.Errorf("parsing a %s token: its purpose is empty", TokenType)
 		}
 	}
-	return t, t.check()
+	return t, nil
 }
 
 func (t Token) check() error {
 	if !idForm.MatchString(t.Volume) || !idForm.MatchString(t.Resume) {
 		return fmt.Errorf("checking a %s token: volume or resume id is malformed", TokenType)
+	}
+	if t.Version == 0 {
+		return fmt.Errorf("checking a %s token: secrets are counted from 1", TokenType)
 	}
 	if t.Purpose != PurposeBoot && t.Purpose != PurposeRecovery {
 		return fmt.Errorf("checking a %s token: its purpose is not known", TokenType)
@@ -106,7 +121,7 @@ func (t Token) Encode() ([]byte, error) {
 		return nil, err
 	}
 	slot := id(t.Slot)
-	f := tokenForm{Type: TokenType, Version: tokenVersion, Volume: t.Volume, Resume: t.Resume, Slot: &slot, Keyslots: []id{}}
+	f := tokenForm{Type: TokenType, Version: tokenVersion, Volume: t.Volume, Resume: t.Resume, Secret: t.Version, Slot: &slot, Keyslots: []id{}}
 	if t.Purpose != PurposeBoot {
 		f.Purpose = &t.Purpose
 	}
@@ -129,11 +144,23 @@ func (v *Volume) OwnTokens() []OwnToken {
 		if v.tokens[number].Type != TokenType {
 			continue
 		}
-		if t, err := ParseToken(v.header.metadata.Tokens[number]); err == nil {
+		if t, err := v.ownToken(number); err == nil {
 			own = append(own, OwnToken{ID: int(number), Token: t})
 		}
 	}
 	return own
+}
+
+// ownToken parses a token of ours. Keyslots that do not hold the volume's key are
+// passed by: a reencryption that was cut before it began leaves some, which tokens
+// name beside their own.
+func (v *Volume) ownToken(number id) (Token, error) {
+	t, err := decodeToken(v.header.metadata.Tokens[number])
+	if err != nil {
+		return Token{}, err
+	}
+	t.Keyslots = slices.DeleteFunc(t.Keyslots, func(slot int) bool { return !v.opens(slot) })
+	return t, t.check()
 }
 
 // OwnSlots returns the keyslots for boots that tokens of ours for a volume id are
@@ -149,33 +176,4 @@ func (v *Volume) SlotsFor(volume string, purpose Purpose) []int {
 		}
 	}
 	return slots
-}
-
-// ErrFull is returned when all keyslots or all tokens are taken.
-var ErrFull = errors.New("no free number is left")
-
-// FreeSlot returns the lowest keyslot that neither exists nor is intended by an
-// unassigned token of ours.
-func (v *Volume) FreeSlot() (int, error) {
-	intended := make(map[int]bool)
-	for _, t := range v.OwnTokens() {
-		if len(t.Keyslots) == 0 {
-			intended[t.Slot] = true
-		}
-	}
-	return lowest(func(n int) bool { _, exists := v.keyslots[id(n)]; return exists || intended[n] })
-}
-
-// FreeToken returns the lowest token number that is free.
-func (v *Volume) FreeToken() (int, error) {
-	return lowest(func(n int) bool { _, exists := v.tokens[id(n)]; return exists })
-}
-
-func lowest(taken func(int) bool) (int, error) {
-	for n := range maxSlots {
-		if !taken(n) {
-			return n, nil
-		}
-	}
-	return 0, ErrFull
 }

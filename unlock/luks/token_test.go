@@ -11,50 +11,54 @@ import (
 	"keywright.dev/unlock/luks"
 )
 
-const goodToken = `{"type":"keywright","keyslots":["1"],"version":1,"volume":"vol-a","resume":"res-a","slot":"1"}`
+const goodToken = `{"type":"keywright","keyslots":["1"],"version":1,"volume":"vol-a","resume":"res-a","secret":1,"slot":"1"}`
 
-const recoveryToken = `{"type":"keywright","keyslots":["2"],"version":1,"volume":"vol-a","resume":"res-a","slot":"2","purpose":"recovery"}`
+const recoveryToken = `{"type":"keywright","keyslots":["2"],"version":1,"volume":"vol-a","resume":"res-a","secret":1,"slot":"2","purpose":"recovery"}`
 
 func TestTokenRoundTrip(t *testing.T) {
 	token, err := luks.ParseToken([]byte(goodToken))
 	require.NoError(t, err)
-	assert.Equal(t, luks.Token{Volume: "vol-a", Resume: "res-a", Slot: 1, Keyslots: []int{1}}, token)
+	assert.Equal(t, luks.Token{Volume: "vol-a", Resume: "res-a", Version: 1, Slot: 1, Keyslots: []int{1}}, token)
 	text, err := token.Encode()
 	require.NoError(t, err)
 	sameText(t, goodToken, text)
 
 	token, err = luks.ParseToken([]byte(recoveryToken))
 	require.NoError(t, err)
-	assert.Equal(t, luks.Token{Volume: "vol-a", Resume: "res-a", Purpose: luks.PurposeRecovery, Slot: 2, Keyslots: []int{2}}, token)
+	assert.Equal(t, luks.Token{Volume: "vol-a", Resume: "res-a", Purpose: luks.PurposeRecovery, Version: 1, Slot: 2, Keyslots: []int{2}}, token)
 	text, err = token.Encode()
 	require.NoError(t, err)
 	sameText(t, recoveryToken, text)
 
-	text, err = luks.Token{Volume: "v", Resume: "r", Slot: 31}.Encode()
+	text, err = luks.Token{Volume: "v", Resume: "r", Version: 4294967295, Slot: 31}.Encode()
 	require.NoError(t, err)
-	sameText(t, `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"31"}`, text)
+	sameText(t, `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":4294967295,"slot":"31"}`, text)
 }
 
 func TestTokenRefusals(t *testing.T) {
 	for name, text := range map[string]string{
-		"another type":      `{"type":"clevis","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1"}`,
-		"another version":   `{"type":"keywright","keyslots":[],"version":2,"volume":"v","resume":"r","slot":"1"}`,
-		"no version":        `{"type":"keywright","keyslots":[],"volume":"v","resume":"r","slot":"1"}`,
-		"no keyslots":       `{"type":"keywright","version":1,"volume":"v","resume":"r","slot":"1"}`,
-		"two keyslots":      `{"type":"keywright","keyslots":["1","2"],"version":1,"volume":"v","resume":"r","slot":"1"}`,
+		"another type":      `{"type":"clevis","keyslots":[],"version":1,"volume":"v","resume":"r","secret":1,"slot":"1"}`,
+		"another version":   `{"type":"keywright","keyslots":[],"version":2,"volume":"v","resume":"r","secret":1,"slot":"1"}`,
+		"no version":        `{"type":"keywright","keyslots":[],"volume":"v","resume":"r","secret":1,"slot":"1"}`,
+		"no keyslots":       `{"type":"keywright","version":1,"volume":"v","resume":"r","secret":1,"slot":"1"}`,
+		"two keyslots":      `{"type":"keywright","keyslots":["1","2"],"version":1,"volume":"v","resume":"r","secret":1,"slot":"1"}`,
 		"no slot":           `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r"}`,
-		"slot is a number":  `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":1}`,
-		"slot out of range": `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"32"}`,
-		"slot negative":     `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"-1"}`,
-		"no volume":         `{"type":"keywright","keyslots":[],"version":1,"resume":"r","slot":"1"}`,
+		"slot is a number":  `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":1,"slot":1}`,
+		"slot out of range": `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":1,"slot":"32"}`,
+		"slot negative":     `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":1,"slot":"-1"}`,
+		"no volume":         `{"type":"keywright","keyslots":[],"version":1,"resume":"r","secret":1,"slot":"1"}`,
 		"no resume":         `{"type":"keywright","keyslots":[],"version":1,"volume":"v","slot":"1"}`,
-		"volume with space": `{"type":"keywright","keyslots":[],"version":1,"volume":"v a","resume":"r","slot":"1"}`,
-		"unknown member":    `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1","key":"x"}`,
-		"empty purpose":     `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1","purpose":""}`,
-		"another purpose":   `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1","purpose":"boot"}`,
-		"purpose is a list": `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1","purpose":["recovery"]}`,
-		"duplicate member":  `{"type":"keywright","keyslots":[],"version":1,"volume":"v","volume":"w","resume":"r","slot":"1"}`,
-		"other letter case": `{"type":"keywright","keyslots":[],"version":1,"Volume":"v","resume":"r","slot":"1"}`,
+		"no secret":         `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","slot":"1"}`,
+		"secret 0":          `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":0,"slot":"1"}`,
+		"secret is text":    `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":"1","slot":"1"}`,
+		"secret of 33 bits": `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":4294967296,"slot":"1"}`,
+		"volume with space": `{"type":"keywright","keyslots":[],"version":1,"volume":"v a","resume":"r","secret":1,"slot":"1"}`,
+		"unknown member":    `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":1,"slot":"1","key":"x"}`,
+		"empty purpose":     `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":1,"slot":"1","purpose":""}`,
+		"another purpose":   `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":1,"slot":"1","purpose":"boot"}`,
+		"purpose is a list": `{"type":"keywright","keyslots":[],"version":1,"volume":"v","resume":"r","secret":1,"slot":"1","purpose":["recovery"]}`,
+		"duplicate member":  `{"type":"keywright","keyslots":[],"version":1,"volume":"v","volume":"w","resume":"r","secret":1,"slot":"1"}`,
+		"other letter case": `{"type":"keywright","keyslots":[],"version":1,"Volume":"v","resume":"r","secret":1,"slot":"1"}`,
 		"text behind":       goodToken + "{}",
 		"not an object":     `[]`,
 		"empty":             ``,
@@ -63,12 +67,13 @@ func TestTokenRefusals(t *testing.T) {
 		assert.Error(t, err, name)
 	}
 	for name, token := range map[string]luks.Token{
-		"no volume":    {Resume: "r"},
-		"dot in id":    {Volume: "a.b", Resume: "r"},
-		"slot":         {Volume: "v", Resume: "r", Slot: 32},
-		"keyslot":      {Volume: "v", Resume: "r", Keyslots: []int{-1}},
-		"two keyslots": {Volume: "v", Resume: "r", Keyslots: []int{1, 2}},
-		"purpose":      {Volume: "v", Resume: "r", Purpose: "boot"},
+		"no volume":    {Resume: "r", Version: 1},
+		"dot in id":    {Volume: "a.b", Resume: "r", Version: 1},
+		"slot":         {Volume: "v", Resume: "r", Version: 1, Slot: 32},
+		"keyslot":      {Volume: "v", Resume: "r", Version: 1, Keyslots: []int{-1}},
+		"two keyslots": {Volume: "v", Resume: "r", Version: 1, Keyslots: []int{1, 2}},
+		"purpose":      {Volume: "v", Resume: "r", Version: 1, Purpose: "boot"},
+		"no secret":    {Volume: "v", Resume: "r"},
 	} {
 		_, err := token.Encode()
 		assert.Error(t, err, name)
@@ -82,7 +87,7 @@ func withToken(t *testing.T, text string) *luks.Volume {
 }
 
 func token(keyslots, slot string) string {
-	return fmt.Sprintf(`{"type":"keywright","keyslots":[%s],"version":1,"volume":"vol-a","resume":"res-a","slot":"%s"}`, keyslots, slot)
+	return fmt.Sprintf(`{"type":"keywright","keyslots":[%s],"version":1,"volume":"vol-a","resume":"res-a","secret":1,"slot":"%s"}`, keyslots, slot)
 }
 
 func TestOwnSlots(t *testing.T) {
@@ -103,24 +108,4 @@ func TestSlotsForAPurpose(t *testing.T) {
 	tokens := v.Inventory().Tokens
 	assert.Empty(t, tokens[0].Purpose)
 	assert.Equal(t, luks.PurposeRecovery, tokens[1].Purpose)
-}
-
-func TestFreeNumbers(t *testing.T) {
-	slot, err := withToken(t, goodToken).FreeSlot()
-	require.NoError(t, err)
-	assert.Equal(t, 2, slot)
-	slot, err = withToken(t, token("", "2")).FreeSlot()
-	require.NoError(t, err)
-	assert.Equal(t, 3, slot, "2 is intended")
-	number, err := withToken(t, goodToken).FreeToken()
-	require.NoError(t, err)
-	assert.Equal(t, 1, number)
-
-	many := goodToken
-	for n := 4; n < 32; n++ {
-		many += fmt.Sprintf(`,"%d":{"type":"x","keyslots":[]}`, n)
-	}
-	many += `,"1":{"type":"x","keyslots":[]},"2":{"type":"x","keyslots":[]}`
-	_, err = withToken(t, many).FreeToken()
-	assert.ErrorIs(t, err, luks.ErrFull)
 }

@@ -92,7 +92,7 @@ tells the kind, the name alone will do, and so will the beginning of an id.
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return p.checkFormat() }
 	root.AddCommand(
 		p.serverCommand(), p.machineCommand(), p.measurementCommand(), p.volumeCommand(), p.keyringCommand(), p.keyCommand(), p.rootCommand(),
-		p.revokeCommand(),
+		p.revokeCommand(), p.rotateCommand(),
 		p.auditCommand(), p.explainCommand(), p.statusCommand(), p.configCommand(), p.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()

@@ -52,7 +52,7 @@ func (p *Program) configCheck(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := serve.CheckFiles(c, p.Env("CREDENTIALS_DIRECTORY")); err != nil {
+	if err := serve.CheckFiles(c, p.Env("CREDENTIALS_DIRECTORY"), p.Clock()); err != nil {
 		return fmt.Errorf("checking configuration %s: %w", path, err)
 	}
 	result := checked{Valid: true, Warnings: []string{}}

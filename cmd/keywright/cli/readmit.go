@@ -57,7 +57,8 @@ func (p *Program) machineExpectRestore() *cobra.Command {
 		Long: `Announce that a machine will be restored to an earlier state, its vTPM included.
 Until then one release may have counters that went back; it sets the new ones, and
 uses the announcement up. Boots whose counters go on are served as always and use
-up nothing.
+up nothing, unless a disk is from before a rekey: then that release has the older
+secret of it, and the announcement is used up.
 
 TIME is a duration, such as 90m, 12h or 2d, or a time, such as
 2026-11-24T18:00:00Z; at most 7 days ahead. Announcing again replaces the time.`,

@@ -100,9 +100,16 @@ func (r *rewrapping) ask(ctx context.Context, after string, dryRun bool) (api.Re
 	return on("keyring/"+r.keyring, answer, err)
 }
 
-// run goes through the pages until a pass finds nothing more to do: a secret that
-// changed while it was rewrapped, or was made meanwhile, is for the next pass.
 func (r *rewrapping) run(ctx context.Context, k api.Keyring) error {
+	if err := r.all(ctx, k); err != nil {
+		return err
+	}
+	return r.report()
+}
+
+// all goes through the pages until a pass finds nothing more to do: a secret that
+// changed while it was rewrapped, or was made meanwhile, is for the next pass.
+func (r *rewrapping) all(ctx context.Context, k api.Keyring) error {
 	progress := r.program.progress(onOthers(k))
 	defer progress.end()
 	for {
@@ -114,11 +121,9 @@ func (r *rewrapping) run(ctx context.Context, k api.Keyring) error {
 			return err
 		}
 		if done == 0 || r.total.Remaining == int64(len(r.total.Failed)) {
-			break
+			return nil
 		}
 	}
-	progress.end()
-	return r.report()
 }
 
 func onOthers(k api.Keyring) (count int64) {

@@ -16,7 +16,7 @@ const purposeRecovery = "recovery"
 
 func (p *Program) volumeCommand() *cobra.Command {
 	c := &cobra.Command{Use: "volume", Short: "LUKS volumes of machines"}
-	c.AddCommand(p.volumeList(), p.volumeShow(), p.volumeAccept(), p.volumeRecoveryKey(), p.volumeRecoveryCopies())
+	c.AddCommand(p.volumeList(), p.volumeShow(), p.volumeAccept(), p.volumeRekey(), p.volumeWithdrawRekey(), p.volumeRecoveryKey(), p.volumeRecoveryCopies())
 	return c
 }
 
@@ -96,6 +96,7 @@ func writeVolume(w io.Writer, v api.Volume) {
 		fmt.Fprintf(w, "%s secret version %d  %s, under keyring/%s@%d, %s%s\n",
 			s.Purpose, s.Version, s.Status, v.Keyring, s.KeyringVersion, clock(s.Created), aboutRecovery(s))
 	}
+	writeOrder(w, v.Order)
 	writeHeader(w, v)
 	writeVolumeAlarms(w, v)
 }

@@ -10,6 +10,7 @@ type Config struct {
 	Attestation Attestation `toml:"attestation"`
 	Recovery    Recovery    `toml:"recovery"`
 	Policy      Policy      `toml:"policy"`
+	Rotation    Rotation    `toml:"rotation"`
 	Audit       Audit       `toml:"audit"`
 	Log         Log         `toml:"log"`
 }
@@ -97,6 +98,17 @@ type Policy struct {
 	Shipped bool `toml:"shipped"`
 	// Files with further policies. A forbid in them overrules every permit.
 	Files []string `toml:"files"`
+}
+
+// Rotation says how old keys may become. Nothing is rotated by itself: keywright
+// rotate run --due carries out what is due.
+type Rotation struct {
+	// A file with the policy of rotations, TOML as docs/rotation.md has it. Empty:
+	// keyrings and volumes' secrets become at most a year old.
+	Policy string `toml:"policy"`
+	// A file that says why machines may be late, who answers for it and until when,
+	// TOML as docs/rotation.md has it. It is read for each plan. Empty: none may.
+	Excuses string `toml:"excuses"`
 }
 
 // Audit names the audit log.

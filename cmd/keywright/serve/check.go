@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/hsm/pkcs11"
@@ -23,9 +24,11 @@ const unitCredentials = "/run/credentials/keywright.service"
 
 // CheckFiles looks at the files that a configuration names, as a start would.
 // credentials is the folder of those that the service manager passed, if it did.
-func CheckFiles(c config.Config, credentials string) error {
+func CheckFiles(c config.Config, credentials string, now time.Time) error {
 	_, trustErr := openTrust(c.Attestation)
 	_, policyErr := openPolicy(c.Policy)
+	_, rotationErr := openRotation(c.Rotation)
+	_, excusesErr := openExcuses(c.Rotation, now)
 	var namesErr, socketErr error
 	if len(c.Server.Names) > 0 {
 		_, namesErr = pki.ParseNames(c.Server.Names)
@@ -33,7 +36,7 @@ func CheckFiles(c config.Config, credentials string) error {
 	if c.Server.OperatorSocket != "" {
 		socketErr = named("server.operator_socket", checkSocket(c.Server.OperatorSocket))
 	}
-	return errors.Join(trustErr, policyErr, namesErr, socketErr, checkRoots(c.Server.Roots, credentials))
+	return errors.Join(trustErr, policyErr, rotationErr, excusesErr, namesErr, socketErr, checkRoots(c.Server.Roots, credentials))
 }
 
 func checkRoots(uris []string, credentials string) error {

@@ -18,6 +18,7 @@ import (
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/server"
 	"keywright.dev/kms/store/sqlite"
+	"keywright.dev/rotate"
 )
 
 // Options are what a service is made of beside its data folder.
@@ -149,12 +150,17 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 	if err != nil {
 		return err
 	}
+	rotation, err := openRotation(o.Config.Rotation)
+	if err != nil {
+		return err
+	}
 	s.GuestURL, s.Fingerprint = guestURL(o.Config.Server, bound), p.identity.Fingerprint().String()
 	s.Metrics = s.listeners.Metrics.Addr().String()
 	s.Server, err = server.New(server.Config{
 		Version: o.Version, Restored: p.restored, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
-		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine },
-		TLS: pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL, Fingerprint: s.Fingerprint,
+		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine }, Rotation: rotation,
+		Excuses: func() ([]rotate.Excuse, error) { return openExcuses(o.Config.Rotation, o.Clock()) },
+		TLS:     pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL, Fingerprint: s.Fingerprint,
 		Roots: p.roots, Leases: p.keys.Leases, Challenges: challenges, Owner: os.Geteuid(), Limits: limits, Upkeep: p.challenges.RotateIfDue,
 		Metrics: metrics, Logger: o.Logger, Clock: o.Clock, Random: rand.Reader,
 	})

@@ -15,6 +15,7 @@ import (
 	"keywright.dev/kms/attest"
 	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/policy"
+	"keywright.dev/rotate"
 )
 
 // Bounds of files that a configuration names, in bytes: hundreds of certificates,
@@ -122,4 +123,36 @@ func openPolicy(p config.Policy) (*policy.Engine, error) {
 		documents = append(documents, policy.Document{Name: path, Text: text})
 	}
 	return policy.New(documents...)
+}
+
+// openExcuses reads why machines may be late.
+func openExcuses(r config.Rotation, now time.Time) ([]rotate.Excuse, error) {
+	if r.Excuses == "" {
+		return nil, nil
+	}
+	text, err := config.ReadFile(r.Excuses, rotate.MaxPolicy)
+	if err != nil {
+		return nil, fmt.Errorf("reading rotation.excuses: %w", err)
+	}
+	list, err := rotate.ParseExcuses(text, now)
+	if err != nil {
+		return nil, fmt.Errorf("reading rotation.excuses %s: %w", r.Excuses, err)
+	}
+	return list, nil
+}
+
+// openRotation reads the policy of rotations.
+func openRotation(r config.Rotation) (*rotate.Policy, error) {
+	if r.Policy == "" {
+		return rotate.Default(), nil
+	}
+	text, err := config.ReadFile(r.Policy, rotate.MaxPolicy)
+	if err != nil {
+		return nil, fmt.Errorf("reading rotation.policy: %w", err)
+	}
+	p, err := rotate.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading rotation.policy %s:\n%w", r.Policy, err)
+	}
+	return p, nil
 }

@@ -85,7 +85,7 @@ func openWithSecrets(b *testing.B, secrets int) *sqlite.Store {
 		INSERT INTO volumes (machine, id, uuid, status, has_foreign, copied, keyring, created)
 		SELECT ?, format('%032x', i), i, 'active', 0, 0, 'default', 0 FROM n`, secrets, storetest.MachineID(1))
 	require.NoError(b, err)
-	_, err = db.Exec(`INSERT INTO secrets SELECT id, 'luks-keyslot', 1, 'current', 'default', 1, hex(zeroblob(90)), 0, 0, '' FROM volumes ORDER BY id`)
+	_, err = db.Exec(`INSERT INTO secrets SELECT id, 'luks-keyslot', 1, 'current', 'default', 1, hex(zeroblob(90)), 0, 0, 0, 1, 1, '', 0, '' FROM volumes ORDER BY id`)
 	require.NoError(b, err)
 	return s
 }

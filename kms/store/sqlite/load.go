@@ -77,6 +77,11 @@ func (l *loader) loadMachine(key kms.Key) error {
 			return err
 		}
 	}
+	if row.Orders > 0 {
+		if err := l.loadOrders(machine.ID); err != nil {
+			return err
+		}
+	}
 	return l.loadVolumes(machine.ID, key.Recovery)
 }
 
@@ -130,7 +135,8 @@ func (l *loader) loadVolumes(machine string, recovery bool) error {
 	for _, r := range rows {
 		l.addVolume(r.Volume, sqlitedb.Secret{
 			Volume: r.Volume.ID, Version: r.Version, Purpose: r.Purpose, Status: r.Status, Keyring: r.Keyring,
-			KeyringVersion: r.KeyringVersion, Wrapped: r.Wrapped, Created: r.Created, Disclosed: r.Disclosed, AgeCopy: r.AgeCopy,
+			KeyringVersion: r.KeyringVersion, Wrapped: r.Wrapped, Created: r.Created, Replaced: r.Replaced, AtBoot: r.AtBoot,
+			Disclosed: r.Disclosed, AgeCopy: r.AgeCopy,
 		})
 	}
 	return nil
@@ -144,7 +150,7 @@ func (l *loader) loadForBoot(machine string) error {
 	for _, r := range rows {
 		l.addVolume(r.Volume, sqlitedb.Secret{
 			Volume: r.Volume.ID, Version: r.Version, Purpose: r.Purpose, Status: r.Status, Keyring: r.Keyring,
-			KeyringVersion: r.KeyringVersion, Wrapped: r.Wrapped, Created: r.Created,
+			KeyringVersion: r.KeyringVersion, Wrapped: r.Wrapped, Created: r.Created, Replaced: r.Replaced, AtBoot: r.AtBoot,
 		})
 	}
 	return nil

@@ -73,6 +73,9 @@ func (p *putter) drop(o kms.Outcome) error {
 			return fmt.Errorf("dropping volume %s: %w", id, translate(err))
 		}
 	}
+	if err := p.dropSecrets(o.DropSecrets); err != nil {
+		return err
+	}
 	return p.dropAnnounced(o)
 }
 
@@ -148,6 +151,9 @@ func (p *putter) putRows(o kms.Outcome) error {
 		if err := p.rows.PutSecret(p.ctx, fromSecret(s)); err != nil {
 			return fmt.Errorf("%s secret %s@%d: %w", s.Purpose, s.Volume, s.Version, translate(err))
 		}
+	}
+	if err := p.putOrders(o); err != nil {
+		return err
 	}
 	if err := p.moveSecrets(o.Moved); err != nil {
 		return err

@@ -108,6 +108,24 @@ func (s *Store) listMachines(ctx context.Context, f kms.MachineFilter, after str
 	}
 }
 
+// FindVolumes implements [kms.Reader].
+func (s *Store) FindVolumes(ctx context.Context, ref string, limit int) ([]kms.Volume, error) {
+	var found []sqlitedb.Volume
+	err := s.snapshot(ctx, func(rows *sqlitedb.Queries) error {
+		begin, err := rows.VolumesBetween(ctx, sqlitedb.VolumesBetweenParams{Low: ref, Beyond: beyond(ref), Most: most(limit)})
+		if err != nil {
+			return err
+		}
+		named, err := rows.VolumesByUUID(ctx, sqlitedb.VolumesByUUIDParams{UUID: ref, Most: most(limit)})
+		found = slices.Concat(begin, named)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("finding volumes: %w", err)
+	}
+	return each(found[:min(max(limit, 0), len(found))], toVolume), nil
+}
+
 // Volumes implements [kms.Reader].
 func (s *Store) Volumes(ctx context.Context, machine, after string, limit int) (_ []kms.Volume, err error) {
 	var rows []sqlitedb.Volume

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"keywright.dev/kms"
@@ -65,7 +66,7 @@ func toMachine(r sqlitedb.WholeMachine) (kms.Machine, error) {
 		AK: bytes.Clone(r.AK), AKName: bytes.Clone(r.AKName),
 		Trust: r.Trust, Tier: r.Tier,
 		Measurement: digest(r.Measurement), Expected: digest(r.Expected), ExpectedPlatform: digest(r.ExpectedPlatform),
-		Platform: digest(r.Platform), Release: digest(r.ReleaseID), Announced: toTime(r.Announced), Fault: r.Fault, Unforeseen: r.Unforeseen,
+		Platform: digest(r.Platform), Release: digest(r.ReleaseID), Opened: each(strings.Fields(r.Opened), strings.Clone), Announced: toTime(r.Announced), Fault: r.Fault, Unforeseen: r.Unforeseen,
 		Counters: kms.Counters{
 			ResetCount: uint32(r.ResetCount), RestartCount: uint32(r.RestartCount),
 			Clock: uint64(r.Clock), Safe: r.Safe,
@@ -91,7 +92,7 @@ func fromMachine(m kms.Machine) (sqlitedb.WholeMachine, error) {
 		Trust: m.Trust, Tier: m.Tier,
 		Measurement: digestBlob(m.Measurement), Expected: digestBlob(m.Expected),
 		ExpectedPlatform: digestBlob(m.ExpectedPlatform),
-		Platform:         digestBlob(m.Platform), ReleaseID: digestBlob(m.Release), Announced: fromTime(m.Announced), Fault: m.Fault, Unforeseen: m.Unforeseen,
+		Platform:         digestBlob(m.Platform), ReleaseID: digestBlob(m.Release), Opened: strings.Join(m.Opened, " "), Announced: fromTime(m.Announced), Fault: m.Fault, Unforeseen: m.Unforeseen,
 		ResetCount: int64(m.Counters.ResetCount), RestartCount: int64(m.Counters.RestartCount),
 		Clock: int64(m.Counters.Clock), Safe: m.Counters.Safe,
 		Regressed: m.Regressed, ReadmitUntil: fromTime(m.ReadmitUntil),
@@ -121,7 +122,7 @@ func putMachineState(r sqlitedb.WholeMachine) sqlitedb.PutMachineStateParams {
 	return sqlitedb.PutMachineStateParams{
 		Machine: r.Num, Tier: r.Tier,
 		Measurement: r.Measurement, Expected: r.Expected, ExpectedPlatform: r.ExpectedPlatform,
-		Platform: r.Platform, ReleaseID: r.ReleaseID, Announced: r.Announced, Fault: r.Fault, Unforeseen: r.Unforeseen,
+		Platform: r.Platform, ReleaseID: r.ReleaseID, Opened: r.Opened, Announced: r.Announced, Fault: r.Fault, Unforeseen: r.Unforeseen,
 		ResetCount: r.ResetCount, RestartCount: r.RestartCount, Clock: r.Clock, Safe: r.Safe,
 		Releases: r.Releases, Regressed: r.Regressed,
 		ReadmitUntil: r.ReadmitUntil, RestoreUntil: r.RestoreUntil, ReenrollUntil: r.ReenrollUntil,
@@ -151,6 +152,7 @@ func toSecret(r sqlitedb.Secret) kms.Secret {
 	return kms.Secret{
 		Volume: r.Volume, Version: uint32(r.Version), Purpose: r.Purpose, Status: kms.SecretStatus(r.Status),
 		Keyring: r.Keyring, KeyringVersion: uint32(r.KeyringVersion), Wrapped: r.Wrapped, Created: toTime(r.Created),
+		Replaced: toTime(r.Replaced), AtBoot: r.AtBoot,
 		Disclosed: toTime(r.Disclosed), AgeCopy: r.AgeCopy,
 	}
 }
@@ -159,6 +161,7 @@ func fromSecret(s kms.Secret) sqlitedb.PutSecretParams {
 	return sqlitedb.PutSecretParams{
 		Volume: s.Volume, Version: int64(s.Version), Purpose: s.Purpose, Status: string(s.Status),
 		Keyring: s.Keyring, KeyringVersion: int64(s.KeyringVersion), Wrapped: s.Wrapped, Created: fromTime(s.Created),
+		Replaced: fromTime(s.Replaced), AtBoot: s.AtBoot,
 		Disclosed: fromTime(s.Disclosed), AgeCopy: s.AgeCopy,
 	}
 }

@@ -50,7 +50,7 @@ func NewMachine(n int) *kms.Machine {
 		AK: bytes.Repeat([]byte{3}, 88), AKName: append([]byte{0, 11}, digestOf("ak", n)...),
 		Trust: "root:example", Tier: "exact",
 		Measurement: Digest("measurement", 0), Expected: Digest("measurement", 1), ExpectedPlatform: Digest("platform", n),
-		Platform: Digest("platform", n), Release: Digest("release", n), Announced: Epoch().Add(3 * time.Hour), Fault: "no keyslot", Unforeseen: true,
+		Platform: Digest("platform", n), Release: Digest("release", n), Opened: []string{VolumeID(2 * n), VolumeID(2*n + 1)}, Announced: Epoch().Add(3 * time.Hour), Fault: "no keyslot", Unforeseen: true,
 		Counters: kms.Counters{ResetCount: 7, RestartCount: 2, Clock: 90_000, Safe: true},
 		Releases: []uint64{88_000, 89_000}, Regressed: true,
 		ReadmitUntil: Epoch().Add(3 * time.Hour), RestoreUntil: Epoch().Add(4 * time.Hour), ReenrollUntil: Epoch().Add(5 * time.Hour),
@@ -76,6 +76,7 @@ func NewSecret(volume string, version uint32) kms.Secret {
 		Volume: volume, Version: version, Purpose: kms.PurposeKeyslot, Status: kms.SecretCurrent,
 		Keyring: kms.DefaultKeyring, KeyringVersion: 1,
 		Wrapped: "kw1.default.1." + string(bytes.Repeat([]byte("w"), 166)), Created: Epoch(),
+		Replaced: Epoch().Add(time.Hour), AtBoot: true,
 	}
 }
 

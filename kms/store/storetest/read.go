@@ -23,6 +23,33 @@ func testNotFound(t *testing.T, s Store) {
 	assert.ErrorIs(t, err, kms.ErrNotFound, "a whole id only")
 }
 
+func testFindVolumes(t *testing.T, s Store) {
+	put(t, s, family(1))
+	put(t, s, family(2))
+	find := func(ref string, limit int) (ids []string) {
+		found, err := s.FindVolumes(context.Background(), ref, limit)
+		require.NoError(t, err)
+		for _, v := range found {
+			ids = append(ids, v.ID)
+		}
+		return ids
+	}
+	one := NewVolume(MachineID(1), 2)
+	assert.Equal(t, []string{one.ID}, find(one.ID, 5))
+	assert.Equal(t, []string{one.ID}, find(one.ID[:12], 5))
+	assert.Equal(t, []string{one.ID}, find(one.UUID, 5))
+	assert.Empty(t, find(one.UUID[:20], 5), "a UUID is given whole")
+	assert.Empty(t, find("zz", 5))
+	all := find("", 9)
+	assert.Len(t, all, 4)
+	assert.True(t, slices.IsSorted(all))
+	assert.Equal(t, all[:3], find("", 3))
+	one.Status = kms.VolumeFormer
+	put(t, s, kms.Outcome{Volumes: []kms.Volume{one}})
+	assert.Empty(t, find(one.UUID, 5), "a disk that enrolled again is its new volume")
+	assert.Equal(t, []string{one.ID}, find(one.ID, 5))
+}
+
 func testFindMachines(t *testing.T, s Store) {
 	for n := range 3 {
 		put(t, s, kms.Outcome{Machine: NewMachine(n)})

@@ -39,6 +39,7 @@ CREATE TABLE machine_states (
   expected_platform BLOB,
   platform          BLOB,
   release_id        BLOB,
+  opened            TEXT    NOT NULL, -- ids of volumes, with spaces between
   announced         INTEGER NOT NULL,
   fault             TEXT    NOT NULL,
   unforeseen        INTEGER NOT NULL,
@@ -60,7 +61,7 @@ SELECT machines.num, machines.id, machines.name, machines.proposed, machines.in_
   machines.committed, machines.ek, machines.ek_cert, machines.ak, machines.ak_name, machines.trust,
   machines.created, machines.approved, machines.approved_by,
   machine_states.tier, machine_states.measurement, machine_states.expected, machine_states.expected_platform,
-  machine_states.platform, machine_states.release_id, machine_states.announced, machine_states.fault,
+  machine_states.platform, machine_states.release_id, machine_states.opened, machine_states.announced, machine_states.fault,
   machine_states.unforeseen,
   machine_states.reset_count, machine_states.restart_count, machine_states.clock,
   machine_states.safe, machine_states.releases, machine_states.regressed, machine_states.readmit_until,
@@ -82,12 +83,13 @@ CREATE TABLE volumes (
   resume            BLOB,
   keyring           TEXT    NOT NULL,
   created           INTEGER NOT NULL,
+  wrapped_before    TEXT    NOT NULL DEFAULT '', -- what wrapped secrets that are gone, as in secrets
   PRIMARY KEY (machine, id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE UNIQUE INDEX volumes_id   ON volumes (id);
 -- A disk that enrols again has a former volume beside its new one.
-CREATE UNIQUE INDEX volumes_uuid ON volumes (machine, uuid) WHERE status <> 'former';
+CREATE UNIQUE INDEX volumes_uuid ON volumes (uuid, machine) WHERE status <> 'former';
 CREATE        INDEX volumes_key  ON volumes (volume_key_digest, id) WHERE volume_key_digest IS NOT NULL;
 -- Those with an open alarm, which are few.
 CREATE        INDEX volumes_foreign ON volumes (id) WHERE has_foreign = 1;
@@ -103,6 +105,13 @@ CREATE TABLE secrets (
   keyring_version INTEGER NOT NULL,
   wrapped         TEXT    NOT NULL,
   created         INTEGER NOT NULL,
+  replaced        INTEGER NOT NULL,
+  at_boot         INTEGER NOT NULL,
+  -- From which version of its keyring to which it was ever wrapped, and of the
+  -- keyrings before: NAME@FIRST-LAST, with spaces between.
+  wrapped_first   INTEGER NOT NULL,
+  wrapped_last    INTEGER NOT NULL,
+  wrapped_before  TEXT    NOT NULL,
   disclosed       INTEGER NOT NULL,
   age_copy        TEXT    NOT NULL, -- armored; long, and so the last
   PRIMARY KEY (volume, purpose, version)
@@ -110,6 +119,26 @@ CREATE TABLE secrets (
 
 -- What a keyring version opens, in the order of the key.
 CREATE INDEX secrets_keyring ON secrets (keyring, keyring_version, volume, purpose, version);
+
+-- Rekeys under way: few, whatever the number of volumes.
+CREATE TABLE orders (
+  volume     TEXT    PRIMARY KEY NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
+  machine    TEXT    NOT NULL,
+  status     TEXT    NOT NULL,
+  at_boot    INTEGER NOT NULL,
+  opens      INTEGER NOT NULL, -- version that opens the disk; 0: the current one
+  version    INTEGER NOT NULL,
+  reason     TEXT    NOT NULL,
+  created    INTEGER NOT NULL,
+  created_by TEXT    NOT NULL,
+  deliveries INTEGER NOT NULL,
+  delivered  INTEGER NOT NULL,
+  fault      TEXT    NOT NULL,
+  faults     INTEGER NOT NULL,
+  reported   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX orders_machine ON orders (machine, volume);
 
 CREATE TABLE measurements (
   num         INTEGER PRIMARY KEY,
@@ -321,6 +350,23 @@ CREATE TRIGGER secrets_dropped AFTER DELETE ON secrets BEGIN
   UPDATE counts SET n = n - 1 WHERE kind = 'secret';
   UPDATE dependents SET n = n - 1 WHERE keyring = old.keyring AND version = old.keyring_version
     AND kind = 'secret' AND purpose = old.purpose AND status = old.status;
+END;
+-- +goose StatementEnd
+-- Whoever has a keyring version has what it ever wrapped, of secrets that are gone,
+-- too: copies of headers outlive them.
+-- +goose StatementBegin
+CREATE TRIGGER secrets_dropped_wrapped AFTER DELETE ON secrets BEGIN
+  UPDATE volumes SET wrapped_before = wrapped_before || old.wrapped_before || ' ' || old.keyring || '@' || old.wrapped_first || '-' || old.wrapped_last
+    WHERE id = old.volume AND instr(wrapped_before || ' ', old.wrapped_before || ' ' || old.keyring || '@' || old.wrapped_first || '-' || old.wrapped_last || ' ') = 0;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER secrets_assigned AFTER UPDATE OF keyring ON secrets WHEN old.keyring <> new.keyring BEGIN
+  UPDATE secrets SET wrapped_first = new.keyring_version, wrapped_last = new.keyring_version,
+    wrapped_before = old.wrapped_before || CASE
+      WHEN instr(old.wrapped_before || ' ', ' ' || old.keyring || '@' || old.wrapped_first || '-' || old.wrapped_last || ' ') > 0 THEN ''
+      ELSE ' ' || old.keyring || '@' || old.wrapped_first || '-' || old.wrapped_last END
+    WHERE volume = new.volume AND purpose = new.purpose AND version = new.version;
 END;
 -- +goose StatementEnd
 -- +goose StatementBegin

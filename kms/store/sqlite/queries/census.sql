@@ -12,7 +12,8 @@ WHERE secrets.keyring = sqlc.arg(keyring) AND secrets.keyring_version = sqlc.arg
 ORDER BY secrets.volume, secrets.purpose, secrets.version LIMIT sqlc.arg(most);
 
 -- name: MoveSecret :execrows
-UPDATE secrets SET keyring = sqlc.arg(keyring), keyring_version = sqlc.arg(keyring_version), wrapped = sqlc.arg(wrapped)
+UPDATE secrets SET keyring = sqlc.arg(keyring), keyring_version = sqlc.arg(keyring_version), wrapped = sqlc.arg(wrapped),
+  wrapped_first = min(wrapped_first, sqlc.arg(keyring_version)), wrapped_last = max(wrapped_last, sqlc.arg(keyring_version))
 WHERE volume = sqlc.arg(volume) AND purpose = sqlc.arg(purpose) AND version = sqlc.arg(version) AND wrapped = sqlc.arg(was);
 
 -- name: AddKeyringUse :exec

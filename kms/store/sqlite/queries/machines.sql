@@ -10,6 +10,7 @@ SELECT sqlc.embed(m),
   (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
   (SELECT count(*) FROM redemptions WHERE redemptions.challenge = sqlc.narg(challenge)) AS redeemed,
   (SELECT epoch FROM lease_epoch WHERE only = 1) AS lease_epoch,
+  (SELECT count(*) FROM orders WHERE orders.machine = m.id) AS orders,
   x.num IS NOT NULL AS has_measurement, coalesce(x.in_group, '') AS x_group, x.claims AS x_claims,
   coalesce(x.cmdline, '') AS x_cmdline,
   coalesce(x.status, '') AS x_status, coalesce(x.source, '') AS x_source, coalesce(x.machine, '') AS x_machine,
@@ -44,13 +45,13 @@ DELETE FROM machine_states WHERE machine = (SELECT num FROM machines WHERE id = 
 DELETE FROM machines WHERE id = ?;
 
 -- name: PutMachineState :exec
-INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen,
+INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen,
   reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release,
   last_refusal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine) DO UPDATE SET tier = excluded.tier, measurement = excluded.measurement,
   expected = excluded.expected, expected_platform = excluded.expected_platform,
-  platform = excluded.platform, release_id = excluded.release_id, announced = excluded.announced, fault = excluded.fault,
+  platform = excluded.platform, release_id = excluded.release_id, opened = excluded.opened, announced = excluded.announced, fault = excluded.fault,
   unforeseen = excluded.unforeseen,
   reset_count = excluded.reset_count, restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, releases = excluded.releases,
   regressed = excluded.regressed, readmit_until = excluded.readmit_until, restore_until = excluded.restore_until,

@@ -3,8 +3,8 @@
 -- name: VolumesAndSecrets :many
 SELECT sqlc.embed(volumes), coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
-  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.disclosed, 0) AS disclosed,
-  coalesce(s.age_copy, '') AS age_copy
+  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.replaced, 0) AS replaced,
+  coalesce(s.at_boot, 0) AS at_boot, coalesce(s.disclosed, 0) AS disclosed, coalesce(s.age_copy, '') AS age_copy
 FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id
 WHERE volumes.machine = ? ORDER BY volumes.id, s.purpose, s.version;
 
@@ -13,7 +13,8 @@ WHERE volumes.machine = ? ORDER BY volumes.id, s.purpose, s.version;
 -- name: VolumesAndSecretsFor :many
 SELECT sqlc.embed(volumes), coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
-  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created
+  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.replaced, 0) AS replaced,
+  coalesce(s.at_boot, 0) AS at_boot
 FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id AND s.purpose = sqlc.arg(purpose)
 WHERE volumes.machine = sqlc.arg(machine) ORDER BY volumes.id, s.version;
 
@@ -32,8 +33,11 @@ DELETE FROM volumes WHERE id = ?;
 DELETE FROM volumes WHERE machine = ?;
 
 -- name: PutSecret :exec
-INSERT INTO secrets (volume, purpose, version, status, keyring, keyring_version, wrapped, created, disclosed, age_copy)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO secrets (volume, purpose, version, status, keyring, keyring_version, wrapped_first, wrapped_last, wrapped_before, wrapped, created,
+  replaced, at_boot, disclosed, age_copy)
+VALUES (sqlc.arg(volume), sqlc.arg(purpose), sqlc.arg(version), sqlc.arg(status), sqlc.arg(keyring), sqlc.arg(keyring_version), sqlc.arg(keyring_version),
+  sqlc.arg(keyring_version), '', sqlc.arg(wrapped), sqlc.arg(created), sqlc.arg(replaced), sqlc.arg(at_boot), sqlc.arg(disclosed), sqlc.arg(age_copy))
 ON CONFLICT (volume, purpose, version) DO UPDATE SET status = excluded.status,
   keyring = excluded.keyring, keyring_version = excluded.keyring_version, wrapped = excluded.wrapped,
-  created = excluded.created, disclosed = excluded.disclosed, age_copy = excluded.age_copy;
+  wrapped_first = min(wrapped_first, excluded.keyring_version), wrapped_last = max(wrapped_last, excluded.keyring_version),
+  created = excluded.created, replaced = excluded.replaced, at_boot = excluded.at_boot, disclosed = excluded.disclosed, age_copy = excluded.age_copy;

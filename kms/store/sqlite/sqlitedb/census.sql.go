@@ -165,7 +165,8 @@ func (q *Queries) KeyringUses(ctx context.Context) ([]KeyringUse, error) {
 }
 
 const moveSecret = `-- name: MoveSecret :execrows
-UPDATE secrets SET keyring = ?1, keyring_version = ?2, wrapped = ?3
+UPDATE secrets SET keyring = ?1, keyring_version = ?2, wrapped = ?3,
+  wrapped_first = min(wrapped_first, ?2), wrapped_last = max(wrapped_last, ?2)
 WHERE volume = ?4 AND purpose = ?5 AND version = ?6 AND wrapped = ?7
 `
 
@@ -196,7 +197,7 @@ func (q *Queries) MoveSecret(ctx context.Context, arg MoveSecretParams) (int64, 
 }
 
 const secretsOfVersion = `-- name: SecretsOfVersion :many
-SELECT secrets.volume, secrets.purpose, secrets.version, secrets.status, secrets.keyring, secrets.keyring_version, secrets.wrapped, secrets.created, secrets.disclosed, secrets.age_copy, machines.id AS machine, machines.ek, machines.ak
+SELECT secrets.volume, secrets.purpose, secrets.version, secrets.status, secrets.keyring, secrets.keyring_version, secrets.wrapped, secrets.created, secrets.replaced, secrets.at_boot, secrets.wrapped_first, secrets.wrapped_last, secrets.wrapped_before, secrets.disclosed, secrets.age_copy, machines.id AS machine, machines.ek, machines.ak
 FROM secrets JOIN volumes ON volumes.id = secrets.volume JOIN machines ON machines.id = volumes.machine
 WHERE secrets.keyring = ?1 AND secrets.keyring_version = ?2
   AND (secrets.volume, secrets.purpose, secrets.version) > (?3, ?4, CAST(?5 AS INTEGER))
@@ -244,6 +245,11 @@ func (q *Queries) SecretsOfVersion(ctx context.Context, arg SecretsOfVersionPara
 			&i.Secret.KeyringVersion,
 			&i.Secret.Wrapped,
 			&i.Secret.Created,
+			&i.Secret.Replaced,
+			&i.Secret.AtBoot,
+			&i.Secret.WrappedFirst,
+			&i.Secret.WrappedLast,
+			&i.Secret.WrappedBefore,
 			&i.Secret.Disclosed,
 			&i.Secret.AgeCopy,
 			&i.Machine,

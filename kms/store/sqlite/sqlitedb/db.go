@@ -72,11 +72,17 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.dropMeasurementsSeenOnStmt, err = db.PrepareContext(ctx, dropMeasurementsSeenOn); err != nil {
 		return nil, fmt.Errorf("error preparing query DropMeasurementsSeenOn: %w", err)
 	}
+	if q.dropOrderStmt, err = db.PrepareContext(ctx, dropOrder); err != nil {
+		return nil, fmt.Errorf("error preparing query DropOrder: %w", err)
+	}
 	if q.dropPlatformStmt, err = db.PrepareContext(ctx, dropPlatform); err != nil {
 		return nil, fmt.Errorf("error preparing query DropPlatform: %w", err)
 	}
 	if q.dropPlatformsOfMachineStmt, err = db.PrepareContext(ctx, dropPlatformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query DropPlatformsOfMachine: %w", err)
+	}
+	if q.dropSecretStmt, err = db.PrepareContext(ctx, dropSecret); err != nil {
+		return nil, fmt.Errorf("error preparing query DropSecret: %w", err)
 	}
 	if q.dropServiceKeyStmt, err = db.PrepareContext(ctx, dropServiceKey); err != nil {
 		return nil, fmt.Errorf("error preparing query DropServiceKey: %w", err)
@@ -195,6 +201,15 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.nextLeaseEpochStmt, err = db.PrepareContext(ctx, nextLeaseEpoch); err != nil {
 		return nil, fmt.Errorf("error preparing query NextLeaseEpoch: %w", err)
 	}
+	if q.ordersStmt, err = db.PrepareContext(ctx, orders); err != nil {
+		return nil, fmt.Errorf("error preparing query Orders: %w", err)
+	}
+	if q.ordersBetweenStmt, err = db.PrepareContext(ctx, ordersBetween); err != nil {
+		return nil, fmt.Errorf("error preparing query OrdersBetween: %w", err)
+	}
+	if q.ordersOfMachineStmt, err = db.PrepareContext(ctx, ordersOfMachine); err != nil {
+		return nil, fmt.Errorf("error preparing query OrdersOfMachine: %w", err)
+	}
 	if q.platformsOfMachineStmt, err = db.PrepareContext(ctx, platformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query PlatformsOfMachine: %w", err)
 	}
@@ -213,6 +228,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.putMeasurementStmt, err = db.PrepareContext(ctx, putMeasurement); err != nil {
 		return nil, fmt.Errorf("error preparing query PutMeasurement: %w", err)
 	}
+	if q.putOrderStmt, err = db.PrepareContext(ctx, putOrder); err != nil {
+		return nil, fmt.Errorf("error preparing query PutOrder: %w", err)
+	}
 	if q.putPlatformStmt, err = db.PrepareContext(ctx, putPlatform); err != nil {
 		return nil, fmt.Errorf("error preparing query PutPlatform: %w", err)
 	}
@@ -230,6 +248,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.redeemedStmt, err = db.PrepareContext(ctx, redeemed); err != nil {
 		return nil, fmt.Errorf("error preparing query Redeemed: %w", err)
+	}
+	if q.secretsBetweenStmt, err = db.PrepareContext(ctx, secretsBetween); err != nil {
+		return nil, fmt.Errorf("error preparing query SecretsBetween: %w", err)
 	}
 	if q.secretsOfVersionStmt, err = db.PrepareContext(ctx, secretsOfVersion); err != nil {
 		return nil, fmt.Errorf("error preparing query SecretsOfVersion: %w", err)
@@ -255,8 +276,17 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.volumesAndSecretsForStmt, err = db.PrepareContext(ctx, volumesAndSecretsFor); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesAndSecretsFor: %w", err)
 	}
+	if q.volumesBetweenStmt, err = db.PrepareContext(ctx, volumesBetween); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesBetween: %w", err)
+	}
+	if q.volumesByUUIDStmt, err = db.PrepareContext(ctx, volumesByUUID); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesByUUID: %w", err)
+	}
 	if q.volumesWithKeyStmt, err = db.PrepareContext(ctx, volumesWithKey); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesWithKey: %w", err)
+	}
+	if q.volumesWithMachinesStmt, err = db.PrepareContext(ctx, volumesWithMachines); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesWithMachines: %w", err)
 	}
 	if q.wrappersStmt, err = db.PrepareContext(ctx, wrappers); err != nil {
 		return nil, fmt.Errorf("error preparing query Wrappers: %w", err)
@@ -346,6 +376,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing dropMeasurementsSeenOnStmt: %w", cerr)
 		}
 	}
+	if q.dropOrderStmt != nil {
+		if cerr := q.dropOrderStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropOrderStmt: %w", cerr)
+		}
+	}
 	if q.dropPlatformStmt != nil {
 		if cerr := q.dropPlatformStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing dropPlatformStmt: %w", cerr)
@@ -354,6 +389,11 @@ func (q *Queries) Close() error {
 	if q.dropPlatformsOfMachineStmt != nil {
 		if cerr := q.dropPlatformsOfMachineStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing dropPlatformsOfMachineStmt: %w", cerr)
+		}
+	}
+	if q.dropSecretStmt != nil {
+		if cerr := q.dropSecretStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropSecretStmt: %w", cerr)
 		}
 	}
 	if q.dropServiceKeyStmt != nil {
@@ -551,6 +591,21 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing nextLeaseEpochStmt: %w", cerr)
 		}
 	}
+	if q.ordersStmt != nil {
+		if cerr := q.ordersStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing ordersStmt: %w", cerr)
+		}
+	}
+	if q.ordersBetweenStmt != nil {
+		if cerr := q.ordersBetweenStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing ordersBetweenStmt: %w", cerr)
+		}
+	}
+	if q.ordersOfMachineStmt != nil {
+		if cerr := q.ordersOfMachineStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing ordersOfMachineStmt: %w", cerr)
+		}
+	}
 	if q.platformsOfMachineStmt != nil {
 		if cerr := q.platformsOfMachineStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing platformsOfMachineStmt: %w", cerr)
@@ -581,6 +636,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing putMeasurementStmt: %w", cerr)
 		}
 	}
+	if q.putOrderStmt != nil {
+		if cerr := q.putOrderStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putOrderStmt: %w", cerr)
+		}
+	}
 	if q.putPlatformStmt != nil {
 		if cerr := q.putPlatformStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing putPlatformStmt: %w", cerr)
@@ -609,6 +669,11 @@ func (q *Queries) Close() error {
 	if q.redeemedStmt != nil {
 		if cerr := q.redeemedStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing redeemedStmt: %w", cerr)
+		}
+	}
+	if q.secretsBetweenStmt != nil {
+		if cerr := q.secretsBetweenStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing secretsBetweenStmt: %w", cerr)
 		}
 	}
 	if q.secretsOfVersionStmt != nil {
@@ -651,9 +716,24 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing volumesAndSecretsForStmt: %w", cerr)
 		}
 	}
+	if q.volumesBetweenStmt != nil {
+		if cerr := q.volumesBetweenStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesBetweenStmt: %w", cerr)
+		}
+	}
+	if q.volumesByUUIDStmt != nil {
+		if cerr := q.volumesByUUIDStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesByUUIDStmt: %w", cerr)
+		}
+	}
 	if q.volumesWithKeyStmt != nil {
 		if cerr := q.volumesWithKeyStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing volumesWithKeyStmt: %w", cerr)
+		}
+	}
+	if q.volumesWithMachinesStmt != nil {
+		if cerr := q.volumesWithMachinesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesWithMachinesStmt: %w", cerr)
 		}
 	}
 	if q.wrappersStmt != nil {
@@ -716,8 +796,10 @@ type Queries struct {
 	dropMachineStateStmt                *sql.Stmt
 	dropMeasurementStmt                 *sql.Stmt
 	dropMeasurementsSeenOnStmt          *sql.Stmt
+	dropOrderStmt                       *sql.Stmt
 	dropPlatformStmt                    *sql.Stmt
 	dropPlatformsOfMachineStmt          *sql.Stmt
+	dropSecretStmt                      *sql.Stmt
 	dropServiceKeyStmt                  *sql.Stmt
 	dropServiceKeysOfKindStmt           *sql.Stmt
 	dropVolumeStmt                      *sql.Stmt
@@ -757,18 +839,23 @@ type Queries struct {
 	moveSecretStmt                      *sql.Stmt
 	moveServiceKeyStmt                  *sql.Stmt
 	nextLeaseEpochStmt                  *sql.Stmt
+	ordersStmt                          *sql.Stmt
+	ordersBetweenStmt                   *sql.Stmt
+	ordersOfMachineStmt                 *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
 	predictedForStmt                    *sql.Stmt
 	pruneRedemptionsStmt                *sql.Stmt
 	putMachineStmt                      *sql.Stmt
 	putMachineStateStmt                 *sql.Stmt
 	putMeasurementStmt                  *sql.Stmt
+	putOrderStmt                        *sql.Stmt
 	putPlatformStmt                     *sql.Stmt
 	putSecretStmt                       *sql.Stmt
 	putVolumeStmt                       *sql.Stmt
 	putWrapperStmt                      *sql.Stmt
 	redeemStmt                          *sql.Stmt
 	redeemedStmt                        *sql.Stmt
+	secretsBetweenStmt                  *sql.Stmt
 	secretsOfVersionStmt                *sql.Stmt
 	secretsOfVolumeStmt                 *sql.Stmt
 	serviceKeysStmt                     *sql.Stmt
@@ -777,7 +864,10 @@ type Queries struct {
 	versionsOfKeyringStmt               *sql.Stmt
 	volumesAndSecretsStmt               *sql.Stmt
 	volumesAndSecretsForStmt            *sql.Stmt
+	volumesBetweenStmt                  *sql.Stmt
+	volumesByUUIDStmt                   *sql.Stmt
 	volumesWithKeyStmt                  *sql.Stmt
+	volumesWithMachinesStmt             *sql.Stmt
 	wrappersStmt                        *sql.Stmt
 }
 
@@ -801,8 +891,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		dropMachineStateStmt:                q.dropMachineStateStmt,
 		dropMeasurementStmt:                 q.dropMeasurementStmt,
 		dropMeasurementsSeenOnStmt:          q.dropMeasurementsSeenOnStmt,
+		dropOrderStmt:                       q.dropOrderStmt,
 		dropPlatformStmt:                    q.dropPlatformStmt,
 		dropPlatformsOfMachineStmt:          q.dropPlatformsOfMachineStmt,
+		dropSecretStmt:                      q.dropSecretStmt,
 		dropServiceKeyStmt:                  q.dropServiceKeyStmt,
 		dropServiceKeysOfKindStmt:           q.dropServiceKeysOfKindStmt,
 		dropVolumeStmt:                      q.dropVolumeStmt,
@@ -842,18 +934,23 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		moveSecretStmt:                      q.moveSecretStmt,
 		moveServiceKeyStmt:                  q.moveServiceKeyStmt,
 		nextLeaseEpochStmt:                  q.nextLeaseEpochStmt,
+		ordersStmt:                          q.ordersStmt,
+		ordersBetweenStmt:                   q.ordersBetweenStmt,
+		ordersOfMachineStmt:                 q.ordersOfMachineStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
 		predictedForStmt:                    q.predictedForStmt,
 		pruneRedemptionsStmt:                q.pruneRedemptionsStmt,
 		putMachineStmt:                      q.putMachineStmt,
 		putMachineStateStmt:                 q.putMachineStateStmt,
 		putMeasurementStmt:                  q.putMeasurementStmt,
+		putOrderStmt:                        q.putOrderStmt,
 		putPlatformStmt:                     q.putPlatformStmt,
 		putSecretStmt:                       q.putSecretStmt,
 		putVolumeStmt:                       q.putVolumeStmt,
 		putWrapperStmt:                      q.putWrapperStmt,
 		redeemStmt:                          q.redeemStmt,
 		redeemedStmt:                        q.redeemedStmt,
+		secretsBetweenStmt:                  q.secretsBetweenStmt,
 		secretsOfVersionStmt:                q.secretsOfVersionStmt,
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,
 		serviceKeysStmt:                     q.serviceKeysStmt,
@@ -862,7 +959,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		versionsOfKeyringStmt:               q.versionsOfKeyringStmt,
 		volumesAndSecretsStmt:               q.volumesAndSecretsStmt,
 		volumesAndSecretsForStmt:            q.volumesAndSecretsForStmt,
+		volumesBetweenStmt:                  q.volumesBetweenStmt,
+		volumesByUUIDStmt:                   q.volumesByUUIDStmt,
 		volumesWithKeyStmt:                  q.volumesWithKeyStmt,
+		volumesWithMachinesStmt:             q.volumesWithMachinesStmt,
 		wrappersStmt:                        q.wrappersStmt,
 	}
 }

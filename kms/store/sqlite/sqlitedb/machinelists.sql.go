@@ -67,7 +67,7 @@ func (q *Queries) Counts(ctx context.Context) ([]Count, error) {
 }
 
 const listMachines = `-- name: ListMachines :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesParams struct {
@@ -106,6 +106,7 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]W
 			&i.ExpectedPlatform,
 			&i.Platform,
 			&i.ReleaseID,
+			&i.Opened,
 			&i.Announced,
 			&i.Fault,
 			&i.Unforeseen,
@@ -135,7 +136,7 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]W
 }
 
 const listMachinesByGroup = `-- name: ListMachinesByGroup :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByGroupParams struct {
@@ -175,6 +176,7 @@ func (q *Queries) ListMachinesByGroup(ctx context.Context, arg ListMachinesByGro
 			&i.ExpectedPlatform,
 			&i.Platform,
 			&i.ReleaseID,
+			&i.Opened,
 			&i.Announced,
 			&i.Fault,
 			&i.Unforeseen,
@@ -204,7 +206,7 @@ func (q *Queries) ListMachinesByGroup(ctx context.Context, arg ListMachinesByGro
 }
 
 const listMachinesByStatus = `-- name: ListMachinesByStatus :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByStatusParams struct {
@@ -244,6 +246,7 @@ func (q *Queries) ListMachinesByStatus(ctx context.Context, arg ListMachinesBySt
 			&i.ExpectedPlatform,
 			&i.Platform,
 			&i.ReleaseID,
+			&i.Opened,
 			&i.Announced,
 			&i.Fault,
 			&i.Unforeseen,
@@ -273,7 +276,7 @@ func (q *Queries) ListMachinesByStatus(ctx context.Context, arg ListMachinesBySt
 }
 
 const listMachinesByStatusAndGroup = `-- name: ListMachinesByStatusAndGroup :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByStatusAndGroupParams struct {
@@ -319,6 +322,7 @@ func (q *Queries) ListMachinesByStatusAndGroup(ctx context.Context, arg ListMach
 			&i.ExpectedPlatform,
 			&i.Platform,
 			&i.ReleaseID,
+			&i.Opened,
 			&i.Announced,
 			&i.Fault,
 			&i.Unforeseen,
@@ -348,7 +352,7 @@ func (q *Queries) ListMachinesByStatusAndGroup(ctx context.Context, arg ListMach
 }
 
 const machinesBetween = `-- name: MachinesBetween :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
 `
 
 type MachinesBetweenParams struct {
@@ -388,6 +392,7 @@ func (q *Queries) MachinesBetween(ctx context.Context, arg MachinesBetweenParams
 			&i.ExpectedPlatform,
 			&i.Platform,
 			&i.ReleaseID,
+			&i.Opened,
 			&i.Announced,
 			&i.Fault,
 			&i.Unforeseen,
@@ -417,7 +422,7 @@ func (q *Queries) MachinesBetween(ctx context.Context, arg MachinesBetweenParams
 }
 
 const machinesByName = `-- name: MachinesByName :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE name = ? AND name <> ''
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE name = ? AND name <> ''
 `
 
 func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachine, error) {
@@ -451,6 +456,7 @@ func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachi
 			&i.ExpectedPlatform,
 			&i.Platform,
 			&i.ReleaseID,
+			&i.Opened,
 			&i.Announced,
 			&i.Fault,
 			&i.Unforeseen,
@@ -480,7 +486,7 @@ func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachi
 }
 
 const machinesByProposedName = `-- name: MachinesByProposedName :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE proposed = ? AND name = '' ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE proposed = ? AND name = '' ORDER BY id LIMIT ?
 `
 
 type MachinesByProposedNameParams struct {
@@ -519,6 +525,7 @@ func (q *Queries) MachinesByProposedName(ctx context.Context, arg MachinesByProp
 			&i.ExpectedPlatform,
 			&i.Platform,
 			&i.ReleaseID,
+			&i.Opened,
 			&i.Announced,
 			&i.Fault,
 			&i.Unforeseen,

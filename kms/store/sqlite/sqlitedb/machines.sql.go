@@ -29,7 +29,7 @@ func (q *Queries) DropMachineState(ctx context.Context, id string) error {
 }
 
 const getMachine = `-- name: GetMachine :one
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id = ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id = ?
 `
 
 func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, error) {
@@ -57,6 +57,7 @@ func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, erro
 		&i.ExpectedPlatform,
 		&i.Platform,
 		&i.ReleaseID,
+		&i.Opened,
 		&i.Announced,
 		&i.Fault,
 		&i.Unforeseen,
@@ -77,11 +78,12 @@ func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, erro
 
 const loadMachine = `-- name: LoadMachine :one
 
-SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.platform, m.release_id, m.announced, m.fault, m.unforeseen, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.regressed, m.readmit_until, m.restore_until, m.reenroll_until, m.last_release, m.last_refusal,
+SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.platform, m.release_id, m.opened, m.announced, m.fault, m.unforeseen, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.regressed, m.readmit_until, m.restore_until, m.reenroll_until, m.last_release, m.last_refusal,
   (SELECT count(*) FROM platforms WHERE platforms.machine = m.id AND NOT platforms.approved) AS platforms,
   (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
   (SELECT count(*) FROM redemptions WHERE redemptions.challenge = ?1) AS redeemed,
   (SELECT epoch FROM lease_epoch WHERE only = 1) AS lease_epoch,
+  (SELECT count(*) FROM orders WHERE orders.machine = m.id) AS orders,
   x.num IS NOT NULL AS has_measurement, coalesce(x.in_group, '') AS x_group, x.claims AS x_claims,
   coalesce(x.cmdline, '') AS x_cmdline,
   coalesce(x.status, '') AS x_status, coalesce(x.source, '') AS x_source, coalesce(x.machine, '') AS x_machine,
@@ -108,6 +110,7 @@ type LoadMachineRow struct {
 	Seen           int64
 	Redeemed       int64
 	LeaseEpoch     int64
+	Orders         int64
 	HasMeasurement bool
 	XGroup         string
 	XClaims        []byte
@@ -158,6 +161,7 @@ func (q *Queries) LoadMachine(ctx context.Context, arg LoadMachineParams) (LoadM
 		&i.WholeMachine.ExpectedPlatform,
 		&i.WholeMachine.Platform,
 		&i.WholeMachine.ReleaseID,
+		&i.WholeMachine.Opened,
 		&i.WholeMachine.Announced,
 		&i.WholeMachine.Fault,
 		&i.WholeMachine.Unforeseen,
@@ -176,6 +180,7 @@ func (q *Queries) LoadMachine(ctx context.Context, arg LoadMachineParams) (LoadM
 		&i.Seen,
 		&i.Redeemed,
 		&i.LeaseEpoch,
+		&i.Orders,
 		&i.HasMeasurement,
 		&i.XGroup,
 		&i.XClaims,
@@ -268,13 +273,13 @@ func (q *Queries) PutMachine(ctx context.Context, arg PutMachineParams) (int64, 
 }
 
 const putMachineState = `-- name: PutMachineState :exec
-INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, announced, fault, unforeseen,
+INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen,
   reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release,
   last_refusal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine) DO UPDATE SET tier = excluded.tier, measurement = excluded.measurement,
   expected = excluded.expected, expected_platform = excluded.expected_platform,
-  platform = excluded.platform, release_id = excluded.release_id, announced = excluded.announced, fault = excluded.fault,
+  platform = excluded.platform, release_id = excluded.release_id, opened = excluded.opened, announced = excluded.announced, fault = excluded.fault,
   unforeseen = excluded.unforeseen,
   reset_count = excluded.reset_count, restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, releases = excluded.releases,
   regressed = excluded.regressed, readmit_until = excluded.readmit_until, restore_until = excluded.restore_until,
@@ -289,6 +294,7 @@ type PutMachineStateParams struct {
 	ExpectedPlatform []byte
 	Platform         []byte
 	ReleaseID        []byte
+	Opened           string
 	Announced        int64
 	Fault            string
 	Unforeseen       bool
@@ -314,6 +320,7 @@ func (q *Queries) PutMachineState(ctx context.Context, arg PutMachineStateParams
 		arg.ExpectedPlatform,
 		arg.Platform,
 		arg.ReleaseID,
+		arg.Opened,
 		arg.Announced,
 		arg.Fault,
 		arg.Unforeseen,

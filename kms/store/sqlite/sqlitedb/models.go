@@ -62,6 +62,23 @@ type Measurement struct {
 	ApprovedBy string
 }
 
+type Order struct {
+	Volume     string
+	Machine    string
+	Status     string
+	AtBoot     bool
+	Opens      int64
+	Version    int64
+	Reason     string
+	Created    int64
+	CreatedBy  string
+	Deliveries int64
+	Delivered  int64
+	Fault      string
+	Faults     int64
+	Reported   int64
+}
+
 type Platform struct {
 	Num      int64
 	Machine  string
@@ -81,6 +98,11 @@ type Secret struct {
 	KeyringVersion int64
 	Wrapped        string
 	Created        int64
+	Replaced       int64
+	AtBoot         bool
+	WrappedFirst   int64
+	WrappedLast    int64
+	WrappedBefore  string
 	Disclosed      int64
 	AgeCopy        string
 }
@@ -108,6 +130,7 @@ type Volume struct {
 	Resume          []byte
 	Keyring         string
 	Created         int64
+	WrappedBefore   string
 }
 
 type WholeMachine struct {
@@ -132,6 +155,7 @@ type WholeMachine struct {
 	ExpectedPlatform []byte
 	Platform         []byte
 	ReleaseID        []byte
+	Opened           string
 	Announced        int64
 	Fault            string
 	Unforeseen       bool

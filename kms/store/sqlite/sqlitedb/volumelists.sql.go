@@ -10,7 +10,7 @@ import (
 )
 
 const listCopiedVolumes = `-- name: ListCopiedVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE copied = 1 AND id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE copied = 1 AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListCopiedVolumesParams struct {
@@ -41,6 +41,7 @@ func (q *Queries) ListCopiedVolumes(ctx context.Context, arg ListCopiedVolumesPa
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.WrappedBefore,
 		); err != nil {
 			return nil, err
 		}
@@ -56,7 +57,7 @@ func (q *Queries) ListCopiedVolumes(ctx context.Context, arg ListCopiedVolumesPa
 }
 
 const listForeignVolumes = `-- name: ListForeignVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE has_foreign = 1 AND id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE has_foreign = 1 AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListForeignVolumesParams struct {
@@ -87,6 +88,7 @@ func (q *Queries) ListForeignVolumes(ctx context.Context, arg ListForeignVolumes
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.WrappedBefore,
 		); err != nil {
 			return nil, err
 		}
@@ -102,7 +104,7 @@ func (q *Queries) ListForeignVolumes(ctx context.Context, arg ListForeignVolumes
 }
 
 const listVolumes = `-- name: ListVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE id > ? ORDER BY id LIMIT ?
 `
 
 type ListVolumesParams struct {
@@ -133,6 +135,7 @@ func (q *Queries) ListVolumes(ctx context.Context, arg ListVolumesParams) ([]Vol
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.WrappedBefore,
 		); err != nil {
 			return nil, err
 		}
@@ -148,7 +151,7 @@ func (q *Queries) ListVolumes(ctx context.Context, arg ListVolumesParams) ([]Vol
 }
 
 const listVolumesOfMachine = `-- name: ListVolumesOfMachine :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListVolumesOfMachineParams struct {
@@ -180,6 +183,7 @@ func (q *Queries) ListVolumesOfMachine(ctx context.Context, arg ListVolumesOfMac
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.WrappedBefore,
 		); err != nil {
 			return nil, err
 		}
@@ -195,7 +199,7 @@ func (q *Queries) ListVolumesOfMachine(ctx context.Context, arg ListVolumesOfMac
 }
 
 const secretsOfVolume = `-- name: SecretsOfVolume :many
-SELECT volume, purpose, version, status, keyring, keyring_version, wrapped, created, disclosed, age_copy FROM secrets WHERE volume = ? ORDER BY purpose, version
+SELECT volume, purpose, version, status, keyring, keyring_version, wrapped, created, replaced, at_boot, wrapped_first, wrapped_last, wrapped_before, disclosed, age_copy FROM secrets WHERE volume = ? ORDER BY purpose, version
 `
 
 func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret, error) {
@@ -216,6 +220,11 @@ func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret,
 			&i.KeyringVersion,
 			&i.Wrapped,
 			&i.Created,
+			&i.Replaced,
+			&i.AtBoot,
+			&i.WrappedFirst,
+			&i.WrappedLast,
+			&i.WrappedBefore,
 			&i.Disclosed,
 			&i.AgeCopy,
 		); err != nil {
@@ -232,8 +241,103 @@ func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret,
 	return items, nil
 }
 
+const volumesBetween = `-- name: VolumesBetween :many
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
+`
+
+type VolumesBetweenParams struct {
+	Low    string
+	Beyond string
+	Most   int64
+}
+
+func (q *Queries) VolumesBetween(ctx context.Context, arg VolumesBetweenParams) ([]Volume, error) {
+	rows, err := q.query(ctx, q.volumesBetweenStmt, volumesBetween, arg.Low, arg.Beyond, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Volume
+	for rows.Next() {
+		var i Volume
+		if err := rows.Scan(
+			&i.Machine,
+			&i.ID,
+			&i.UUID,
+			&i.Status,
+			&i.Identity,
+			&i.VolumeKeyDigest,
+			&i.Inventory,
+			&i.Accepted,
+			&i.HasForeign,
+			&i.Copied,
+			&i.Resume,
+			&i.Keyring,
+			&i.Created,
+			&i.WrappedBefore,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const volumesByUUID = `-- name: VolumesByUUID :many
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE uuid = ?1 AND status <> 'former' ORDER BY machine LIMIT ?2
+`
+
+type VolumesByUUIDParams struct {
+	UUID string
+	Most int64
+}
+
+func (q *Queries) VolumesByUUID(ctx context.Context, arg VolumesByUUIDParams) ([]Volume, error) {
+	rows, err := q.query(ctx, q.volumesByUUIDStmt, volumesByUUID, arg.UUID, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Volume
+	for rows.Next() {
+		var i Volume
+		if err := rows.Scan(
+			&i.Machine,
+			&i.ID,
+			&i.UUID,
+			&i.Status,
+			&i.Identity,
+			&i.VolumeKeyDigest,
+			&i.Inventory,
+			&i.Accepted,
+			&i.HasForeign,
+			&i.Copied,
+			&i.Resume,
+			&i.Keyring,
+			&i.Created,
+			&i.WrappedBefore,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const volumesWithKey = `-- name: VolumesWithKey :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?
 `
 
 type VolumesWithKeyParams struct {
@@ -265,6 +369,7 @@ func (q *Queries) VolumesWithKey(ctx context.Context, arg VolumesWithKeyParams) 
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.WrappedBefore,
 		); err != nil {
 			return nil, err
 		}

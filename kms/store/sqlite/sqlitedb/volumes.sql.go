@@ -28,11 +28,14 @@ func (q *Queries) DropVolumesOfMachine(ctx context.Context, machine string) erro
 }
 
 const putSecret = `-- name: PutSecret :exec
-INSERT INTO secrets (volume, purpose, version, status, keyring, keyring_version, wrapped, created, disclosed, age_copy)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO secrets (volume, purpose, version, status, keyring, keyring_version, wrapped_first, wrapped_last, wrapped_before, wrapped, created,
+  replaced, at_boot, disclosed, age_copy)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6,
+  ?6, '', ?7, ?8, ?9, ?10, ?11, ?12)
 ON CONFLICT (volume, purpose, version) DO UPDATE SET status = excluded.status,
   keyring = excluded.keyring, keyring_version = excluded.keyring_version, wrapped = excluded.wrapped,
-  created = excluded.created, disclosed = excluded.disclosed, age_copy = excluded.age_copy
+  wrapped_first = min(wrapped_first, excluded.keyring_version), wrapped_last = max(wrapped_last, excluded.keyring_version),
+  created = excluded.created, replaced = excluded.replaced, at_boot = excluded.at_boot, disclosed = excluded.disclosed, age_copy = excluded.age_copy
 `
 
 type PutSecretParams struct {
@@ -44,6 +47,8 @@ type PutSecretParams struct {
 	KeyringVersion int64
 	Wrapped        string
 	Created        int64
+	Replaced       int64
+	AtBoot         bool
 	Disclosed      int64
 	AgeCopy        string
 }
@@ -58,6 +63,8 @@ func (q *Queries) PutSecret(ctx context.Context, arg PutSecretParams) error {
 		arg.KeyringVersion,
 		arg.Wrapped,
 		arg.Created,
+		arg.Replaced,
+		arg.AtBoot,
 		arg.Disclosed,
 		arg.AgeCopy,
 	)
@@ -110,10 +117,10 @@ func (q *Queries) PutVolume(ctx context.Context, arg PutVolumeParams) error {
 
 const volumesAndSecrets = `-- name: VolumesAndSecrets :many
 
-SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
+SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, volumes.wrapped_before, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
-  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.disclosed, 0) AS disclosed,
-  coalesce(s.age_copy, '') AS age_copy
+  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.replaced, 0) AS replaced,
+  coalesce(s.at_boot, 0) AS at_boot, coalesce(s.disclosed, 0) AS disclosed, coalesce(s.age_copy, '') AS age_copy
 FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id
 WHERE volumes.machine = ? ORDER BY volumes.id, s.purpose, s.version
 `
@@ -127,6 +134,8 @@ type VolumesAndSecretsRow struct {
 	KeyringVersion int64
 	Wrapped        string
 	Created        int64
+	Replaced       int64
+	AtBoot         bool
 	Disclosed      int64
 	AgeCopy        string
 }
@@ -155,6 +164,7 @@ func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]Volu
 			&i.Volume.Resume,
 			&i.Volume.Keyring,
 			&i.Volume.Created,
+			&i.Volume.WrappedBefore,
 			&i.Version,
 			&i.Purpose,
 			&i.Status,
@@ -162,6 +172,8 @@ func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]Volu
 			&i.KeyringVersion,
 			&i.Wrapped,
 			&i.Created,
+			&i.Replaced,
+			&i.AtBoot,
 			&i.Disclosed,
 			&i.AgeCopy,
 		); err != nil {
@@ -180,9 +192,10 @@ func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]Volu
 
 const volumesAndSecretsFor = `-- name: VolumesAndSecretsFor :many
 
-SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
+SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, volumes.wrapped_before, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
-  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created
+  coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.replaced, 0) AS replaced,
+  coalesce(s.at_boot, 0) AS at_boot
 FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id AND s.purpose = ?1
 WHERE volumes.machine = ?2 ORDER BY volumes.id, s.version
 `
@@ -201,6 +214,8 @@ type VolumesAndSecretsForRow struct {
 	KeyringVersion int64
 	Wrapped        string
 	Created        int64
+	Replaced       int64
+	AtBoot         bool
 }
 
 // What a boot asks for: as above, of one purpose, without what only people want.
@@ -227,6 +242,7 @@ func (q *Queries) VolumesAndSecretsFor(ctx context.Context, arg VolumesAndSecret
 			&i.Volume.Resume,
 			&i.Volume.Keyring,
 			&i.Volume.Created,
+			&i.Volume.WrappedBefore,
 			&i.Version,
 			&i.Purpose,
 			&i.Status,
@@ -234,6 +250,8 @@ func (q *Queries) VolumesAndSecretsFor(ctx context.Context, arg VolumesAndSecret
 			&i.KeyringVersion,
 			&i.Wrapped,
 			&i.Created,
+			&i.Replaced,
+			&i.AtBoot,
 		); err != nil {
 			return nil, err
 		}

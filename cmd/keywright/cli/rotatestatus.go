@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"keywright.dev/kms/api"
+)
+
+// maxOrdersShown is what fits a screen.
+const maxOrdersShown = 15
+
+// underWay is what rotate status prints.
+type underWay struct {
+	Open      int `json:"open"`
+	Committed int `json:"committed"`
+	// Failing counts those that a machine reported a fault of, AtBoot those that only
+	// a boot carries out.
+	Failing int `json:"failing"`
+	AtBoot  int `json:"at_boot"`
+	// Orders have the failing ones first, then the oldest.
+	Orders []api.Order `json:"orders"`
+}
+
+func (p *Program) rotateStatus() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show the rekeys that are under way",
+		Long: `Show the rekeys that are under way: since when, how often their secrets were handed
+out, and what the machine said last of why it failed. Those that fail come first, then
+the oldest. An order is open until the machine reports the new keyslot, committed until
+it reports that the one before is gone, and over then.`,
+		Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			u := underWay{Orders: []api.Order{}}
+			for order, err := range everything(c.Context(), p, api.ListQuery{Limit: api.MaxPage}, (*api.OperatorClient).Orders) {
+				if err != nil {
+					return err
+				}
+				u.add(order)
+			}
+			slices.SortStableFunc(u.Orders, func(a, b api.Order) int {
+				return cmp.Or(cmp.Compare(b.Faults, a.Faults), a.Created.Compare(b.Created))
+			})
+			return p.print(u, func(w io.Writer) { u.write(w, p.Clock()) })
+		},
+	}
+}
+
+func (u *underWay) add(o api.Order) {
+	u.Orders = append(u.Orders, o)
+	switch {
+	case o.Status == "committed":
+		u.Committed++
+	default:
+		u.Open++
+	}
+	if o.Fault != "" {
+		u.Failing++
+	}
+	if o.AtBoot {
+		u.AtBoot++
+	}
+}
+
+func (u *underWay) write(w io.Writer, now time.Time) {
+	if len(u.Orders) == 0 {
+		fmt.Fprintln(w, "no rekey is under way")
+		return
+	}
+	fmt.Fprintf(w, "rekeys: %d open, %d committed; %d wait for a boot, %d fail\n", u.Open, u.Committed, u.AtBoot, u.Failing)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "VOLUME\tMACHINE\tSTATUS\tAGE\tDELIVERED\tFAULTS\tFAULT")
+	for i := range u.Orders[:min(len(u.Orders), maxOrdersShown)] {
+		o := &u.Orders[i]
+		status := o.Status
+		if o.AtBoot {
+			status += " at boot"
+		}
+		fmt.Fprintln(table, strings.Join([]string{
+			short(o.Volume), short(o.Machine), status, ageOf(now.Sub(o.Created)), fmt.Sprintf("%d times", o.Deliveries),
+			fmt.Sprint(o.Faults), dash(word(o.Fault)),
+		}, "\t"))
+	}
+	_ = table.Flush() // w keeps the error
+	if n := len(u.Orders) - maxOrdersShown; n > 0 {
+		fmt.Fprintf(w, "and %d more\n", n)
+	}
+}
+
+// ageOf is a time in the unit that suits it.
+func ageOf(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	default:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	}
+}

@@ -1,0 +1,181 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/secret"
+)
+
+// The actions of operators about rekeys.
+const (
+	ActionRekey         = "volume.rekey"
+	ActionWithdrawRekey = "volume.withdraw_rekey"
+)
+
+// OrderRekey has the machine of a volume make a keyslot for a new secret in the
+// place of its current one. With atBoot only a boot carries it out: say so where
+// the running system may be somebody else's. An open order becomes one at boot
+// likewise, and whatever secret it handed out before is given up.
+func (s *Service) OrderRekey(ctx context.Context, by Operator, volume *Volume, reason string, atBoot bool) (*Order, error) {
+	return s.changeOrder(ctx, by, ActionRekey, volume, func(state *State, v *Volume, d *draft, out *Outcome) (*Order, error) {
+		d.fact("reason", "", reason)
+		d.fact("at_boot", "", strconv.FormatBool(atBoot))
+		order := Order{
+			Volume: v.ID, Machine: v.Machine, Status: OrderOpen, AtBoot: atBoot, Reason: reason,
+			Created: s.Clock(), By: by.changedBy(),
+		}
+		switch known := findOrder(state.Orders, v.ID); {
+		case v.Status != VolumeActive:
+			return nil, disallow("volume/%s is %s: only an active volume is rekeyed", v.ID, v.Status)
+		case known == nil:
+		case known.Status == OrderCommitted:
+			return nil, disallow("a rekey of volume/%s is committed, and waits for the machine to remove the keyslot before", v.ID)
+		case known.AtBoot || !atBoot:
+			return nil, disallow("a rekey of volume/%s is ordered already", v.ID)
+		default:
+			out.DropSecrets = pendingOf(state.Secrets, v.ID)
+		}
+		out.Orders = []Order{order}
+		return &order, nil
+	})
+}
+
+// WithdrawRekey takes an order back that was not committed. The machine removes
+// what it made of it when it asks next.
+func (s *Service) WithdrawRekey(ctx context.Context, by Operator, volume *Volume, reason string) (*Order, error) {
+	return s.changeOrder(ctx, by, ActionWithdrawRekey, volume, func(state *State, v *Volume, d *draft, out *Outcome) (*Order, error) {
+		d.fact("reason", "", reason)
+		known := findOrder(state.Orders, v.ID)
+		switch {
+		case known == nil:
+			return nil, disallow("no rekey of volume/%s is ordered", v.ID)
+		case known.Status == OrderCommitted:
+			return nil, disallow("the rekey of volume/%s is committed: its new secret is current", v.ID)
+		}
+		out.DropOrders, out.DropSecrets = []string{v.ID}, pendingOf(state.Secrets, v.ID)
+		return known, nil
+	})
+}
+
+func (s *Service) changeOrder(ctx context.Context, by Operator, action string, volume *Volume,
+	decide func(*State, *Volume, *draft, *Outcome) (*Order, error),
+) (*Order, error) {
+	var order *Order
+	err := s.change(ctx, by, Key{Machine: volume.Machine}, func(state State) (Outcome, error) {
+		v := findVolume(state.Volumes, volume.ID)
+		if v == nil {
+			return Outcome{}, ErrNotFound
+		}
+		d := by.draft(action, v.Machine, volumeObject(v.ID))
+		var out Outcome
+		var err error
+		if order, err = decide(&state, v, &d, &out); err != nil {
+			return Outcome{}, err
+		}
+		return s.entered(out, d, audit.Done, nil)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s volume/%s: %w", action, volume.ID, err)
+	}
+	if s.Ordered != nil && !by.DryRun {
+		s.Ordered(volume.Machine)
+	}
+	return order, nil
+}
+
+// HasOrders tells whether a running machine has anything to rekey. Whoever knows a
+// machine's id may ask: it says nothing else.
+func (s *Service) HasOrders(ctx context.Context, machine string, source netip.Addr) (bool, error) {
+	m, err := s.Store.Machine(ctx, machine)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, s.unproven(refuse(ReasonMachine, "no machine has this id"), source)
+	case err != nil:
+		return false, fmt.Errorf("looking up a machine: %w", err)
+	case m.Status != MachineActive:
+		return false, s.unproven(judgeStatus(m.Status), source)
+	}
+	orders, err := s.Store.OrdersOf(ctx, machine)
+	return slices.ContainsFunc(orders, func(o Order) bool { return !o.AtBoot }), err
+}
+
+func findOrder(orders []Order, volume string) *Order {
+	i := slices.IndexFunc(orders, func(o Order) bool { return o.Volume == volume })
+	if i < 0 {
+		return nil
+	}
+	return &orders[i]
+}
+
+// pendingOf names what an order of a volume made that was not committed.
+func pendingOf(secrets []Secret, volume string) []SecretRef {
+	if row := findSecret(secrets, volume, PurposeKeyslot, SecretPending); row != nil {
+		return []SecretRef{row.Ref()}
+	}
+	return nil
+}
+
+// nextSecret returns the secret of an open order, which is made when it is
+// delivered first: fresh, and under the keyring version that is current then. The
+// caller wipes it. With atBoot it is handed to a boot.
+func (s *Service) nextSecret(out *Outcome, state *State, v *Volume, order Order, binding [32]byte, atBoot bool) (secret.Bytes, uint32, error) {
+	now := s.Clock()
+	key, err := s.orderedSecret(out, state, v, &order, binding, atBoot)
+	if err != nil {
+		return secret.Bytes{}, 0, fmt.Errorf("making the next secret of volume/%s: %w", v.ID, err)
+	}
+	order.Deliveries++
+	order.Delivered = now
+	out.Orders = append(out.Orders, order)
+	return key, order.Version, nil
+}
+
+func (s *Service) orderedSecret(out *Outcome, state *State, v *Volume, order *Order, binding [32]byte, atBoot bool) (secret.Bytes, error) {
+	if row := findSecret(state.Secrets, v.ID, PurposeKeyslot, SecretPending); row != nil && row.Version == order.Version {
+		if !atBoot {
+			out.handedToRunning(row)
+		}
+		return s.Keys.Unwrap(secretContext(binding, v.Machine, row, PurposeKeyslot), row.Wrapped)
+	}
+	key, err := newKeyslotSecret(s.Random)
+	if err != nil {
+		return key, err
+	}
+	row := Secret{
+		Volume: v.ID, Purpose: PurposeKeyslot, Version: newestSecret(state.Secrets, v.ID) + 1,
+		Status: SecretPending, Keyring: v.Keyring, Created: s.Clock(), AtBoot: atBoot,
+	}
+	row.Wrapped, row.KeyringVersion, err = s.Keys.Wrap(secretContext(binding, v.Machine, &row, PurposeKeyslot), key)
+	if err != nil {
+		key.Wipe()
+		return secret.Bytes{}, err
+	}
+	order.Version = row.Version
+	out.Secrets = append(out.Secrets, row)
+	return key, nil
+}
+
+// handedToRunning notes that a running system was given a secret, which whoever
+// is root there has as well.
+func (o *Outcome) handedToRunning(row *Secret) {
+	if row.AtBoot {
+		noted := *row
+		noted.AtBoot = false
+		o.Secrets = append(o.Secrets, noted)
+	}
+}
+
+func newestSecret(secrets []Secret, volume string) (version uint32) {
+	for i := range secrets {
+		if secrets[i].Volume == volume && secrets[i].Purpose == PurposeKeyslot {
+			version = max(version, secrets[i].Version)
+		}
+	}
+	return version
+}

@@ -1,0 +1,230 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
+)
+
+// ActionReportRekey is that of the entry about what became of a rekey.
+const ActionReportRekey = "rekey.report"
+
+// ReportRekey takes over what a machine says of an order: that the new keyslot is
+// there and opens, whereupon its secret is the current one and the one before
+// opens images of the disk alone; that the keyslot before is gone, which ends the
+// order; or why it failed. A report may be repeated.
+//
+// The answer, an [exchange.RekeyAnswer], is signed and not sealed: it is no secret,
+// but the machine removes a keyslot because of it.
+func (s *Service) ReportRekey(ctx context.Context, a Attested) (Sealed, error) {
+	v, redemption, err := s.verifyKnown(ctx, exchange.PurposeRekeyed, &a)
+	if err != nil {
+		return Sealed{}, s.unproven(err, a.Source)
+	}
+	r := &rekeyed{running: running{verified: v, service: s, attested: a, redemption: redemption}}
+	if v.refusal == nil {
+		v.refusal = r.readDetails()
+	}
+	if err := s.transact(ctx, v.key(&a, &redemption), r.decide); err != nil {
+		return Sealed{}, err
+	}
+	answer, err := exchange.MarshalRekeyAnswer(exchange.RekeyAnswer{Version: r.details.Version, Status: r.status})
+	if err != nil {
+		return Sealed{}, err
+	}
+	return s.sign(v.raw, answer)
+}
+
+// rekeyed is one report under way.
+type rekeyed struct {
+	running
+	details exchange.RekeyedDetails
+	status  exchange.RekeyStatus
+}
+
+func (r *rekeyed) readDetails() *Refusal {
+	details, err := exchange.ParseDetails[exchange.RekeyedDetails](r.statement.Details)
+	if err != nil || len(details.Fault) > exchange.MaxFault || !printable(details.Fault) || details.Done && details.Fault != "" {
+		return refuse(ReasonMalformed, "the details of the statement cannot be parsed")
+	}
+	r.details = details
+	return nil
+}
+
+func (r *rekeyed) decide(state State) (Outcome, *Refusal, error) {
+	d := machineDraft(ActionReportRekey, &r.attested)
+	out, refusal, err := r.begin(&state, d)
+	if refusal != nil || err != nil {
+		return out, refusal, err
+	}
+	v, order, refusal := r.judge(&state, &d)
+	if refusal == nil && r.details.Volume.ID != v.ID {
+		refusal = refuse(ReasonVolume, "the statement reports on another volume than it names")
+	}
+	if refusal == nil && r.details.Version != order.Version {
+		refusal = refuse(ReasonOrder, "the report is about version %d, and ordered is version %d", r.details.Version, order.Version)
+	}
+	result := audit.Done
+	if refusal == nil {
+		m := *state.Machine
+		m.Counters = r.boot.Counters
+		out.Machine = &m
+		result, refusal = r.advance(&out, &state, *v, *order, &d)
+	}
+	if refusal != nil {
+		return r.service.refused(Outcome{Redeem: &r.redemption}, d, refusal)
+	}
+	out, err = r.service.entered(out, d, result, nil)
+	return out, nil, err
+}
+
+// advance moves the order on.
+func (r *rekeyed) advance(out *Outcome, state *State, v Volume, order Order, d *draft) (audit.Outcome, *Refusal) {
+	d.fact("version", "", fmt.Sprint(order.Version))
+	switch {
+	case r.details.Fault != "":
+		d.fact("fault", order.Fault, r.details.Fault)
+		order.Fault, order.Reported = r.details.Fault, r.service.Clock()
+		order.Faults++
+		out.Orders = []Order{order}
+		r.status = exchange.RekeyStatus(order.Status)
+		return audit.Failed, nil
+	case r.details.Done:
+		return audit.Done, r.finish(out, &v, &order, d)
+	case order.Status == OrderCommitted:
+		r.status = exchange.RekeyCommitted
+		return audit.Done, nil
+	default:
+		return audit.Done, r.commit(out, state, &v, &order, d)
+	}
+}
+
+// commit makes the new secret the current one: from now on a boot is released it.
+func (r *rekeyed) commit(out *Outcome, state *State, v *Volume, order *Order, d *draft) *Refusal {
+	slots := ownSlots(&r.details.Volume, func(version uint32) bool { return version == order.Version })
+	if len(slots) != 1 {
+		return refuse(ReasonVolume, "the report shows %d keyslots of version %d, want one", len(slots), order.Version)
+	}
+	next := findSecret(state.Secrets, v.ID, PurposeKeyslot, SecretPending)
+	if next == nil || next.Version != order.Version {
+		return refuse(ReasonOrder, "version %d of volume/%s is not pending", order.Version, v.ID)
+	}
+	settled := *next
+	settled.Status = SecretCurrent
+	out.Secrets = append(out.Secrets, settled)
+	if before := findSecret(state.Secrets, v.ID, PurposeKeyslot, SecretCurrent); before != nil {
+		replaced := *before
+		replaced.Status, replaced.Replaced = SecretRestoreOnly, r.service.Clock()
+		out.Secrets = append(out.Secrets, replaced)
+		d.fact("restore_only", "", fmt.Sprint(before.Version))
+	}
+	if refusal := v.acceptOwn(&r.details.Volume, slots); refusal != nil {
+		return refusal
+	}
+	out.Volumes = []Volume{*v}
+	order.Status, order.Deliveries, order.Fault, order.Reported = OrderCommitted, 0, "", r.service.Clock()
+	out.Orders = []Order{*order}
+	r.status = exchange.RekeyCommitted
+	return nil
+}
+
+// finish ends the order: of what opened the volume before nothing is accepted any
+// more.
+func (r *rekeyed) finish(out *Outcome, v *Volume, order *Order, d *draft) *Refusal {
+	if order.Status != OrderCommitted {
+		return refuse(ReasonOrder, "the rekey of volume/%s was not committed", v.ID)
+	}
+	if older := ownSlots(&r.details.Volume, func(version uint32) bool { return version != order.Version }); len(older) > 0 {
+		return refuse(ReasonVolume, "the report shows keyslots of other versions than %d", order.Version)
+	}
+	slots := ownSlots(&r.details.Volume, func(version uint32) bool { return version == order.Version })
+	if len(slots) != 1 {
+		return refuse(ReasonVolume, "the report shows %d keyslots of version %d, want one", len(slots), order.Version)
+	}
+	if refusal := v.acceptOwn(&r.details.Volume, slots); refusal != nil {
+		return refusal
+	}
+	d.fact("finished", "", "true")
+	out.Volumes, out.DropOrders = []Volume{*v}, []string{v.ID}
+	r.status = exchange.RekeyFinished
+	return nil
+}
+
+// finishReported ends committed orders of volumes whose header, as a boot reports
+// it, has lost the keyslot of the version before: the machine was cut off before it
+// said so itself, and of an order for a boot alone nobody else asks.
+func (r *releasing) finishReported(out *Outcome, state *State) {
+	for i := range r.details.Volumes {
+		report := &r.details.Volumes[i]
+		order, known := findOrder(state.Orders, report.ID), findVolume(state.Volumes, report.ID)
+		if order == nil || order.Status != OrderCommitted || known == nil || known.Status != VolumeActive {
+			continue
+		}
+		slots := ownSlots(report, func(uint32) bool { return true })
+		if len(slots) != 1 || len(ownSlots(report, func(version uint32) bool { return version == order.Version })) != 1 {
+			continue
+		}
+		if findVolume(out.Volumes, known.ID) == nil {
+			out.Volumes = append(out.Volumes, *known)
+		}
+		if refusal := findVolume(out.Volumes, known.ID).acceptOwn(report, slots); refusal == nil {
+			out.DropOrders = append(out.DropOrders, known.ID)
+		}
+	}
+}
+
+// ownSlots returns the keyslots for boots of a volume's tokens of some versions.
+func ownSlots(report *exchange.VolumeReport, of func(version uint32) bool) (slots []int) {
+	for _, t := range report.Tokens {
+		if t.Volume == report.ID && t.Purpose == "" && of(t.Version) {
+			slots = append(slots, t.Slots...)
+		}
+	}
+	return slots
+}
+
+// acceptOwn takes over a report. Of what is new in it, only tokens of ours for
+// boots and their keyslots are accepted; what is gone is accepted no more, so that
+// it is foreign where it comes back.
+func (v *Volume) acceptOwn(report *exchange.VolumeReport, slots []int) *Refusal {
+	inventory, refusal := inventoryOf(*report)
+	if refusal != nil {
+		return refusal
+	}
+	foreign, own := v.foreign(report), ownItems(report, slots)
+	var accepted []byte
+	for _, i := range itemsOf(report) {
+		if !slices.Contains(foreign, i) || slices.Contains(own, i) {
+			accepted = append(accepted, i.mark()...)
+		}
+	}
+	v.Inventory, v.Accepted = inventory, accepted
+	v.Foreign = len(v.foreign(report)) > 0
+	return nil
+}
+
+// ownItems returns keyslots, and the volume's own tokens for boots that name them.
+func ownItems(report *exchange.VolumeReport, slots []int) []Item {
+	return itemsOf(&exchange.VolumeReport{
+		Slots: slices.DeleteFunc(slices.Clone(report.Slots), func(s exchange.LUKSSlot) bool { return !slices.Contains(slots, s.ID) }),
+		Tokens: slices.DeleteFunc(slices.Clone(report.Tokens), func(t exchange.LUKSToken) bool {
+			return t.Volume != report.ID || t.Purpose != "" || !slices.Equal(t.Slots, slots)
+		}),
+	})
+}
+
+// orderedItems returns what an open order makes, as far as it is there: that is
+// foreign to nobody.
+func orderedItems(order *Order, report *exchange.VolumeReport) []Item {
+	if order == nil || order.Version == 0 {
+		return nil
+	}
+	slots := ownSlots(report, func(version uint32) bool { return version == order.Version })
+	if len(slots) != 1 {
+		return nil
+	}
+	return ownItems(report, slots)
+}

@@ -1,0 +1,82 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"keywright.dev/kms"
+	"keywright.dev/kms/api"
+)
+
+type (
+	rekeyVolumeInput struct {
+		RefInput
+		DryRunInput
+		Body api.RekeyVolume
+	}
+	withdrawRekeyInput struct {
+		RefInput
+		DryRunInput
+		Body api.WithdrawRekey
+	}
+)
+
+func (o *operators) addOrders() {
+	register(o, operation[PageInput, struct{}, api.Page[api.Order]]{
+		Route: Route{Method: http.MethodGet, Path: api.PathOrders, Action: "order.list", Summary: "List the rekeys that are under way."},
+		find:  nothing[PageInput], act: o.listOrders,
+	})
+	register(o, operation[rekeyVolumeInput, *kms.Volume, api.Order]{
+		Route: Route{Method: http.MethodPost, Path: api.PathVolumeRekey, Action: kms.ActionRekey, Summary: "Have a volume's machine replace its secret and keyslot."},
+		find: func(ctx context.Context, in *rekeyVolumeInput) (*kms.Volume, object, error) {
+			return o.findVolume(ctx, &in.RefInput)
+		},
+		act: func(ctx context.Context, v *kms.Volume, in *rekeyVolumeInput) (api.Order, error) {
+			return orderOf(o.server.Service.OrderRekey(ctx, in.operator(ctx), v, in.Body.Reason, in.Body.AtBoot))
+		},
+	})
+	register(o, operation[withdrawRekeyInput, *kms.Volume, api.Order]{
+		Route: Route{Method: http.MethodPost, Path: api.PathVolumeWithdraw, Action: kms.ActionWithdrawRekey, Summary: "Take back a rekey that was not committed."},
+		find: func(ctx context.Context, in *withdrawRekeyInput) (*kms.Volume, object, error) {
+			return o.findVolume(ctx, &in.RefInput)
+		},
+		act: func(ctx context.Context, v *kms.Volume, in *withdrawRekeyInput) (api.Order, error) {
+			return orderOf(o.server.Service.WithdrawRekey(ctx, in.operator(ctx), v, in.Body.Reason))
+		},
+	})
+}
+
+func (o *operators) listOrders(ctx context.Context, _ struct{}, in *PageInput) (api.Page[api.Order], error) {
+	list, err := o.server.Store.Orders(ctx, in.After, in.Limit)
+	return pageOf(list, in.Limit, toOrder, func(v *kms.Order) string { return v.Volume }), err
+}
+
+// orderOfVolume returns the rekey of a volume that is under way; nil where none is.
+func (o *operators) orderOfVolume(ctx context.Context, v *kms.Volume) (*api.Order, error) {
+	orders, err := o.server.Store.OrdersOf(ctx, v.Machine)
+	if err != nil {
+		return nil, err
+	}
+	for i := range orders {
+		if orders[i].Volume == v.ID {
+			order := toOrder(&orders[i])
+			return &order, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // none is no error
+}
+
+func orderOf(order *kms.Order, err error) (api.Order, error) {
+	if err != nil {
+		return api.Order{}, err
+	}
+	return toOrder(order), nil
+}
+
+func toOrder(o *kms.Order) api.Order {
+	return api.Order{
+		Volume: o.Volume, Machine: o.Machine, Status: string(o.Status), AtBoot: o.AtBoot, From: o.From, Version: o.Version,
+		Reason: o.Reason, Created: o.Created, By: o.By, Deliveries: o.Deliveries, Delivered: stamp(o.Delivered),
+		Fault: o.Fault, Faults: o.Faults, Reported: stamp(o.Reported),
+	}
+}

@@ -1,0 +1,72 @@
+package storetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms"
+)
+
+// newOrder returns an order of a volume; every field has a value.
+func newOrder(machine, volume string) kms.Order {
+	return kms.Order{
+		Volume: volume, Machine: machine, Status: kms.OrderOpen, AtBoot: true, From: 1, Version: 3, Reason: "age",
+		Created: Epoch(), By: "operator/alex", Deliveries: 2, Delivered: Epoch().Add(time.Minute),
+		Fault: "no space", Faults: 1, Reported: Epoch().Add(time.Hour),
+	}
+}
+
+func testOrders(t *testing.T, s Store) {
+	put(t, s, family(1))
+	one, two := newOrder(MachineID(1), VolumeID(2)), newOrder(MachineID(1), VolumeID(3))
+	if two.Volume < one.Volume {
+		one, two = two, one
+	}
+	put(t, s, kms.Outcome{Orders: []kms.Order{two, one}})
+	assert.Equal(t, []kms.Order{one, two}, stateOf(t, s, kms.Key{Machine: MachineID(1)}).Orders, "ordered by volume")
+	assert.Equal(t, []kms.Order{one}, ordersAfter(t, s, "", 1))
+	assert.Equal(t, []kms.Order{two}, ordersAfter(t, s, one.Volume, 9))
+
+	own, err := s.OrdersOf(context.Background(), MachineID(1))
+	require.NoError(t, err)
+	assert.Equal(t, []kms.Order{one, two}, own)
+	own, err = s.OrdersOf(context.Background(), MachineID(2))
+	require.NoError(t, err)
+	assert.Empty(t, own)
+
+	one.Status, one.AtBoot, one.Fault = kms.OrderCommitted, false, ""
+	put(t, s, kms.Outcome{Orders: []kms.Order{one}, DropOrders: []string{two.Volume}})
+	assert.Equal(t, []kms.Order{one}, ordersAfter(t, s, "", 9), "one a volume")
+
+	err = s.Transact(context.Background(), kms.Key{}, func(kms.State) (kms.Outcome, error) {
+		return kms.Outcome{Orders: []kms.Order{newOrder(MachineID(1), VolumeID(9))}}, nil
+	})
+	require.ErrorIs(t, err, kms.ErrNotFound)
+	put(t, s, kms.Outcome{DropVolumes: []string{one.Volume}})
+	assert.Empty(t, ordersAfter(t, s, "", 9), "an order goes with its volume")
+}
+
+func ordersAfter(t *testing.T, s Store, after string, limit int) []kms.Order {
+	t.Helper()
+	orders, err := s.Orders(context.Background(), after, limit)
+	require.NoError(t, err)
+	return orders
+}
+
+func testDroppedSecrets(t *testing.T, s Store) {
+	put(t, s, family(1))
+	before := stateOf(t, s, kms.Key{Machine: MachineID(1)}).Secrets
+	put(t, s, kms.Outcome{DropSecrets: []kms.SecretRef{before[0].Ref(), {Volume: VolumeID(9), Purpose: kms.PurposeKeyslot, Version: 1}}})
+	assert.Equal(t, before[1:], stateOf(t, s, kms.Key{Machine: MachineID(1)}).Secrets)
+	counts, err := s.Dependents(context.Background(), kms.DefaultKeyring)
+	require.NoError(t, err)
+	var n int64
+	for _, c := range counts {
+		n += c.Count
+	}
+	assert.Equal(t, int64(len(before)-1), n, "the census follows")
+}

@@ -1,0 +1,44 @@
+package kms
+
+import "time"
+
+// VolumeKeys is a volume with what is known of its secrets, and no secret: what
+// rotations are planned from.
+type VolumeKeys struct {
+	ID      string
+	Status  VolumeStatus
+	Keyring string // that new secrets are wrapped with
+	Created time.Time
+
+	Machine       string // id
+	Name, Group   string // of the machine
+	MachineStatus MachineStatus
+	// Released is when a boot of the machine last had its keys; zero if never.
+	Released time.Time
+
+	// Secrets are those that there are, ordered by purpose and version.
+	Secrets []SecretHistory
+	// Wrapped are the keyring versions that ever wrapped a secret which is gone.
+	Wrapped []KeyringRange
+	// Order is what is under way; nil where nothing is.
+	Order *Order
+}
+
+// SecretHistory is what is known of one version of a secret.
+type SecretHistory struct {
+	Purpose  string
+	Version  uint32
+	Status   SecretStatus
+	Created  time.Time
+	Replaced time.Time
+	AtBoot   bool
+	// Wrapped are the keyring versions that ever wrapped it, the present one last.
+	Wrapped []KeyringRange
+}
+
+// KeyringRange are versions of a keyring, from First to Last. Some between them may
+// never have wrapped anything: a rewrap may leave versions out.
+type KeyringRange struct {
+	Keyring     string
+	First, Last uint32
+}

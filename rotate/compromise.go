@@ -1,0 +1,244 @@
+package rotate
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"keywright.dev/kms"
+)
+
+// Incident is a key that is out.
+type Incident struct {
+	What Reference
+	// Since is when it was found out: what was made before is replaced.
+	Since time.Time
+	// Copied tells that disks or headers may have been copied as well, so that whoever
+	// has secrets has volume keys. Of a volume, a machine and a header it is so anyhow.
+	Copied bool
+}
+
+// Chain is what is to be done about an incident, and what is not in this plan's power.
+type Chain struct {
+	Steps []Step
+	Lines []Line
+	// Unopenable are the images of disks that nothing opens after the chain, except
+	// by a recovery key or a passphrase that was in their headers.
+	Unopenable      []Unopenable
+	UnopenableCount int64
+	// Beyond says in words what only people can do.
+	Beyond []string
+}
+
+// Unopenable are images of a volume that were made while a secret was the current one.
+type Unopenable struct {
+	Object      Object // the secret
+	From, Until time.Time
+}
+
+// Compromised plans what is to be done about an incident; it reads the volumes once.
+// What was done already is in the state and not in the plan: whoever plans anew until
+// there is nothing left has done it all. Windows, jitter and rates do not hold.
+//
+// A rewrap is not in it: who has the key has every secret that it ever wrapped, with
+// whatever wrapping. So a fresh keyring version comes first, and the one that is out
+// wraps nothing more; then each volume gets a secret that neither it nor anybody else
+// ever saw; and only then, where volume keys could be reached, a volume key.
+func Compromised(state State, policy *Policy, incident Incident, now time.Time) (*Chain, error) {
+	c := &chain{state: &state, policy: policy, incident: &incident, now: now, lines: lines{}, volumes: newDamages()}
+	if err := c.keyring(); err != nil {
+		return nil, err
+	}
+	for v, err := range state.Volumes {
+		if err != nil {
+			return nil, fmt.Errorf("planning what to do about %s: reading volumes: %w", incident.What, err)
+		}
+		c.volume(&v)
+	}
+	if incident.What.Kind != KeyringOut && !c.found {
+		return nil, fmt.Errorf("planning what to do about %s: there is no such volume, or machine with volumes", incident.What)
+	}
+	c.finish()
+	return &c.result, nil
+}
+
+// chain is one plan in the making.
+type chain struct {
+	state    *State
+	policy   *Policy
+	incident *Incident
+	now      time.Time
+	lines    lines
+	volumes  best[damage]
+	found    bool
+	// first are the steps after which a new secret is safe.
+	first  []Action
+	result Chain
+}
+
+func (c *chain) step(s Step) {
+	s.NotBefore, s.Due = c.now, c.incident.Since
+	c.result.Steps = append(c.result.Steps, s)
+	c.lines.add(s.Rule, s.Kind, HoldNone, tally{1, s.Cost})
+}
+
+// keyring has a version that is out wrap nothing more, before anything else: another
+// one takes its place, and it is disabled, so that it is not the current one again.
+// What it wrapped it opens still, or no machine would boot; when nothing depends on it
+// any more it is destroyed.
+func (c *chain) keyring() error {
+	what := c.incident.What
+	if what.Kind != KeyringOut {
+		return nil
+	}
+	i := slices.IndexFunc(c.state.Keyrings, func(k kms.Keyring) bool { return k.Name == what.Name })
+	if i < 0 || versionOf(&c.state.Keyrings[i], what.Version) == nil {
+		return fmt.Errorf("planning what to do about %s: there is no such version", what)
+	}
+	k := &c.state.Keyrings[i]
+	v, r := versionOf(k, what.Version), c.policy.forKeyring(k.Name)
+	if k.Current == v.Version {
+		c.before(Step{
+			Action: Action{RotateKeyring, keyringObject(k.Name, 0)}, Rule: r.Name, Cost: c.state.Speed.rotate(),
+			Reason: "new secrets are to be wrapped with a version that is not out",
+		})
+	}
+	if v.Status == kms.KeyringEnabled {
+		c.before(Step{
+			Action: Action{DisableKeyringVersion, keyringObject(k.Name, v.Version)}, Rule: r.Name,
+			Reason: "it is out, and is not to wrap anything again",
+		})
+	}
+	c.destroyVersion(k, v, r)
+	c.beyond(k, v.Version)
+	return nil
+}
+
+// before adds a step that everything after it waits for.
+func (c *chain) before(s Step) {
+	s.After = slices.Clone(c.first)
+	c.step(s)
+	c.first = append(c.first, s.Action)
+}
+
+func (c *chain) destroyVersion(k *kms.Keyring, v *kms.KeyringVersion, r *Rule) {
+	switch {
+	case v.Status == kms.KeyringScheduled || v.Status == kms.KeyringDestroyed:
+	case v.Status != kms.KeyringDisabled || k.Count(v.Version) > 0:
+		c.lines.add(r.Name, DestroyKeyringVersion, HoldCensus, tally{count: 1})
+	default:
+		c.step(Step{
+			Action: Action{DestroyKeyringVersion, keyringObject(k.Name, v.Version)}, Rule: r.Name, Wait: kms.MinDestroyWait,
+			Reason: "it is out and nothing depends on it",
+		})
+	}
+}
+
+// beyond names what no step of a volume reaches.
+func (c *chain) beyond(k *kms.Keyring, version uint32) {
+	for _, d := range k.Dependents {
+		switch {
+		case d.Version != version:
+		case d.Kind == kms.DependentOutside:
+			c.say("keyring/%s@%d wrapped for the key API: who has such ciphertexts is to replace what is in them", k.Name, version)
+		case d.Kind == kms.DependentServiceKey:
+			c.say("keyring/%s@%d wraps %d of the service's own keys (%s): they are out and are to be replaced, not rewrapped", k.Name, version, d.Count, d.Purpose)
+		}
+	}
+}
+
+func (c *chain) say(format string, args ...any) {
+	c.result.Beyond = append(c.result.Beyond, fmt.Sprintf(format, args...))
+}
+
+// volume finds what of a volume is out.
+func (c *chain) volume(v *Volume) {
+	if !c.concerns(v) {
+		return
+	}
+	c.found = true
+	r := &c.policy.Rules[c.policy.forVolume(v)]
+	d := damage{volume: v.ID, machine: v.Machine, rule: r, atBoot: c.incident.What.Kind == MachineOut, away: !v.Connected, bytes: v.Bytes}
+	d.current, d.recovery = c.out(&v.Secret), c.out(&v.Recovery)
+	d.reencrypt = c.reached(v)
+	for i := range v.RestoreOnly {
+		switch s := &v.RestoreOnly[i]; {
+		case s.Version == v.Secret.Version || !c.out(&s.Secret):
+		case v.needs(s.Version):
+			c.lines.add(r.Name, DestroySecret, HoldOrder, tally{count: 1})
+		default:
+			d.retained = append(d.retained, unopenable(v.ID, &s.Secret, s.Replaced))
+		}
+	}
+	if d.current {
+		d.secret = unopenable(v.ID, &v.Secret, time.Time{})
+	}
+	d.ordered = v.Order.Kind != ""
+	c.count(&d)
+	if d.rekey() || d.reencrypt || len(d.retained) > 0 {
+		c.volumes.add(d)
+	}
+}
+
+func unopenable(volume string, s *Secret, until time.Time) Unopenable {
+	return Unopenable{volumeObject(volume, s.Version), s.Created, until}
+}
+
+// concerns tells whether the incident can reach a volume.
+func (c *chain) concerns(v *Volume) bool {
+	switch what := c.incident.What; what.Kind {
+	case KeyringOut:
+		return true
+	case MachineOut:
+		return v.Machine == what.Name || v.Name == what.Name
+	default:
+		return v.ID == what.Name
+	}
+}
+
+// out tells whether a secret is. What a machine that is out got while it ran is out,
+// too, however new.
+func (c *chain) out(s *Secret) bool {
+	what := c.incident.What
+	switch {
+	case s.Version == 0:
+		return false
+	case what.Kind == KeyringOut:
+		return contain(s.Wrapped, what.Name, what.Version)
+	case what.Kind == MachineOut && !s.AtBoot:
+		return true
+	}
+	return s.Created.Before(c.incident.Since)
+}
+
+// reached tells whether the volume key is out. A secret that was replaced, or destroyed,
+// opens a copy of the header from before.
+func (c *chain) reached(v *Volume) bool {
+	what := c.incident.What
+	if !v.keySince().Before(c.incident.Since) {
+		return false
+	}
+	return what.Kind != KeyringOut || c.incident.Copied && contain(v.Wrapped, what.Name, what.Version)
+}
+
+// damage is what is out of one volume.
+type damage struct {
+	volume, machine    string
+	rule               *Rule
+	current, recovery  bool // the secret, the recovery key
+	secret             Unopenable
+	retained           []Unopenable
+	reencrypt, ordered bool
+	atBoot, away       bool
+	bytes              int64
+}
+
+func (d *damage) rekey() bool { return d.current || d.recovery }
+
+// newDamages keeps those first for which most is at stake.
+func newDamages() best[damage] {
+	return best[damage]{limit: maxPlan, compare: func(a, b damage) int {
+		return cmp.Or(cmp.Compare(b.rule.Priority, a.rule.Priority), cmp.Compare(a.volume, b.volume))
+	}}
+}

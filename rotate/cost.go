@@ -1,0 +1,60 @@
+package rotate
+
+import "time"
+
+// Cost is what steps take.
+type Cost struct {
+	RootCalls int64         // calls of roots of trust
+	Rows      int64         // rows that are rewrapped
+	Guests    int64         // machines that do something
+	Bytes     int64         // that are written to disks
+	Unsized   int64         // volumes that are written, of which nobody knows the size
+	Time      time.Duration // one after the other
+}
+
+func (c *Cost) add(o Cost) {
+	c.RootCalls += o.RootCalls
+	c.Rows += o.Rows
+	c.Guests += o.Guests
+	c.Bytes += o.Bytes
+	c.Unsized += o.Unsized
+	c.Time += o.Time
+}
+
+// minus takes away what was added.
+func (c Cost) minus(o Cost) Cost {
+	return Cost{c.RootCalls - o.RootCalls, c.Rows - o.Rows, c.Guests - o.Guests, c.Bytes - o.Bytes, c.Unsized - o.Unsized, c.Time - o.Time}
+}
+
+// Speed is how fast things go where the plan is carried out; what is 0 is not
+// estimated.
+type Speed struct {
+	Roots     int           // roots of trust that wrap a keyring version
+	Rewraps   int64         // secrets a second
+	Rekey     time.Duration // of one volume
+	Reencrypt int64         // bytes a second, of one volume
+}
+
+// rotate counts a wrap and an unwrap at each root.
+func (s *Speed) rotate() Cost { return Cost{RootCalls: 2 * int64(s.Roots)} }
+
+func (s *Speed) rewrap(rows int64) Cost {
+	return Cost{Rows: rows, Time: duration(rows, s.Rewraps)}
+}
+
+func (s *Speed) rekey() Cost { return Cost{Guests: 1, Time: s.Rekey} }
+
+func (s *Speed) reencrypt(bytes int64) Cost {
+	if bytes == 0 {
+		return Cost{Guests: 1, Unsized: 1}
+	}
+	return Cost{Guests: 1, Bytes: bytes, Time: duration(bytes, s.Reencrypt)}
+}
+
+// duration is in whole seconds, so that no count is too large for it.
+func duration(count, perSecond int64) time.Duration {
+	if perSecond <= 0 {
+		return 0
+	}
+	return time.Duration((count+perSecond-1)/perSecond) * time.Second
+}

@@ -1,0 +1,52 @@
+package rotate
+
+import "errors"
+
+// The types of a policy file's values say what they want in words of the file.
+
+// quoted is a text.
+type quoted string
+
+// UnmarshalTOML implements [toml.Unmarshaler].
+func (q *quoted) UnmarshalTOML(value any) error {
+	text, ok := value.(string)
+	if !ok {
+		return errors.New("want a text in quotes")
+	}
+	*q = quoted(text)
+	return nil
+}
+
+// whole is a whole number.
+type whole int
+
+// UnmarshalTOML implements [toml.Unmarshaler].
+func (w *whole) UnmarshalTOML(value any) error {
+	n, ok := value.(int64)
+	if !ok {
+		return errors.New("want a whole number")
+	}
+	*w = whole(n)
+	return nil
+}
+
+// names are a list of texts; an empty one is not nil.
+type names []string
+
+// UnmarshalTOML implements [toml.Unmarshaler].
+func (n *names) UnmarshalTOML(value any) error {
+	wrong := errors.New(`want a list of names, such as ["a", "b"]`)
+	list, ok := value.([]any)
+	if !ok {
+		return wrong
+	}
+	*n = names{}
+	for _, entry := range list {
+		text, ok := entry.(string)
+		if !ok {
+			return wrong
+		}
+		*n = append(*n, text)
+	}
+	return nil
+}

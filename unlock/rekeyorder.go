@@ -1,0 +1,352 @@
+package unlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
+	"keywright.dev/unlock/luks"
+)
+
+// RekeyService is what a rekey asks of a server; [*api.GuestClient] is one.
+type RekeyService interface {
+	RekeyChallenge(ctx context.Context) (api.Challenge, error)
+	Rekey(ctx context.Context, r api.RekeyRequest) (api.RekeyResponse, error)
+	RekeyedChallenge(ctx context.Context) (api.Challenge, error)
+	Rekeyed(ctx context.Context, r api.RekeyedRequest) (api.RekeyedResponse, error)
+}
+
+// RekeyServer is one of the service's servers, as a rekey asks it.
+type RekeyServer struct {
+	Host string // for people
+	RekeyService
+}
+
+// Rekeyer carries out rekeys that the service orders: it joins what the service
+// says with what [Rekeying] does to a header. The keyslot of the former version is
+// killed only where the service said so under its signature: that the new version
+// is what boots are released.
+//
+// It keeps no state: cut anywhere, the next run asks again and goes on. All fields
+// are required but Patience.
+type Rekeyer struct {
+	TPM      Attester
+	EventLog string // path
+	// Servers are asked one after the other: the next where one does not answer.
+	Servers []RekeyServer
+	// Pins are the fingerprints of the service identity key, current first.
+	Pins       [][32]byte
+	Cryptsetup luks.Cryptsetup
+	RunDir     RunDir
+	Clock      Clock
+	// Random is in [0, 1).
+	Random func() float64
+	// Patience is how long a service that does not answer is asked again, once it
+	// gave out secrets: it does that a few times for an order.
+	Patience time.Duration
+	// Out receives a line "step: NAME DEVICE" before each step, and notes.
+	Out io.Writer
+}
+
+// The steps of a rekey that ask the service.
+const (
+	// StepAskRekey asks for the current secret and the next one.
+	StepAskRekey Step = "ask-rekey"
+	// StepReportKeyslot reports the new keyslot, whereupon the service commits.
+	StepReportKeyslot Step = "report-keyslot"
+	// StepReportDone reports that the former keyslot is gone.
+	StepReportDone Step = "report-done"
+	// StepReportFault reports why a part failed.
+	StepReportFault Step = "report-fault"
+)
+
+// RekeyOrderSteps returns the names of the steps of a rekey that goes through, in
+// their order.
+func RekeyOrderSteps() []Step {
+	add, settle := RekeySteps()
+	steps := append([]Step{StepAskRekey}, add...)
+	steps = append(append(steps, StepReportKeyslot), settle...)
+	return append(steps, StepReportDone)
+}
+
+// Carry asks what is ordered of a volume and does it. ordered is false where
+// nothing is.
+func (r *Rekeyer) Carry(ctx context.Context, v Volume) (ordered bool, err error) {
+	if err := r.RunDir.unchanging(); err != nil {
+		return false, err
+	}
+	release, err := r.ask(ctx, v)
+	var failure *Failure
+	if errors.As(err, &failure) && failure.Code == api.CodeOrder {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("asking what is ordered of %s: %w", v.Device.Name(), err)
+	}
+	defer release.Wipe()
+	return true, r.GoOn(ctx, v, &release.Secrets[0])
+}
+
+// GoOn does what the secrets of a volume say that the service gave out, in a boot
+// or after it: up to the commit they are two, and then the current one alone.
+func (r *Rekeyer) GoOn(ctx context.Context, v Volume, s *exchange.ReleasedSecret) error {
+	o := &rekeyOrder{Rekeyer: r, volume: v, current: SecretVersion{s.Version, s.Key}, disk: Rekeying{
+		Device: v.Device.Name(), Volume: v.ID, Identity: v.Identity,
+		Keep: r.RunDir.keepHeader(v.ID), Cryptsetup: r.Cryptsetup, RunDir: r.RunDir, Out: r.Out,
+	}}
+	if s.NextVersion > 0 {
+		if err := o.replace(ctx, SecretVersion{s.NextVersion, s.Next}); err != nil {
+			return err
+		}
+	}
+	return o.settle(ctx)
+}
+
+// ask returns the secrets of one volume. The caller wipes them.
+func (r *Rekeyer) ask(ctx context.Context, v Volume) (release *exchange.Release, err error) {
+	r.say("step: %s %s", StepAskRekey, v.Device.Name())
+	err = r.persist(ctx, func(ctx context.Context, to RekeyServer, pin [32]byte) error {
+		release, err = r.askOnce(ctx, v, to, pin)
+		return err
+	})
+	return release, err
+}
+
+func (r *Rekeyer) askOnce(ctx context.Context, v Volume, to RekeyServer, pin [32]byte) (*exchange.Release, error) {
+	recipient, err := exchange.NewRecipient()
+	if err != nil {
+		return nil, err
+	}
+	details, err := exchange.MarshalDetails(exchange.RekeyDetails{})
+	if err != nil {
+		return nil, err
+	}
+	statement := exchange.Statement{
+		Purpose: exchange.PurposeRekey, ServiceKey: pin, Recipient: recipient.PublicKey(), Volumes: v.named(), Details: details,
+	}
+	raw, answer, err := inquire(ctx, evidence{r.TPM, r.EventLog}, to.Host, statement, to.RekeyChallenge,
+		func(ctx context.Context, a api.Attested) (api.RekeyResponse, error) {
+			return to.Rekey(ctx, api.RekeyRequest{Attested: a})
+		})
+	if err != nil {
+		return nil, err
+	}
+	release, err := open(pin, recipient, raw, answer.Sealed)
+	if err != nil {
+		return nil, untrusted(to.Host, err)
+	}
+	if err := v.answeredBy(release); err != nil {
+		release.Wipe()
+		return nil, untrusted(to.Host, err)
+	}
+	return release, nil
+}
+
+// named is the volume as statements about it alone have it.
+func (v *Volume) named() []exchange.Volume {
+	return []exchange.Volume{{ID: v.ID, UUID: v.LUKS.Header().UUID, Identity: v.Identity}}
+}
+
+// answeredBy demands the secrets of this volume and no other.
+func (v *Volume) answeredBy(release *exchange.Release) error {
+	if len(release.Secrets) != 1 {
+		return fmt.Errorf("the service answered for %d volumes, one was asked for", len(release.Secrets))
+	}
+	switch s := release.Secrets[0]; {
+	case s.Volume != v.ID || s.UUID != v.LUKS.Header().UUID || s.Identity != v.Identity:
+		return fmt.Errorf("the service did not answer for volume/%s on %s", v.ID, v.Device.Name())
+	case s.Version == 0 || s.NextVersion > 0 && s.NextVersion <= s.Version:
+		return fmt.Errorf("the service gave version %d of a secret to follow version %d", s.NextVersion, s.Version)
+	default:
+		return nil
+	}
+}
+
+func untrusted(host string, err error) *Failure {
+	f := fail(CodeUntrusted, err)
+	f.Server = host
+	return f
+}
+
+// persist makes one exchange with the servers. What is staged meanwhile would be
+// newer than its quote.
+func (r *Rekeyer) persist(ctx context.Context, exchange func(ctx context.Context, to RekeyServer, pin [32]byte) error) error {
+	end, err := r.RunDir.BeginStaging(ctx, r.Clock)
+	if err != nil {
+		return err
+	}
+	defer end()
+	a := asking{pins: len(r.Pins), note: r.say}
+	for _, server := range r.Servers {
+		a.hosts = append(a.hosts, server.Host)
+	}
+	return a.persist(ctx, func(ctx context.Context) error { return exchange(ctx, r.Servers[a.server], r.Pins[a.pin]) })
+}
+
+func (r *Rekeyer) say(format string, args ...any) {
+	(&Enrollment{Out: r.Out}).say(format, args...)
+}
+
+// rekeyOrder is one rekey under way.
+type rekeyOrder struct {
+	*Rekeyer
+	volume Volume
+	// current is the version that boots are released, as the service said last.
+	current SecretVersion
+	disk    Rekeying
+}
+
+// replace adds the next version, and reports it. Then it is the current one.
+func (o *rekeyOrder) replace(ctx context.Context, next SecretVersion) error {
+	o.disk.Old, o.disk.New = o.current, next
+	added, err := o.onDisk(ctx, next.Number, o.disk.Add)
+	if err != nil {
+		return err
+	}
+	details := exchange.RekeyedDetails{Version: next.Number, Volume: added.Report}
+	if err := o.report(ctx, StepReportKeyslot, details, exchange.RekeyCommitted); err != nil {
+		return fmt.Errorf("reporting version %d of the secret of volume/%s, whose keyslot stands beside the former one: %w", next.Number, o.volume.ID, err)
+	}
+	o.current = next
+	o.say("note: boots of volume/%s are released version %d from now on", o.volume.ID, next.Number)
+	return nil
+}
+
+// settle leaves the current version as the only one, and reports that.
+func (o *rekeyOrder) settle(ctx context.Context) error {
+	o.disk.New = o.current
+	done, err := o.onDisk(ctx, o.current.Number, o.disk.Finish)
+	if err != nil {
+		return err
+	}
+	if err := o.RunDir.dropHeader(o.volume.ID); err != nil {
+		o.say("note: removing the copy of the header of %s: %v", o.disk.Device, err)
+	}
+	details := exchange.RekeyedDetails{Version: o.current.Number, Volume: done.Report, Done: true}
+	err = o.report(ctx, StepReportDone, details, exchange.RekeyFinished)
+	var failure *Failure
+	if errors.As(err, &failure) && failure.Code == api.CodeOrder {
+		err = nil // an earlier report was lost on its way back
+	}
+	if err != nil {
+		return fmt.Errorf("reporting that version %d is the only one of the secret of volume/%s: %w", o.current.Number, o.volume.ID, err)
+	}
+	o.say("note: volume/%s on %s is rekeyed: version %d opens it", o.volume.ID, o.disk.Device, o.current.Number)
+	return nil
+}
+
+// onDisk does a part of the rekey, to its end where somebody ends the program, and
+// tells the service why it failed.
+func (o *rekeyOrder) onDisk(ctx context.Context, version uint32, part func(context.Context) (Rekeyed, error)) (Rekeyed, error) {
+	working, cancel := unhurried(ctx)
+	defer cancel()
+	done, err := part(working)
+	if err == nil {
+		return done, ctx.Err()
+	}
+	before, failed := report(o.volume.ID, o.volume.LUKS)
+	if failed == nil {
+		fault := exchange.RekeyedDetails{Version: version, Volume: before, Fault: shortened(err.Error(), exchange.MaxFault)}
+		_, failed = o.tell(ctx, StepReportFault, fault)
+	}
+	if failed != nil {
+		o.say("note: the service does not know of it: %v", failed)
+	}
+	return Rekeyed{}, err
+}
+
+// shortened makes a text printable and at most limit bytes long. It leaves out the
+// middle: errors begin with what was being done, and end with why it failed.
+func shortened(text string, limit int) string {
+	const gap, head = " ... ", 60
+	text = strings.Map(printableRune, text)
+	if len(text) <= limit {
+		return text
+	}
+	return text[:head] + gap + text[len(text)-(limit-head-len(gap)):]
+}
+
+// unhurried keeps the deadline of a context, and not that somebody ends it.
+func unhurried(ctx context.Context) (context.Context, context.CancelFunc) {
+	free := context.WithoutCancel(ctx)
+	if deadline, ok := ctx.Deadline(); ok {
+		return context.WithDeadline(free, deadline)
+	}
+	return free, func() {}
+}
+
+// report tells the service how far the rekey came, and demands what it answers
+// under its signature.
+func (o *rekeyOrder) report(ctx context.Context, step Step, details exchange.RekeyedDetails, want exchange.RekeyStatus) error {
+	answer, err := o.tell(ctx, step, details)
+	if err != nil {
+		return err
+	}
+	if answer.Version != details.Version || answer.Status != want {
+		return fail(CodeUntrusted, fmt.Errorf("the service says that version %d is %s, want version %d to be %s", answer.Version, answer.Status, details.Version, want))
+	}
+	return nil
+}
+
+// tell repeats a report while no service answers, as long as there is patience: a
+// report may be repeated, and its secrets are here now.
+func (o *rekeyOrder) tell(ctx context.Context, step Step, details exchange.RekeyedDetails) (answer exchange.RekeyAnswer, err error) {
+	o.say("step: %s %s", step, o.disk.Device)
+	text, err := exchange.MarshalDetails(details)
+	if err != nil {
+		return answer, err
+	}
+	deadline, pace := o.Clock.Now().Add(o.Patience), newPace(o.Random)
+	for {
+		err = o.persist(ctx, func(ctx context.Context, to RekeyServer, pin [32]byte) error {
+			answer, err = o.tellOnce(ctx, text, to, pin)
+			return err
+		})
+		var failure *Failure
+		if !errors.As(err, &failure) || !failure.passes() {
+			return answer, err
+		}
+		wait := pace.next(failure)
+		if o.Clock.Now().Add(wait).After(deadline) || o.Clock.Sleep(ctx, wait) != nil {
+			return answer, err
+		}
+	}
+}
+
+// passes tells whether the next try may do better without a change.
+func (f *Failure) passes() bool { return busy(f.Number) || f.Code == api.CodeChallenge }
+
+func (o *rekeyOrder) tellOnce(ctx context.Context, details []byte, to RekeyServer, pin [32]byte) (none exchange.RekeyAnswer, err error) {
+	statement := exchange.Statement{Purpose: exchange.PurposeRekeyed, ServiceKey: pin, Volumes: o.volume.named(), Details: details}
+	raw, answer, err := inquire(ctx, evidence{o.TPM, o.EventLog}, to.Host, statement, to.RekeyedChallenge,
+		func(ctx context.Context, a api.Attested) (api.RekeyedResponse, error) {
+			return to.Rekeyed(ctx, api.RekeyedRequest{Attested: a})
+		})
+	if err != nil {
+		return none, err
+	}
+	signed := answer.Signed
+	if err := exchange.VerifyResponse([][32]byte{pin}, signed.ServiceKey, raw, signed.Response, signed.Signature); err != nil {
+		return none, untrusted(to.Host, err)
+	}
+	said, err := exchange.ParseRekeyAnswer(signed.Response)
+	if err != nil {
+		return none, untrusted(to.Host, err)
+	}
+	return said, nil
+}
+
+// unchanging tells that no other program changes the volumes now, so that secrets,
+// which are given out a few times, are not asked for in vain.
+func (d RunDir) unchanging() error {
+	unlock, err := (&Enrollment{RunDir: d}).lock()
+	if err == nil {
+		unlock()
+	}
+	return err
+}
