@@ -166,6 +166,11 @@ func TestBootEndsACommittedOrder(t *testing.T) {
 	f.unlock(m)
 	assert.Len(t, f.orders(), 1, "both keyslots are there")
 	m.Volumes[0].KillKeyslots(2)
+	left := exchange.LUKSToken{ID: 7, Type: "keywright", Slots: []int{}, Volume: m.Volumes[0].ID, Version: 1}
+	m.Volumes[0].Tokens = append(m.Volumes[0].Tokens, left)
+	f.unlock(m)
+	assert.Len(t, f.orders(), 1, "its token is left")
+	m.Volumes[0].Tokens = nil
 	f.unlock(m)
 	f.rekeyed(m)
 }

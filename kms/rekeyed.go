@@ -154,7 +154,7 @@ func (r *rekeyed) finish(out *Outcome, v *Volume, order *Order, d *draft) *Refus
 }
 
 // finishReported ends committed orders of volumes whose header, as a boot reports
-// it, has lost the keyslot of the version before: the machine was cut off before it
+// it, has lost keyslot and token of the version before: the machine was cut off before it
 // said so itself, and of an order for a boot alone nobody else asks.
 func (r *releasing) finishReported(out *Outcome, state *State) {
 	for i := range r.details.Volumes {
@@ -163,8 +163,8 @@ func (r *releasing) finishReported(out *Outcome, state *State) {
 		if order == nil || order.Status != OrderCommitted || known == nil || known.Status != VolumeActive {
 			continue
 		}
-		slots := ownSlots(report, func(uint32) bool { return true })
-		if len(slots) != 1 || len(ownSlots(report, func(version uint32) bool { return version == order.Version })) != 1 {
+		slots := ownSlots(report, func(version uint32) bool { return version == order.Version })
+		if len(slots) != 1 || ownTokens(report) != 1 {
 			continue
 		}
 		if findVolume(out.Volumes, known.ID) == nil {
@@ -174,6 +174,16 @@ func (r *releasing) finishReported(out *Outcome, state *State) {
 			out.DropOrders = append(out.DropOrders, known.ID)
 		}
 	}
+}
+
+// ownTokens counts the volume's tokens for boots, those without a keyslot included.
+func ownTokens(report *exchange.VolumeReport) (n int) {
+	for _, t := range report.Tokens {
+		if t.Volume == report.ID && t.Purpose == "" {
+			n++
+		}
+	}
+	return n
 }
 
 // ownSlots returns the keyslots for boots of a volume's tokens of some versions.

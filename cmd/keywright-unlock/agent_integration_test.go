@@ -271,12 +271,6 @@ func TestAgentKilledIsFollowedByABootThatFinishes(t *testing.T) {
 			r := g.bootHere(s)
 			require.NoError(t, r.err)
 			require.Equal(t, []string{"open volume0"}, r.events)
-			if c.step == unlock.StepReportDone {
-				// The header says nothing of an order that waits for that report.
-				a := g.startAgent([]string{s.url}, s.pin())
-				s.awaitNoOrders(t)
-				a.end()
-			}
 			s.requireRekeyed(t, g.volumes[0], 2)
 		})
 	}
