@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -16,12 +17,26 @@ import (
 // hardened makes a child of the tests a process that hardens itself.
 const hardened = "KEYWRIGHT_UNLOCK_HARDENED"
 
-// TestMain is that child, too.
+// TestMain is the children of tests, too.
 func TestMain(m *testing.M) {
-	if os.Getenv(hardened) == "" {
-		os.Exit(m.Run())
+	for role, work := range children() {
+		words, child := os.LookupEnv(role)
+		if !child {
+			continue
+		}
+		if err := work(strings.Fields(words)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
-	fmt.Println(state(unlock.Harden()))
+	os.Exit(m.Run())
+}
+
+// showHardened prints what the process may do once it is hardened.
+func showHardened([]string) error {
+	_, err := fmt.Println(state(unlock.Harden()))
+	return err
 }
 
 // state is what a process may do with its memory.

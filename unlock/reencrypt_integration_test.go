@@ -11,7 +11,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,7 +22,6 @@ import (
 
 	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/secret"
-	"keywright.dev/test/process"
 	"keywright.dev/unlock"
 	"keywright.dev/unlock/luks"
 )
@@ -172,23 +170,19 @@ func TestReencryptionThatIsRefused(t *testing.T) {
 // stepMidway is announced by the child once some of the data is under the new key.
 const stepMidway unlock.Step = "midway"
 
-const reencryptChild = "KEYWRIGHT_UNLOCK_REENCRYPT"
-
-// TestReencryptChild is a child of the tests that reencrypts.
-func TestReencryptChild(t *testing.T) {
-	words := strings.Fields(os.Getenv(reencryptChild))
-	if len(words) == 0 {
-		t.Skip("runs for other tests")
+// carryOutReencryption is a child of the tests that reencrypts.
+func carryOutReencryption(words []string) error {
+	bound, v, err := diskOf(words[0], words[1])
+	if err != nil {
+		return err
 	}
-	d := &filledDisk{boundDisk: &boundDisk{t: t, path: words[0], run: unlock.RunDir(words[1])}}
-	v := d.header()
-	d.identity, d.uuid = identityOf(t, v), v.Header().UUID
-	lose, err := d.reencrypting(io.Discard).Lost(t.Context())
-	require.NoError(t, err)
-	d.lose = lose
+	d := &filledDisk{boundDisk: bound, uuid: v.Header().UUID}
+	if d.lose, err = d.reencrypting(io.Discard).Lost(context.Background()); err != nil {
+		return err
+	}
 	go d.midway(func() { fmt.Printf("step: %s\n", stepMidway) })
-	_, err = d.reencrypting(os.Stdout).Run(t.Context())
-	require.NoError(t, err)
+	_, err = d.reencrypting(os.Stdout).Run(context.Background())
+	return err
 }
 
 // midway calls then when the header has been written for the third time since the
@@ -245,7 +239,7 @@ func TestReencryptionCutAtEveryStep(t *testing.T) {
 					data = 128 << 20
 				}
 				d := newFilledDisk(t, data)
-				d.kill(step, delay)
+				d.killIn(reencryptChild, "", step, delay)
 				r := d.reencrypting(io.Discard)
 				if d.requireBootable() {
 					r.Begun = true
@@ -258,15 +252,6 @@ func TestReencryptionCutAtEveryStep(t *testing.T) {
 			})
 		}
 	}
-}
-
-func (d *filledDisk) kill(step unlock.Step, delay time.Duration) {
-	d.t.Helper()
-	self, err := os.Executable()
-	require.NoError(d.t, err)
-	cmd := exec.Command(self, "-test.run=^TestReencryptChild$", "-test.count=1")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s", reencryptChild, d.path, d.run))
-	require.NoError(d.t, process.KillAtStep(cmd, string(step), 0, delay))
 }
 
 // requireBootable holds that a boot opens the volume, or hands it over because it
