@@ -104,7 +104,7 @@ func (r *rekeyed) advance(out *Outcome, state *State, v Volume, order Order, d *
 
 // commit makes the new secret the current one: from now on a boot is released it.
 func (r *rekeyed) commit(out *Outcome, state *State, v *Volume, order *Order, d *draft) *Refusal {
-	slots := ownSlots(&r.details.Volume, func(version uint32) bool { return version == order.Version })
+	slots := ownSlots(&r.details.Volume, order.Version)
 	if len(slots) != 1 {
 		return refuse(ReasonVolume, "the report shows %d keyslots of version %d, want one", len(slots), order.Version)
 	}
@@ -137,12 +137,9 @@ func (r *rekeyed) finish(out *Outcome, v *Volume, order *Order, d *draft) *Refus
 	if order.Status != OrderCommitted {
 		return refuse(ReasonOrder, "the rekey of volume/%s was not committed", v.ID)
 	}
-	if older := ownSlots(&r.details.Volume, func(version uint32) bool { return version != order.Version }); len(older) > 0 {
-		return refuse(ReasonVolume, "the report shows keyslots of other versions than %d", order.Version)
-	}
-	slots := ownSlots(&r.details.Volume, func(version uint32) bool { return version == order.Version })
-	if len(slots) != 1 {
-		return refuse(ReasonVolume, "the report shows %d keyslots of version %d, want one", len(slots), order.Version)
+	slots, settled := order.settled(&r.details.Volume)
+	if !settled {
+		return refuse(ReasonVolume, "the report shows other tokens or keyslots of the service's than one of version %d", order.Version)
 	}
 	if refusal := v.acceptOwn(&r.details.Volume, slots); refusal != nil {
 		return refusal
@@ -163,8 +160,8 @@ func (r *releasing) finishReported(out *Outcome, state *State) {
 		if order == nil || order.Status != OrderCommitted || known == nil || known.Status != VolumeActive {
 			continue
 		}
-		slots := ownSlots(report, func(version uint32) bool { return version == order.Version })
-		if len(slots) != 1 || ownTokens(report) != 1 {
+		slots, settled := order.settled(report)
+		if !settled {
 			continue
 		}
 		if findVolume(out.Volumes, known.ID) == nil {
@@ -176,24 +173,32 @@ func (r *releasing) finishReported(out *Outcome, state *State) {
 	}
 }
 
-// ownTokens counts the volume's tokens for boots, those without a keyslot included.
-func ownTokens(report *exchange.VolumeReport) (n int) {
-	for _, t := range report.Tokens {
-		if t.Volume == report.ID && t.Purpose == "" {
-			n++
-		}
-	}
-	return n
+// forBoots tells whether a token is the service's for boots of a volume.
+func forBoots(t *exchange.LUKSToken, volume string) bool {
+	return t.Volume == volume && t.Purpose == ""
 }
 
-// ownSlots returns the keyslots for boots of a volume's tokens of some versions.
-func ownSlots(report *exchange.VolumeReport, of func(version uint32) bool) (slots []int) {
-	for _, t := range report.Tokens {
-		if t.Volume == report.ID && t.Purpose == "" && of(t.Version) {
+// ownSlots returns the keyslots that tokens for boots name, of one version.
+func ownSlots(report *exchange.VolumeReport, version uint32) (slots []int) {
+	for i := range report.Tokens {
+		if t := &report.Tokens[i]; forBoots(t, report.ID) && t.Version == version {
 			slots = append(slots, t.Slots...)
 		}
 	}
 	return slots
+}
+
+// settled tells whether a header has, of tokens for boots, the one of the order's
+// version alone, and returns its keyslot.
+func (o *Order) settled(report *exchange.VolumeReport) (slots []int, yes bool) {
+	tokens := 0
+	for i := range report.Tokens {
+		if forBoots(&report.Tokens[i], report.ID) {
+			tokens++
+		}
+	}
+	slots = ownSlots(report, o.Version)
+	return slots, tokens == 1 && len(slots) == 1
 }
 
 // acceptOwn takes over a report. Of what is new in it, only tokens of ours for
@@ -218,23 +223,55 @@ func (v *Volume) acceptOwn(report *exchange.VolumeReport, slots []int) *Refusal 
 
 // ownItems returns keyslots, and the volume's own tokens for boots that name them.
 func ownItems(report *exchange.VolumeReport, slots []int) []Item {
-	return itemsOf(&exchange.VolumeReport{
-		Slots: slices.DeleteFunc(slices.Clone(report.Slots), func(s exchange.LUKSSlot) bool { return !slices.Contains(slots, s.ID) }),
-		Tokens: slices.DeleteFunc(slices.Clone(report.Tokens), func(t exchange.LUKSToken) bool {
-			return t.Volume != report.ID || t.Purpose != "" || !slices.Equal(t.Slots, slots)
-		}),
-	})
+	own := exchange.VolumeReport{Slots: slotsAt(report, slots)}
+	for _, t := range report.Tokens {
+		if forBoots(&t, report.ID) && slices.Equal(t.Slots, slots) {
+			own.Tokens = append(own.Tokens, t)
+		}
+	}
+	return itemsOf(&own)
 }
 
-// orderedItems returns what an open order makes, as far as it is there: that is
-// foreign to nobody.
+func slotsAt(report *exchange.VolumeReport, numbers []int) []exchange.LUKSSlot {
+	return slices.DeleteFunc(slices.Clone(report.Slots), func(s exchange.LUKSSlot) bool { return !slices.Contains(numbers, s.ID) })
+}
+
+// orderedItems returns what a rekey under way leaves in a header wherever it is cut:
+// the new version's token, and the keyslot that it names or announces; a token whose
+// keyslot was removed; what a restored disk opens with. That is foreign to nobody. Two
+// tokens of one version are none of a rekey.
 func orderedItems(order *Order, report *exchange.VolumeReport) []Item {
-	if order == nil || order.Version == 0 {
+	if order == nil {
 		return nil
 	}
-	slots := ownSlots(report, func(version uint32) bool { return version == order.Version })
-	if len(slots) != 1 {
-		return nil
+	var own exchange.VolumeReport
+	var slots []int
+	seen := make(map[uint32]bool)
+	for _, t := range report.Tokens {
+		if !forBoots(&t, report.ID) || !order.leaves(&t) {
+			continue
+		}
+		if seen[t.Version] {
+			return nil
+		}
+		seen[t.Version] = true
+		own.Tokens = append(own.Tokens, t)
+		if slots = append(slots, t.Slots...); t.Version == order.Version {
+			slots = append(slots, t.Announced...)
+		}
 	}
-	return ownItems(report, slots)
+	own.Slots = slotsAt(report, slots)
+	return itemsOf(&own)
+}
+
+// leaves tells whether a token for boots may be there because of the order.
+func (o *Order) leaves(t *exchange.LUKSToken) bool {
+	switch {
+	case t.Version == 0:
+		return false
+	case o.Status == OrderCommitted:
+		return t.Version == o.Version || len(t.Slots) == 0
+	default:
+		return t.Version == o.Version || t.Version == o.From
+	}
 }

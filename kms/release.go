@@ -319,12 +319,12 @@ func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) error {
 	m.LastRelease, m.Tier, m.Measurement = r.now, string(r.boot.Tier), r.boot.Measurement.Digest()
 	m.Platform, m.Release = r.boot.Platform.Digest(), r.release.ID
 	m.Opened = idsOf(r.statement.Volumes)
+	r.rekeyRestored(&m, state)
 	if err := r.reported(out, state); err != nil {
 		return err
 	}
 	r.received(out, state)
 	r.finishReported(out, state)
-	r.rekeyRestored(&m, state)
 	return r.deliverNext(out, state)
 }
 

@@ -41,7 +41,7 @@ func (r *releasing) reportedVersions(volume string) (versions []uint32) {
 			continue
 		}
 		for _, t := range report.Tokens {
-			if t.Volume == volume && t.Purpose == "" && t.Version > 0 && len(t.Slots) > 0 {
+			if forBoots(&t, volume) && t.Version > 0 && len(t.Slots) > 0 {
 				versions = append(versions, t.Version)
 			}
 		}

@@ -48,6 +48,7 @@ func TestRestoredDiskIsHeldAndRekeyed(t *testing.T) {
 			require.NoError(t, err)
 			assert.True(t, m.Volumes[0].Key.Equal(old))
 			assert.Zero(t, f.row(m).RestoreUntil, "it is used up")
+			assert.Zero(t, f.alarms(kms.AlarmForeign), "somebody announced what came back")
 			assert.EqualValues(t, 1, f.orders()[0].From)
 			m.Boot()
 			release, err := m.Unlock(ctx, f.guest())

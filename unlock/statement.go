@@ -74,7 +74,7 @@ func report(id string, v *luks.Volume) (exchange.VolumeReport, error) {
 		r.Slots = append(r.Slots, exchange.LUKSSlot{ID: s.ID, KDF: s.KDF, Priority: s.Priority, Mark: s.Mark})
 	}
 	for _, t := range inventory.Tokens {
-		r.Tokens = append(r.Tokens, exchange.LUKSToken{ID: t.ID, Type: t.Type, Slots: t.Keyslots, Volume: t.Volume, Purpose: string(t.Purpose), Version: t.Secret})
+		r.Tokens = append(r.Tokens, exchange.LUKSToken{ID: t.ID, Type: t.Type, Slots: t.Keyslots, Volume: t.Volume, Purpose: string(t.Purpose), Version: t.Secret, Announced: t.Announced})
 	}
 	return r, nil
 }

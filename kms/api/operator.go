@@ -226,6 +226,9 @@ type LUKSToken struct {
 	Purpose string `json:"purpose,omitempty"`
 	// Version is that of the secret that a token of ours is about.
 	Version uint32 `json:"version,omitempty"`
+	// Announced is the keyslot that a token of ours is meant for before it is
+	// assigned to one.
+	Announced []int `json:"announced,omitempty"`
 }
 
 // SecretVersion is a version of a volume's secret, without the secret.

@@ -119,6 +119,9 @@ type LUKSToken struct {
 	Purpose string `json:"purpose,omitempty"`
 	// Version is that of the secret that a token of ours is about.
 	Version uint32 `json:"version,omitempty"`
+	// Announced is the keyslot that a token of ours is meant for before it is
+	// assigned to one; empty after.
+	Announced []int `json:"announced,omitempty"`
 }
 
 // Details are what can stand in a statement.

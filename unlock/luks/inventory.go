@@ -32,7 +32,8 @@ type InventorySlot struct {
 	AreaSize   uint64 `json:"area_size"`
 }
 
-// InventoryToken is one token. Volume, Purpose and Secret are of tokens of ours alone.
+// InventoryToken is one token. Volume, Purpose, Secret and Announced are of tokens of
+// ours alone.
 type InventoryToken struct {
 	ID       int    `json:"id"`
 	Type     string `json:"type"`
@@ -42,6 +43,8 @@ type InventoryToken struct {
 	Purpose Purpose `json:"purpose,omitzero"`
 	// Secret is the version of the secret that it is about.
 	Secret uint32 `json:"secret,omitzero"`
+	// Announced is the keyslot that it is meant for, before it is assigned to one.
+	Announced []int `json:"announced,omitempty"`
 	// Unreadable says that the token has our type, but is malformed or of a
 	// version that this program does not know.
 	Unreadable bool `json:"unreadable,omitzero"`
@@ -91,6 +94,9 @@ func (v *Volume) inventoryToken(number id) InventoryToken {
 	}
 	ours, err := v.ownToken(number)
 	entry.Volume, entry.Purpose, entry.Secret, entry.Unreadable = ours.Volume, ours.Purpose, ours.Version, err != nil
+	if err == nil && len(ours.Keyslots) == 0 {
+		entry.Announced = []int{ours.Slot}
+	}
 	return entry
 }
 
