@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -106,31 +105,13 @@ func versionsOn(t *testing.T, path string) (versions []uint32) {
 type runningAgent struct {
 	*process.Process
 	t    *testing.T
-	said *lines
-}
-
-// lines is what a process says, and may be read meanwhile.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	said *process.Output
 }
 
 // startAgent starts an agent that waits at servers.
 func (g *guest) startAgent(servers []string, pins ...string) *runningAgent {
 	g.t.Helper()
-	said := new(lines)
+	said := new(process.Output)
 	cmd := g.child("agent", "--config", g.bootConfig(servers, pins...))
 	cmd.Stdout = said
 	p, err := process.Start(cmd)

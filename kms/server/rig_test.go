@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/hex"
@@ -22,6 +21,7 @@ import (
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/cmd/keywright/serve"
 	"keywright.dev/kms/api"
+	"keywright.dev/test/process"
 	"keywright.dev/test/sim"
 )
 
@@ -30,28 +30,10 @@ import (
 type rig struct {
 	t       *testing.T
 	service *serve.Service
-	log     *logBuffer
+	log     *process.Output // what the service logged
 	stop    context.CancelFunc
 	stopped chan error
 	end     sync.Once
-}
-
-// logBuffer is what the service logged.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }
 
 func newRig(t *testing.T, change func(*config.Config)) *rig {
@@ -66,7 +48,7 @@ func openRig(t *testing.T, data string, change func(*config.Config)) *rig {
 	if change != nil {
 		change(&c)
 	}
-	r := &rig{t: t, log: &logBuffer{}, stopped: make(chan error, 1)}
+	r := &rig{t: t, log: new(process.Output), stopped: make(chan error, 1)}
 	logger := slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	r.service, err = serve.Open(t.Context(), serve.Options{Config: c, Version: "test", Logger: logger, Clock: time.Now, Uptime: serve.Uptime})
