@@ -19,9 +19,10 @@ const ActionRewrapKeyring = "keyring.rewrap"
 const (
 	// MaxRewrapPage bounds the rows of one request.
 	MaxRewrapPage = 1000
-	// rewrapChunk is how many rows a transaction moves: the writer has boots wait
-	// for no longer than that takes.
+	// rewrapChunk is how many rows a transaction moves, and busyChunk while machines
+	// boot: the writer has them wait for as long as that takes.
 	rewrapChunk = 64
+	busyChunk   = 16
 	// maxFailureFacts bounds the rows that one audit entry names.
 	maxFailureFacts = 16
 )
@@ -44,6 +45,9 @@ type Rewrapped struct {
 	RootCalls int
 }
 
+// Pause lets boots go first, and tells whether there are any.
+type Pause func(context.Context) (busy bool, err error)
+
 // RewrapFailure is a row that does not open.
 type RewrapFailure struct {
 	Dependent
@@ -59,7 +63,7 @@ type RewrapFailure struct {
 // No root is asked but for a version that is not held. pause is called before each transaction, for boots to go
 // first. Each transaction leaves one audit entry that counts its rows and names
 // those that do not open: an entry a row would say no more and outgrow the log.
-func (s *Service) RewrapPage(ctx context.Context, by Operator, name, after string, limit int, pause func(context.Context) error) (*Rewrapped, error) {
+func (s *Service) RewrapPage(ctx context.Context, by Operator, name, after string, limit int, pause Pause) (*Rewrapped, error) {
 	r, err := s.newRewrap(ctx, by, name, pause)
 	if err != nil {
 		return nil, err
@@ -82,7 +86,7 @@ func (s *Service) RewrapPage(ctx context.Context, by Operator, name, after strin
 type rewrap struct {
 	service *Service
 	by      Operator
-	pause   func(context.Context) error
+	pause   Pause
 	keyring *Keyring
 	resealer
 	result Rewrapped
@@ -90,7 +94,7 @@ type rewrap struct {
 
 // newRewrap takes over what was rotated elsewhere, so that rows move to the version
 // that the rows say.
-func (s *Service) newRewrap(ctx context.Context, by Operator, name string, pause func(context.Context) error) (*rewrap, error) {
+func (s *Service) newRewrap(ctx context.Context, by Operator, name string, pause Pause) (*rewrap, error) {
 	if err := s.Keys.Follow(ctx); err != nil {
 		return nil, err
 	}
@@ -133,13 +137,20 @@ func (r *rewrap) page(ctx context.Context, from position, limit int) error {
 		r.result.Next = position{last.KeyringVersion, last.Ref()}.String()
 	}
 	r.result.RootCalls = r.toOpen(rows)
-	for chunk := range slices.Chunk(rows, rewrapChunk) {
-		if err := r.pause(ctx); err != nil {
+	for len(rows) > 0 {
+		busy, err := r.pause(ctx)
+		if err != nil {
 			return err
 		}
-		if err := r.moveSecrets(ctx, chunk); err != nil {
+		chunk := rewrapChunk
+		if busy {
+			chunk = busyChunk
+		}
+		chunk = min(chunk, len(rows))
+		if err := r.moveSecrets(ctx, rows[:chunk]); err != nil {
 			return err
 		}
+		rows = rows[chunk:]
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 
 func (r *countingRoot) calls() int64 { return r.wraps.Load() + r.unwraps.Load() }
 
-func noPause(context.Context) error { return nil }
+func noPause(context.Context) (bool, error) { return false, nil }
 
 func (f *fixture) version(ref string) *kms.KeyringVersion {
 	f.t.Helper()

@@ -25,7 +25,7 @@ type Rows interface {
 // machines that are, a page in memory at a time. Each page is what there was when it
 // was read, so that a change meanwhile is in the plan or in the next one. waits tells
 // whether an agent of a machine waits for orders; pause is called before each page.
-func Volumes(ctx context.Context, rows Rows, waits func(machine string) bool, now time.Time, pause func(context.Context) error) iter.Seq2[Volume, error] {
+func Volumes(ctx context.Context, rows Rows, waits func(machine string) bool, now time.Time, pause kms.Pause) iter.Seq2[Volume, error] {
 	return func(yield func(Volume, error) bool) {
 		for after := ""; ; {
 			page, err := nextPage(ctx, rows, after, pause)
@@ -50,8 +50,8 @@ func Volumes(ctx context.Context, rows Rows, waits func(machine string) bool, no
 	}
 }
 
-func nextPage(ctx context.Context, rows Rows, after string, pause func(context.Context) error) ([]kms.VolumeKeys, error) {
-	if err := pause(ctx); err != nil {
+func nextPage(ctx context.Context, rows Rows, after string, pause kms.Pause) ([]kms.VolumeKeys, error) {
+	if _, err := pause(ctx); err != nil {
 		return nil, err
 	}
 	return rows.VolumeKeys(ctx, after, volumesPage)

@@ -43,7 +43,7 @@ func volumesOf(t *testing.T, s *sqlite.Store, waits func(string) bool, now time.
 	return list
 }
 
-func noPause(context.Context) error { return nil }
+func noPause(context.Context) (bool, error) { return false, nil }
 
 func nobody(string) bool { return false }
 
@@ -106,7 +106,7 @@ func TestPagesOfVolumesAreOnePlan(t *testing.T) {
 	pages := 0
 	seen := make(map[string]bool)
 	last := ""
-	for v, err := range rotate.Volumes(t.Context(), s, nobody, time.Now(), func(context.Context) error { pages++; return nil }) {
+	for v, err := range rotate.Volumes(t.Context(), s, nobody, time.Now(), func(context.Context) (bool, error) { pages++; return false, nil }) {
 		require.NoError(t, err)
 		assert.Less(t, last, v.ID)
 		last, seen[v.ID] = v.ID, true
@@ -117,7 +117,7 @@ func TestPagesOfVolumesAreOnePlan(t *testing.T) {
 	assert.NotContains(t, seen, storetest.VolumeID(2), "a former one")
 
 	gone := errors.New("gone")
-	for _, err := range rotate.Volumes(t.Context(), s, nobody, time.Now(), func(context.Context) error { return gone }) {
+	for _, err := range rotate.Volumes(t.Context(), s, nobody, time.Now(), func(context.Context) (bool, error) { return false, gone }) {
 		require.ErrorIs(t, err, gone)
 	}
 }

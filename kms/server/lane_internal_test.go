@@ -13,10 +13,11 @@ import (
 func TestOtherWorkYieldsToBoots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &guests{releases: newLane("release", 2)}
-		pause := g.yielding()
+		pause, booting := g.yielding(), false
 		took := func(ctx context.Context) (time.Duration, error) {
 			began := time.Now()
-			err := pause(ctx)
+			busy, err := pause(ctx)
+			assert.Equal(t, booting, busy)
 			return time.Since(began), err
 		}
 		time.Sleep(time.Minute)
@@ -24,6 +25,7 @@ func TestOtherWorkYieldsToBoots(t *testing.T) {
 		require.NoError(t, err)
 		assert.Zero(t, waited, "nobody boots")
 
+		booting = true
 		leave, err := g.releases.enter(t.Context())
 		require.NoError(t, err)
 		canceled, cancel := context.WithCancel(t.Context())
@@ -40,6 +42,7 @@ func TestOtherWorkYieldsToBoots(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, 20*time.Millisecond, waited, "machines booted just now: a fifth of the time is its own")
 		time.Sleep(bootsEnd)
+		booting = false
 		waited, err = took(t.Context())
 		require.NoError(t, err)
 		assert.Zero(t, waited, "they do not any more")

@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"time"
+
+	"keywright.dev/kms"
 )
 
 const (
@@ -22,13 +24,14 @@ const (
 // machines boot it waits, but never for long, until no release is worked on, and as
 // many times as long as the piece before took: whatever the piece holds up, it does
 // so for few boots.
-func (g *guests) yielding() func(context.Context) error {
+func (g *guests) yielding() kms.Pause {
 	began := time.Now()
-	return func(ctx context.Context) error {
+	return func(ctx context.Context) (busy bool, err error) {
 		worked := time.Since(began)
-		err := g.yield(ctx, min((othersShare-1)*worked, yieldFor))
+		busy = !g.releases.quiet(bootsEnd)
+		err = g.yield(ctx, min((othersShare-1)*worked, yieldFor))
 		began = time.Now()
-		return err
+		return busy, err
 	}
 }
 

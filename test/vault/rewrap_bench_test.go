@@ -104,7 +104,7 @@ func operator() kms.Operator {
 	return kms.Operator{Actor: audit.Actor{Kind: audit.ActorOperator, ID: "uid/0"}}
 }
 
-func noPause(context.Context) error { return nil }
+func noPause(context.Context) (bool, error) { return false, nil }
 
 // fleet is a service over a store of machines with their secrets.
 type fleet struct {
