@@ -29,6 +29,8 @@ type Order struct {
 	Fault    string     `json:"fault,omitempty"`
 	Faults   int        `json:"faults,omitempty"`
 	Reported *time.Time `json:"reported,omitempty"`
+	// HeaderKept is when the machine sent the copy of its header from before the rekey.
+	HeaderKept *time.Time `json:"header_kept,omitempty"`
 }
 
 // RekeyVolume is the body that orders a rekey.

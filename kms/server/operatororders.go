@@ -78,5 +78,6 @@ func toOrder(o *kms.Order) api.Order {
 		Volume: o.Volume, Machine: o.Machine, Status: string(o.Status), AtBoot: o.AtBoot, From: o.From, Version: o.Version,
 		Reason: o.Reason, Created: o.Created, By: o.By, Deliveries: o.Deliveries, Delivered: stamp(o.Delivered),
 		Fault: o.Fault, Faults: o.Faults, Reported: stamp(o.Reported),
+		HeaderKept: stamp(o.HeaderKept),
 	}
 }
