@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
 	"slices"
@@ -164,8 +166,15 @@ func (m *Machine) FinishRekey(ctx context.Context, g RekeyGuest, volume int, got
 	return err
 }
 
-// Header is the content of a volume's header, as its copies have it.
-func (v *Volume) Header() []byte { return []byte(fmt.Sprint("LUKS", v.UUID, v.Slots)) }
+// Header is what stands in for a volume's header in its copies: compressed, as they
+// are.
+func (v *Volume) Header() []byte {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, _ = fmt.Fprint(w, "LUKS", v.UUID, v.Slots) // memory takes all
+	_ = w.Close()
+	return packed.Bytes()
+}
 
 // KeepHeader sends the copy of a volume's header from before a rekey.
 func (m *Machine) KeepHeader(ctx context.Context, g RekeyGuest, volume int, got *exchange.ReleasedSecret) error {
