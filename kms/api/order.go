@@ -46,6 +46,17 @@ type WithdrawRekey struct {
 	Reason string `json:"reason,omitempty" maxLength:"500"`
 }
 
+// DestroySecret is the body that destroys a secret which a rekey replaced.
+type DestroySecret struct {
+	Version uint32 `json:"version" minimum:"1"`
+	Reason  string `json:"reason" minLength:"1" maxLength:"500"`
+}
+
+// DestroySecret destroys a secret that a rekey replaced, and returns what it was.
+func (o *OperatorClient) DestroySecret(ctx context.Context, ref string, d DestroySecret) (SecretVersion, error) {
+	return post[SecretVersion](ctx, o.c, at(PathVolumeDestroy, ref), d)
+}
+
 // RekeyVolume has a volume's machine replace its secret.
 func (o *OperatorClient) RekeyVolume(ctx context.Context, ref string, r RekeyVolume) (Order, error) {
 	return post[Order](ctx, o.c, at(PathVolumeRekey, ref), r)
