@@ -39,6 +39,9 @@ type Order struct {
 	Fault    string
 	Faults   int
 	Reported time.Time
+	// HeaderKept is when the machine last sent the copy of its header from before
+	// the rekey; zero until then.
+	HeaderKept time.Time
 }
 
 // opens returns the secret that opens the disk now; nil where it is gone.

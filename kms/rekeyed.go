@@ -93,7 +93,7 @@ func (r *rekeyed) advance(out *Outcome, state *State, v Volume, order Order, d *
 		r.status = exchange.RekeyStatus(order.Status)
 		return audit.Failed, nil
 	case r.details.Done:
-		return audit.Done, r.finish(out, &v, &order, d)
+		return audit.Done, r.finish(out, state, &v, &order, d)
 	case order.Status == OrderCommitted:
 		r.status = exchange.RekeyCommitted
 		return audit.Done, nil
@@ -132,8 +132,8 @@ func (r *rekeyed) commit(out *Outcome, state *State, v *Volume, order *Order, d 
 }
 
 // finish ends the order: of what opened the volume before nothing is accepted any
-// more.
-func (r *rekeyed) finish(out *Outcome, v *Volume, order *Order, d *draft) *Refusal {
+// more, and the copy of its header, which that opens, goes.
+func (r *rekeyed) finish(out *Outcome, state *State, v *Volume, order *Order, d *draft) *Refusal {
 	if order.Status != OrderCommitted {
 		return refuse(ReasonOrder, "the rekey of volume/%s was not committed", v.ID)
 	}
@@ -146,6 +146,7 @@ func (r *rekeyed) finish(out *Outcome, v *Volume, order *Order, d *draft) *Refus
 	}
 	d.fact("finished", "", "true")
 	out.Volumes, out.DropOrders = []Volume{*v}, []string{v.ID}
+	out.DropSecrets = append(out.DropSecrets, headerKeysOf(state.Secrets, v.ID)...)
 	r.status = exchange.RekeyFinished
 	return nil
 }
@@ -169,6 +170,7 @@ func (r *releasing) finishReported(out *Outcome, state *State) {
 		}
 		if refusal := findVolume(out.Volumes, known.ID).acceptOwn(report, slots); refusal == nil {
 			out.DropOrders = append(out.DropOrders, known.ID)
+			out.DropSecrets = append(out.DropSecrets, headerKeysOf(state.Secrets, known.ID)...)
 		}
 	}
 }

@@ -165,6 +165,5 @@ func (r *rekeying) deliver(out *Outcome, state *State, v *Volume, order *Order) 
 		out.Orders = []Order{again}
 		return nil, nil
 	}
-	released.Next, released.NextVersion, err = r.service.nextSecret(out, state, v, *order, r.binding, false)
-	return nil, err
+	return nil, r.service.deliverOrdered(released, out, state, v, *order, r.binding, false)
 }

@@ -21,7 +21,8 @@ type Transactor interface {
 
 // Key names the rows that a decision depends on. Zero fields name nothing.
 type Key struct {
-	// Machine loads the machine, its volumes and the secrets of their keyslots.
+	// Machine loads the machine, its volumes, the secrets of their keyslots and those
+	// that copies of their headers are sealed under.
 	Machine string
 	// Recovery loads the volumes' recovery keys as well.
 	Recovery bool
@@ -142,6 +143,9 @@ type Outcome struct {
 	DropOrders []string
 	// DropSecrets deletes secrets, before others are written.
 	DropSecrets []SecretRef
+	// HeaderCopy is kept with the secret that it is sealed under. That there is none
+	// is an error that is [ErrNotFound].
+	HeaderCopy *HeaderCopy
 	// Moved are secrets that exist, with another wrapping. That one has not the
 	// wrapping any more that it was read with is an error that is [ErrChanged].
 	Moved []MovedSecret
@@ -231,6 +235,8 @@ type Reader interface {
 	// keyring version ever wrapped stays known until the volume is dropped: the store
 	// notes it with every change of a secret.
 	VolumeKeys(ctx context.Context, after string, limit int) ([]VolumeKeys, error)
+	// HeaderCopy returns the copy of a volume's header; [ErrNotFound].
+	HeaderCopy(ctx context.Context, volume string) (*HeaderCopy, error)
 	// Secrets returns the secrets of a volume, ordered by purpose and version.
 	Secrets(ctx context.Context, volume string) ([]Secret, error)
 	// Measurements returns those of a group, or of all with an empty name,

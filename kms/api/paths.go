@@ -23,6 +23,8 @@ const (
 	PathRecoveryCopies     = "/v1/recovery-copies"
 	PathVolumeAccept       = "/v1/volumes/{ref}/accept"
 	PathVolumeRekey        = "/v1/volumes/{ref}/rekey"
+	PathVolumeDestroy      = "/v1/volumes/{ref}/destroy-secret"
+	PathVolumeHeaderCopy   = "/v1/volumes/{ref}/header-copy"
 	PathVolumeWithdraw     = "/v1/volumes/{ref}/withdraw-rekey"
 	PathOrders             = "/v1/orders"
 	PathRotationPlan       = "/v1/rotation/plan"

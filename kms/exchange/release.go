@@ -49,6 +49,9 @@ type ReleasedSecret struct {
 	// place of Key's; empty where no rekey is ordered.
 	Next        secret.Bytes
 	NextVersion uint32
+	// HeaderKey is what the copy of the header from before this rekey is sealed
+	// under ([SealHeaderCopy]); empty without one.
+	HeaderKey secret.Bytes
 }
 
 // Wipe wipes every key of the release.
@@ -57,6 +60,7 @@ func (r *Release) Wipe() {
 		s.Key.Wipe()
 		s.Recovery.Wipe()
 		s.Next.Wipe()
+		s.HeaderKey.Wipe()
 	}
 }
 
@@ -83,10 +87,10 @@ func (r *Release) marshal() (secret.Bytes, error) {
 
 // room is at least the length of the message before it is padded.
 func (r *Release) room() int {
-	const fixed, fixedSecret = 1 + len(releaseV1) + 32 + 2 + 1, 1 + 1 + 4 + 32 + 16 + 2 + 2 + 2 + 4
+	const fixed, fixedSecret = 1 + len(releaseV1) + 32 + 2 + 1, 1 + 1 + 4 + 32 + 16 + 2 + 2 + 2 + 4 + 1
 	room := fixed + len(r.Entry)
 	for _, s := range r.Secrets {
-		room += fixedSecret + len(s.Volume) + len(s.UUID) + s.Key.Len() + s.Recovery.Len() + s.Next.Len()
+		room += fixedSecret + len(s.Volume) + len(s.UUID) + s.Key.Len() + s.Recovery.Len() + s.Next.Len() + s.HeaderKey.Len()
 	}
 	return room
 }
@@ -115,6 +119,8 @@ func (s *ReleasedSecret) add(b *cryptobyte.Builder) {
 	b.AddUint16(uint16(s.Next.Len()))
 	b.AddBytes(s.Next.Expose())
 	b.AddUint32(s.NextVersion)
+	b.AddUint8(uint8(s.HeaderKey.Len()))
+	b.AddBytes(s.HeaderKey.Expose())
 }
 
 // check refuses what marshal's length fields cannot hold.
@@ -127,7 +133,8 @@ func (r *Release) check() error {
 	}
 	for _, s := range r.Secrets {
 		if len(s.Volume) > maxText || len(s.UUID) > maxText || s.Key.Len() == 0 || s.Key.Len() > MaxKey ||
-			s.Recovery.Len() > MaxKey || s.Next.Len() > MaxKey || (s.Next.Len() > 0) != (s.NextVersion > 0) {
+			s.Recovery.Len() > MaxKey || s.Next.Len() > MaxKey || (s.Next.Len() > 0) != (s.NextVersion > 0) ||
+			s.HeaderKey.Len() != headerKeyOf(s.NextVersion) {
 			return fmt.Errorf("encoding a release: the secret of volume %.64q is out of bounds", s.Volume)
 		}
 	}
@@ -162,14 +169,25 @@ func (r *Release) read(in *cryptobyte.String) bool {
 }
 
 func (s *ReleasedSecret) read(in *cryptobyte.String) bool {
-	var key, recovery, next cryptobyte.String
+	var key, recovery, next, header cryptobyte.String
 	if !readText(in, &s.Volume) || !readText(in, &s.UUID) || !in.ReadUint32(&s.Version) ||
 		!in.CopyBytes(s.Identity[:]) || !in.CopyBytes(s.Resume[:]) || !in.ReadUint16LengthPrefixed(&key) ||
-		!in.ReadUint16LengthPrefixed(&recovery) || !in.ReadUint16LengthPrefixed(&next) || !in.ReadUint32(&s.NextVersion) {
+		!in.ReadUint16LengthPrefixed(&recovery) || !in.ReadUint16LengthPrefixed(&next) || !in.ReadUint32(&s.NextVersion) ||
+		!in.ReadUint8LengthPrefixed(&header) {
 		return false
 	}
-	s.Key, s.Recovery, s.Next = copied(key), copied(recovery), copied(next)
-	return len(key) > 0 && max(len(key), len(recovery), len(next)) <= MaxKey && (len(next) > 0) == (s.NextVersion > 0)
+	s.Key, s.Recovery, s.Next, s.HeaderKey = copied(key), copied(recovery), copied(next), copied(header)
+	return len(key) > 0 && max(len(key), len(recovery), len(next)) <= MaxKey && (len(next) > 0) == (s.NextVersion > 0) &&
+		len(header) == headerKeyOf(s.NextVersion)
+}
+
+// headerKeyOf is how long the key for the copy of a header is: where there is a next
+// version, its keyslot is not added before there is a copy.
+func headerKeyOf(next uint32) int {
+	if next == 0 {
+		return 0
+	}
+	return HeaderKeySize
 }
 
 // copied is a secret of its own, or none.

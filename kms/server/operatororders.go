@@ -19,6 +19,11 @@ type (
 		DryRunInput
 		Body api.WithdrawRekey
 	}
+	destroySecretInput struct {
+		RefInput
+		DryRunInput
+		Body api.DestroySecret
+	}
 )
 
 func (o *operators) addOrders() {
@@ -42,6 +47,19 @@ func (o *operators) addOrders() {
 		},
 		act: func(ctx context.Context, v *kms.Volume, in *withdrawRekeyInput) (api.Order, error) {
 			return orderOf(o.server.Service.WithdrawRekey(ctx, in.operator(ctx), v, in.Body.Reason))
+		},
+	})
+	register(o, operation[destroySecretInput, *kms.Volume, api.SecretVersion]{
+		Route: Route{Method: http.MethodPost, Path: api.PathVolumeDestroy, Action: kms.ActionDestroySecret, Summary: "Destroy a secret that a rekey replaced: images of the disk from before open no more."},
+		find: func(ctx context.Context, in *destroySecretInput) (*kms.Volume, object, error) {
+			return o.findVolume(ctx, &in.RefInput)
+		},
+		act: func(ctx context.Context, v *kms.Volume, in *destroySecretInput) (api.SecretVersion, error) {
+			destroyed, err := o.server.Service.DestroySecret(ctx, in.operator(ctx), v, in.Body.Version, in.Body.Reason)
+			if err != nil {
+				return api.SecretVersion{}, err
+			}
+			return secretOf(destroyed), nil
 		},
 	})
 }
@@ -78,5 +96,6 @@ func toOrder(o *kms.Order) api.Order {
 		Volume: o.Volume, Machine: o.Machine, Status: string(o.Status), AtBoot: o.AtBoot, From: o.From, Version: o.Version,
 		Reason: o.Reason, Created: o.Created, By: o.By, Deliveries: o.Deliveries, Delivered: stamp(o.Delivered),
 		Fault: o.Fault, Faults: o.Faults, Reported: stamp(o.Reported),
+		HeaderKept: stamp(o.HeaderKept),
 	}
 }

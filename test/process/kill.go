@@ -25,7 +25,7 @@ func KillAtStep(cmd *exec.Cmd, step string, nth int, delay time.Duration) error 
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", cmd.Path, err)
 	}
-	defer gone.Close() //nolint:errcheck // read from alone
+	defer gone.Close()
 	// Whatever it starts has the other end, also between fork and exec.
 	cmd.ExtraFiles = append(cmd.ExtraFiles, alive)
 	err = cmd.Start()

@@ -143,7 +143,9 @@ func (l *loader) loadVolumes(machine string, recovery bool) error {
 }
 
 func (l *loader) loadForBoot(machine string) error {
-	rows, err := l.rows.VolumesAndSecretsFor(l.ctx, sqlitedb.VolumesAndSecretsForParams{Purpose: kms.PurposeKeyslot, Machine: machine})
+	rows, err := l.rows.VolumesAndSecretsFor(l.ctx, sqlitedb.VolumesAndSecretsForParams{
+		Purpose: kms.PurposeKeyslot, Other: kms.PurposeHeader, Machine: machine,
+	})
 	if err != nil {
 		return err
 	}

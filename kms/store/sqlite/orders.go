@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 
 	"keywright.dev/kms"
@@ -46,6 +48,31 @@ func (p *putter) putOrders(o kms.Outcome) error {
 	return nil
 }
 
+// HeaderCopy implements [kms.Reader].
+func (s *Store) HeaderCopy(ctx context.Context, volume string) (*kms.HeaderCopy, error) {
+	r, err := s.rows.HeaderCopyOf(ctx, volume)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, kms.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the copy of the header of volume %s: %w", volume, translate(err))
+	}
+	return &kms.HeaderCopy{Volume: r.Volume, Version: uint32(r.Version), Created: toTime(r.Created), Sealed: r.Sealed}, nil
+}
+
+func (p *putter) putHeaderCopy(c *kms.HeaderCopy) error {
+	if c == nil {
+		return nil
+	}
+	err := p.rows.PutHeaderCopy(p.ctx, sqlitedb.PutHeaderCopyParams{
+		Volume: c.Volume, Purpose: kms.PurposeHeader, Version: int64(c.Version), Created: fromTime(c.Created), Sealed: c.Sealed,
+	})
+	if err != nil {
+		return fmt.Errorf("the copy of the header of volume %s: %w", c.Volume, translate(err))
+	}
+	return nil
+}
+
 func (p *putter) dropSecrets(refs []kms.SecretRef) error {
 	for _, ref := range refs {
 		err := p.rows.DropSecret(p.ctx, sqlitedb.DropSecretParams{Volume: ref.Volume, Purpose: ref.Purpose, Version: int64(ref.Version)})
@@ -62,6 +89,7 @@ func toOrder(r sqlitedb.Order) kms.Order {
 		Reason: r.Reason, Created: toTime(r.Created), By: r.CreatedBy,
 		Deliveries: int(r.Deliveries), Delivered: toTime(r.Delivered),
 		Fault: r.Fault, Faults: int(r.Faults), Reported: toTime(r.Reported),
+		HeaderKept: toTime(r.Header),
 	}
 }
 
@@ -71,5 +99,6 @@ func fromOrder(o kms.Order) sqlitedb.PutOrderParams {
 		Reason: o.Reason, Created: fromTime(o.Created), CreatedBy: o.By,
 		Deliveries: int64(o.Deliveries), Delivered: fromTime(o.Delivered),
 		Fault: o.Fault, Faults: int64(o.Faults), Reported: fromTime(o.Reported),
+		Header: fromTime(o.HeaderKept),
 	}
 }

@@ -152,6 +152,9 @@ func (p *putter) putRows(o kms.Outcome) error {
 			return fmt.Errorf("%s secret %s@%d: %w", s.Purpose, s.Volume, s.Version, translate(err))
 		}
 	}
+	if err := p.putHeaderCopy(o.HeaderCopy); err != nil {
+		return err
+	}
 	if err := p.putOrders(o); err != nil {
 		return err
 	}

@@ -83,6 +83,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"MovedSecrets":          testMovedSecrets,
 		"Orders":                testOrders,
 		"DroppedSecrets":        testDroppedSecrets,
+		"HeaderCopies":          testHeaderCopies,
 		"VolumeKeys":            testVolumeKeys,
 		"WrappedEver":           testWrappedEver,
 		"NamedServiceKeys":      testNamedServiceKeys,

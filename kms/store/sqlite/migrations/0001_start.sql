@@ -120,6 +120,17 @@ CREATE TABLE secrets (
 -- What a keyring version opens, in the order of the key.
 CREATE INDEX secrets_keyring ON secrets (keyring, keyring_version, volume, purpose, version);
 
+-- Headers of volumes from before a rekey changed them, sealed under the secret of this
+-- purpose and version, with which they go: one of every order under way, a megabyte or so.
+CREATE TABLE header_copies (
+  volume  TEXT    PRIMARY KEY NOT NULL,
+  purpose TEXT    NOT NULL,
+  version INTEGER NOT NULL,
+  created INTEGER NOT NULL,
+  sealed  BLOB    NOT NULL,
+  FOREIGN KEY (volume, purpose, version) REFERENCES secrets (volume, purpose, version) ON DELETE CASCADE
+) STRICT;
+
 -- Rekeys under way: few, whatever the number of volumes.
 CREATE TABLE orders (
   volume     TEXT    PRIMARY KEY NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
@@ -135,7 +146,8 @@ CREATE TABLE orders (
   delivered  INTEGER NOT NULL,
   fault      TEXT    NOT NULL,
   faults     INTEGER NOT NULL,
-  reported   INTEGER NOT NULL
+  reported   INTEGER NOT NULL,
+  header     INTEGER NOT NULL -- when the copy of the header was kept
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX orders_machine ON orders (machine, volume);

@@ -117,6 +117,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.headStmt, err = db.PrepareContext(ctx, head); err != nil {
 		return nil, fmt.Errorf("error preparing query Head: %w", err)
 	}
+	if q.headerCopyOfStmt, err = db.PrepareContext(ctx, headerCopyOf); err != nil {
+		return nil, fmt.Errorf("error preparing query HeaderCopyOf: %w", err)
+	}
 	if q.keyringUsesStmt, err = db.PrepareContext(ctx, keyringUses); err != nil {
 		return nil, fmt.Errorf("error preparing query KeyringUses: %w", err)
 	}
@@ -218,6 +221,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.pruneRedemptionsStmt, err = db.PrepareContext(ctx, pruneRedemptions); err != nil {
 		return nil, fmt.Errorf("error preparing query PruneRedemptions: %w", err)
+	}
+	if q.putHeaderCopyStmt, err = db.PrepareContext(ctx, putHeaderCopy); err != nil {
+		return nil, fmt.Errorf("error preparing query PutHeaderCopy: %w", err)
 	}
 	if q.putMachineStmt, err = db.PrepareContext(ctx, putMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query PutMachine: %w", err)
@@ -451,6 +457,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing headStmt: %w", cerr)
 		}
 	}
+	if q.headerCopyOfStmt != nil {
+		if cerr := q.headerCopyOfStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing headerCopyOfStmt: %w", cerr)
+		}
+	}
 	if q.keyringUsesStmt != nil {
 		if cerr := q.keyringUsesStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing keyringUsesStmt: %w", cerr)
@@ -619,6 +630,11 @@ func (q *Queries) Close() error {
 	if q.pruneRedemptionsStmt != nil {
 		if cerr := q.pruneRedemptionsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing pruneRedemptionsStmt: %w", cerr)
+		}
+	}
+	if q.putHeaderCopyStmt != nil {
+		if cerr := q.putHeaderCopyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putHeaderCopyStmt: %w", cerr)
 		}
 	}
 	if q.putMachineStmt != nil {
@@ -811,6 +827,7 @@ type Queries struct {
 	getMachineStmt                      *sql.Stmt
 	getMeasurementStmt                  *sql.Stmt
 	headStmt                            *sql.Stmt
+	headerCopyOfStmt                    *sql.Stmt
 	keyringUsesStmt                     *sql.Stmt
 	keyringVersionsStmt                 *sql.Stmt
 	lastEntryStmt                       *sql.Stmt
@@ -845,6 +862,7 @@ type Queries struct {
 	platformsOfMachineStmt              *sql.Stmt
 	predictedForStmt                    *sql.Stmt
 	pruneRedemptionsStmt                *sql.Stmt
+	putHeaderCopyStmt                   *sql.Stmt
 	putMachineStmt                      *sql.Stmt
 	putMachineStateStmt                 *sql.Stmt
 	putMeasurementStmt                  *sql.Stmt
@@ -906,6 +924,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		getMachineStmt:                      q.getMachineStmt,
 		getMeasurementStmt:                  q.getMeasurementStmt,
 		headStmt:                            q.headStmt,
+		headerCopyOfStmt:                    q.headerCopyOfStmt,
 		keyringUsesStmt:                     q.keyringUsesStmt,
 		keyringVersionsStmt:                 q.keyringVersionsStmt,
 		lastEntryStmt:                       q.lastEntryStmt,
@@ -940,6 +959,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
 		predictedForStmt:                    q.predictedForStmt,
 		pruneRedemptionsStmt:                q.pruneRedemptionsStmt,
+		putHeaderCopyStmt:                   q.putHeaderCopyStmt,
 		putMachineStmt:                      q.putMachineStmt,
 		putMachineStateStmt:                 q.putMachineStateStmt,
 		putMeasurementStmt:                  q.putMeasurementStmt,

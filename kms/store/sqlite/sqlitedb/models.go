@@ -27,6 +27,14 @@ type Entry struct {
 	Time    int64
 }
 
+type HeaderCopy struct {
+	Volume  string
+	Purpose string
+	Version int64
+	Created int64
+	Sealed  []byte
+}
+
 type KeyringUse struct {
 	Keyring     string
 	Version     int64
@@ -77,6 +85,7 @@ type Order struct {
 	Fault      string
 	Faults     int64
 	Reported   int64
+	Header     int64
 }
 
 type Platform struct {

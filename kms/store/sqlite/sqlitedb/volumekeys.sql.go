@@ -10,7 +10,7 @@ import (
 )
 
 const ordersBetween = `-- name: OrdersBetween :many
-SELECT volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
+SELECT volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
 `
 
 type OrdersBetweenParams struct {
@@ -42,6 +42,7 @@ func (q *Queries) OrdersBetween(ctx context.Context, arg OrdersBetweenParams) ([
 			&i.Fault,
 			&i.Faults,
 			&i.Reported,
+			&i.Header,
 		); err != nil {
 			return nil, err
 		}
