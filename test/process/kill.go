@@ -11,10 +11,11 @@ import (
 	"time"
 )
 
-// KillAtStep starts cmd and kills it, with the programs that it runs, and returns when
-// all of them are gone with the locks that they held. It does so a moment after it announced a step for the nth time, counted from 0, with a line
-// "step: NAME" on its standard output. It is no error if it had ended by then, but
-// if the step was never announced.
+// KillAtStep starts cmd and kills it, with the programs that it runs, a moment
+// after it announced a step for the nth time, counted from 0, with a line
+// "step: NAME" on its standard output. It returns when all of them are gone with the
+// locks that they held. It is no error if cmd had ended by then, but if the step was
+// never announced.
 func KillAtStep(cmd *exec.Cmd, step string, nth int, delay time.Duration) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()
