@@ -14,7 +14,7 @@ import (
 )
 
 // TestServerUnlocksItself has a stock Debian server (shim, GRUB, initramfs-tools)
-// enrol itself and boot unattended.
+// enrol itself, boot unattended and be rekeyed by its agent.
 func TestServerUnlocksItself(t *testing.T) {
 	s := newSite(t)
 	g := s.bootByPassphrase(t)
@@ -39,6 +39,8 @@ func TestServerUnlocksItself(t *testing.T) {
 	require.NoError(t, g.Login(t.Context()))
 	assert.Empty(t, command(t, g, "systemctl --failed --no-legend"))
 	assert.Contains(t, command(t, g, "cryptsetup status root"), "is active and is in use")
+
+	s.rekey(t, g, 2)
 
 	// It announces its next boots by itself, from within the unit's sandbox.
 	command(t, g, "systemctl is-active keywright-unlock-stage.timer keywright-unlock-stage.path && systemctl start keywright-unlock-stage.service")
