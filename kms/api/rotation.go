@@ -41,8 +41,8 @@ type RotationStep struct {
 	// Due is since when it is due, NotBefore from when on it may begin.
 	Due       time.Time `json:"due"`
 	NotBefore time.Time `json:"not_before"`
-	// Away tells that no agent of the machine waits for orders: it is to boot, or to
-	// come back.
+	// Away tells that no agent of the machine waits for orders, at the server that
+	// answers: it is to boot, or to come back.
 	Away bool `json:"away,omitempty"`
 	// WaitDays is how long the destruction of a keyring version can be cancelled.
 	WaitDays int          `json:"wait_days,omitempty"`
