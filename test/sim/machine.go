@@ -218,7 +218,7 @@ func (m *Machine) keep(release *exchange.Release) error {
 		if v.ID != s.Volume || len(v.Own) == 0 || s.Resume != [16]byte{} {
 			v.Own = []Keyslot{{Slot: 1, Version: s.Version, Key: s.Key.Clone()}} // an enrolment's
 		}
-		if v.ID, v.Resume, v.Key = s.Volume, s.Resume, s.Key; !v.opens(s.Key) {
+		if v.ID, v.Resume, v.Key = s.Volume, s.Resume, s.Key; !v.Opens(s.Key) {
 			return fmt.Errorf("secret %d, version %d, opens no keyslot", i, s.Version)
 		}
 		if s.Recovery.Len() > 0 {
