@@ -21,10 +21,6 @@ const (
 	ActionDiscloseHeader = "volume.header_copy"
 )
 
-// headerCopyEvery is how often a machine may send a copy for one order: whoever is
-// root there could write without end.
-const headerCopyEvery = 10 * time.Second
-
 // HeaderCopy is the copy of a volume's header from before a rekey, as the machine
 // sealed it under the secret of [PurposeHeader] of this version.
 type HeaderCopy struct {
@@ -44,8 +40,9 @@ type HeaderUpload struct {
 	Request         string
 }
 
-// KeepHeader keeps the copy of a header until its order is over. It may be repeated:
-// the last one counts.
+// KeepHeader keeps the copy of a header until its order is over: one each time that
+// the order's secrets are handed out, so that nobody writes without end. A copy that is
+// sent again is not written again.
 func (s *Service) KeepHeader(ctx context.Context, u HeaderUpload) error {
 	if err := s.checkHeader(ctx, &u); err != nil {
 		return s.unproven(err, u.Source)
@@ -55,9 +52,12 @@ func (s *Service) KeepHeader(ctx context.Context, u HeaderUpload) error {
 		d := machineDraft(ActionKeepHeader, &a)
 		d.object = volumeObject(u.Volume)
 		d.fact("version", "", fmt.Sprint(u.Version))
-		order, refusal := u.judge(state.Orders, s.Clock())
-		if refusal != nil {
+		order, refusal := u.judge(state.Orders)
+		switch {
+		case refusal != nil:
 			return s.refused(Outcome{}, d, refusal)
+		case order.hasHeader():
+			return Outcome{}, nil, nil
 		}
 		kept := *order
 		kept.HeaderKept = s.Clock()
@@ -70,17 +70,17 @@ func (s *Service) KeepHeader(ctx context.Context, u HeaderUpload) error {
 }
 
 // judge finds the order that a copy is for.
-func (u *HeaderUpload) judge(orders []Order, now time.Time) (*Order, *Refusal) {
+func (u *HeaderUpload) judge(orders []Order) (*Order, *Refusal) {
 	order := findOrder(orders, u.Volume)
-	switch {
-	case order == nil || order.Status != OrderOpen || order.Version == 0 || order.Version != u.Version:
+	if order == nil || order.Status != OrderOpen || order.Version == 0 || order.Version != u.Version {
 		return nil, refuse(ReasonOrder, "no rekey that makes version %d of the secret of volume/%s is open", u.Version, u.Volume)
-	case now.Sub(order.HeaderKept) < headerCopyEvery:
-		return nil, refuse(ReasonRate, "a copy of this header was kept less than %s ago", headerCopyEvery)
-	default:
-		return order, nil
 	}
+	return order, nil
 }
+
+// hasHeader tells whether a copy of the header was kept since the secrets were handed
+// out last.
+func (o *Order) hasHeader() bool { return !o.HeaderKept.IsZero() && !o.HeaderKept.Before(o.Delivered) }
 
 // checkHeader opens the copy, before the transaction in which boots wait for their
 // turn.
@@ -98,7 +98,7 @@ func (s *Service) checkHeader(ctx context.Context, u *HeaderUpload) error {
 	if err != nil {
 		return fmt.Errorf("keeping a copy of a header: %w", err)
 	}
-	if _, refusal := u.judge(orders, s.Clock()); refusal != nil {
+	if _, refusal := u.judge(orders); refusal != nil {
 		return refusal
 	}
 	secrets, err := s.Store.Secrets(ctx, u.Volume)

@@ -84,8 +84,8 @@ func (s *Service) changeOrder(ctx context.Context, by Operator, action string, v
 	if err != nil {
 		return nil, fmt.Errorf("%s volume/%s: %w", action, volume.ID, err)
 	}
-	if s.Ordered != nil && !by.DryRun {
-		s.Ordered(volume.Machine)
+	if tell := s.ordered.Load(); tell != nil && !by.DryRun {
+		(*tell)(volume.Machine)
 	}
 	return order, nil
 }

@@ -132,7 +132,7 @@ func judgeDelivery(order *Order) *Refusal {
 	case order.AtBoot:
 		return refuse(ReasonOrder, "the rekey of volume/%s is for a boot alone", order.Volume)
 	case order.Deliveries >= maxDeliveries:
-		return refuse(ReasonRate, "the secrets of this rekey were given out %d times: the next boot goes on with it", order.Deliveries)
+		return refuse(ReasonHandedOut, "the secrets of this rekey were given out %d times: the next boot goes on with it", order.Deliveries)
 	default:
 		return nil
 	}

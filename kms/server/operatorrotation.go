@@ -86,7 +86,7 @@ func planOf(p *rotate.Plan, limit int) api.RotationPlan {
 	listed := min(limit, len(p.Steps))
 	out := api.RotationPlan{
 		At: p.Now.UTC(), Steps: make([]api.RotationStep, 0, listed), Unlisted: len(p.Steps) - listed, Totals: make([]api.RotationTotal, 0, len(p.Lines)),
-		Overdue: latenessOf(p.Overdue), Excused: latenessOf(p.Excused),
+		Overdue: latenessOf(p.Overdue), UnderWay: latenessOf(p.UnderWay), Excused: latenessOf(p.Excused),
 		Orders: api.RotationOrders{Open: p.Orders.Open, Waiting: p.Orders.Waiting, Failing: p.Orders.Failing},
 	}
 	for i := range p.Steps[:listed] {

@@ -127,7 +127,7 @@ const ActionObserve = "server.observe"
 func New(c Config) (*Server, error) {
 	s := &Server{Config: c, started: c.Clock()}
 	s.guests = newGuests(s)
-	s.Service.Ordered = s.guests.waits.ordered
+	s.Service.NotifyOrdered(s.guests.waits.ordered)
 	s.connections = newConnections(&s.Limits, c.Clock, c.Metrics.turnedAway.Inc)
 	operators := newOperators(s)
 	s.operators = operators

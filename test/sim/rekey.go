@@ -53,8 +53,8 @@ func (v *Volume) KillKeyslots(version uint32) {
 	v.Own = slices.DeleteFunc(v.Own, func(own Keyslot) bool { return own.Version != version })
 }
 
-// opens tells whether a keyslot of the service has this key.
-func (v *Volume) opens(key secret.Bytes) bool {
+// Opens tells whether a keyslot of the service has this key.
+func (v *Volume) Opens(key secret.Bytes) bool {
 	return slices.ContainsFunc(v.Own, func(own Keyslot) bool { return own.Key.Equal(key) })
 }
 
@@ -101,6 +101,7 @@ func (r *Request) Rekey(ctx context.Context, g RekeyGuest) (*exchange.ReleasedSe
 	if len(release.Secrets) != 1 {
 		return nil, fmt.Errorf("%d secrets for one volume", len(release.Secrets))
 	}
+	r.machine.Receipt = release.Entry
 	return &release.Secrets[0], nil
 }
 
@@ -144,7 +145,7 @@ func (m *Machine) FinishRekey(ctx context.Context, g RekeyGuest, volume int, got
 	v := &m.Volumes[volume]
 	version := got.Version
 	if got.NextVersion > 0 {
-		if version = got.NextVersion; !v.opens(got.Next) {
+		if version = got.NextVersion; !v.Opens(got.Next) {
 			if err := m.KeepHeader(ctx, g, volume, got); err != nil {
 				return err
 			}

@@ -43,7 +43,9 @@ try. So it can be interrupted, and be run again by a cron at any time; the machi
 their orders out later: see rotate status. It carries out neither destroy-secret nor
 reencrypt-volume, and counts them.
 
-The exit code is 4 where a step failed, or something is overdue that nobody answers for.`,
+The exit code is 4 where a step failed, or something is overdue that nobody answers for
+and no machine is about to mend: an order of it that has not failed is on its way for as
+long as the policy's answer_within.`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !due {
@@ -76,9 +78,10 @@ type rotated struct {
 	// carries out never.
 	NotRun map[string]int `json:"not_run"`
 	// Waiting is due and waits for something.
-	Waiting []api.RotationTotal  `json:"waiting"`
-	Overdue api.RotationLateness `json:"overdue"`
-	Excused api.RotationLateness `json:"excused"`
+	Waiting  []api.RotationTotal  `json:"waiting"`
+	Overdue  api.RotationLateness `json:"overdue"`
+	UnderWay api.RotationLateness `json:"under_way"`
+	Excused  api.RotationLateness `json:"excused"`
 }
 
 // undone is a step that failed.
@@ -135,7 +138,8 @@ func (r *rotation) plan(ctx context.Context) (api.RotationPlan, error) {
 
 // choose returns the steps to carry out, and notes what is due beside them.
 func (r *rotation) choose(plan *api.RotationPlan) (steps []api.RotationStep) {
-	r.result.Overdue, r.result.Excused, r.result.Waiting = plan.Overdue, plan.Excused, []api.RotationTotal{}
+	r.result.Overdue, r.result.UnderWay, r.result.Excused = plan.Overdue, plan.UnderWay, plan.Excused
+	r.result.Waiting = []api.RotationTotal{}
 	r.result.NotRun = make(map[string]int)
 	for _, t := range plan.Totals {
 		if t.WaitsFor != "" {
@@ -267,5 +271,6 @@ func (d *rotated) write(w io.Writer) {
 		fmt.Fprintf(w, "due by rule %s: %s %d, which wait for %s\n", t.Rule, t.Kind, t.Count, waitsFor(t.WaitsFor))
 	}
 	writeLate(w, "overdue", d.Overdue)
+	writeLate(w, "overdue, and under way", d.UnderWay)
 	writeLate(w, "excused", d.Excused)
 }
