@@ -26,6 +26,7 @@ const (
 	PathVolumeWithdraw     = "/v1/volumes/{ref}/withdraw-rekey"
 	PathOrders             = "/v1/orders"
 	PathRotationPlan       = "/v1/rotation/plan"
+	PathRotationChain      = "/v1/rotation/chain"
 	PathKeyrings           = "/v1/keyrings"
 	PathKeyring            = "/v1/keyrings/{ref}"
 	PathKeyringCensus      = "/v1/keyrings/{ref}/census"

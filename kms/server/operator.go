@@ -35,6 +35,7 @@ func newOperators(s *Server) *operators {
 	o.addVolumes()
 	o.addOrders()
 	o.addRotation()
+	o.addCompromise()
 	o.addRecovery()
 	o.addRoots()
 	o.addCustodians()
