@@ -37,6 +37,11 @@ type Terms struct {
 	Once bool
 }
 
+// Carried are the kinds that are carried out, by the command and by the service.
+func Carried() []Kind {
+	return []Kind{RotateKeyring, RewrapKeyring, DisableKeyringVersion, DestroyKeyringVersion, RekeyVolume}
+}
+
 // Run is what came of planning and carrying out.
 type Run struct {
 	Done map[Kind]int

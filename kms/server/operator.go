@@ -36,6 +36,7 @@ func newOperators(s *Server) *operators {
 	o.addOrders()
 	o.addRotation()
 	o.addCompromise()
+	o.addRuns()
 	o.addRecovery()
 	o.addRoots()
 	o.addCustodians()

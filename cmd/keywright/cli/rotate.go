@@ -15,7 +15,7 @@ import (
 
 func (p *Program) rotateCommand() *cobra.Command {
 	c := &cobra.Command{Use: "rotate", Short: "Carry out what is due of keys, and show what is"}
-	c.AddCommand(p.rotatePlan(), p.rotateRun(), p.rotateStatus())
+	c.AddCommand(p.rotatePlan(), p.rotateRun(), p.rotateStatus(), p.rotatePause(), p.rotateResume(), p.rotateHistory())
 	return c
 }
 

@@ -159,7 +159,7 @@ func (r *rotation) mend(ctx context.Context, o *compromise, reason string) error
 		return usagef("give --reason: it goes into the audit log")
 	}
 	var last api.RotationChain
-	r.reason = reason
+	r.reason, r.why = reason, cut(strings.Join(out.What, ", ")+": "+reason)
 	r.look = func(ctx context.Context) ([]api.RotationStep, time.Time, error) {
 		chain, err := r.program.chain(ctx, &out, api.MaxPlanSteps)
 		if err == nil {

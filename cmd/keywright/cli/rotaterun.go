@@ -16,15 +16,10 @@ import (
 	"keywright.dev/rotate"
 )
 
-// runKinds are what rotate run carries out.
-func runKinds() []rotate.Kind {
-	return []rotate.Kind{rotate.RotateKeyring, rotate.RewrapKeyring, rotate.DisableKeyringVersion, rotate.DestroyKeyringVersion, rotate.RekeyVolume}
-}
-
 // kindsOf are what --only names; all without it.
 func kindsOf(only []string) []rotate.Kind {
 	if len(only) == 0 {
-		return runKinds()
+		return rotate.Carried()
 	}
 	kinds := make([]rotate.Kind, 0, len(only))
 	for _, kind := range only {
@@ -44,6 +39,7 @@ func joinKinds(kinds []rotate.Kind) string {
 func (p *Program) rotateRun() *cobra.Command {
 	var (
 		due, dryRun bool
+		evenPaused  bool
 		only        []string
 		out         compromise
 		reason      string
@@ -69,11 +65,12 @@ same words, until nothing is left: then the exit code is 0, and before that 4.`,
 				return usagef("say --due, for all that is due, or --compromised, for what is to be done about a key that is out")
 			}
 			for _, kind := range only {
-				if !slices.Contains(runKinds(), rotate.Kind(kind)) {
-					return usagef("--only is one of %s", joinKinds(runKinds()))
+				if !slices.Contains(rotate.Carried(), rotate.Kind(kind)) {
+					return usagef("--only is one of %s", joinKinds(rotate.Carried()))
 				}
 			}
 			r := newRotation(p, kindsOf(only), dryRun)
+			r.evenPaused = evenPaused
 			if out.given() {
 				return r.mend(c.Context(), &out, reason)
 			}
@@ -84,6 +81,7 @@ same words, until nothing is left: then the exit code is 0, and before that 4.`,
 	c.Flags().StringSliceVar(&only, "only", nil, "only steps of this kind, such as rekey-volume; may be repeated")
 	out.flags(c)
 	c.Flags().StringVar(&reason, "reason", "", "why; required with --compromised, and goes into the audit log")
+	c.Flags().BoolVar(&evenPaused, "even-paused", false, "carry it out also while rotations are paused")
 	addDryRun(c, &dryRun)
 	return c
 }
@@ -124,23 +122,28 @@ type rotation struct {
 	current map[string]uint32
 	run     *rotate.Run
 	result  rotated
+	record
 }
 
 func newRotation(p *Program, kinds []rotate.Kind, dryRun bool) *rotation {
 	r := &rotation{program: p, terms: rotate.Terms{Kinds: kinds, Once: dryRun}, dryRun: dryRun, run: &rotate.Run{}}
-	r.look = r.due
+	r.look, r.why = r.due, "due"
 	r.result = rotated{DryRun: dryRun, Done: map[rotate.Kind]int{}, NotRun: map[rotate.Kind]int{}, Failed: []undone{}, Waiting: []api.RotationTotal{}}
 	return r
 }
 
 // carry plans and carries out until a plan holds nothing new.
 func (r *rotation) carry(ctx context.Context) error {
+	if err := r.check(ctx); err != nil {
+		return err
+	}
 	run, err := rotate.Carry(ctx, r, r.terms)
 	r.run = run
 	r.result.Done, r.result.NotRun = run.Done, run.NotRun
 	for _, f := range run.Failed {
 		r.result.Failed = append(r.result.Failed, undone{string(f.Step.Kind), f.Step.Object.String(), explain(f.Err)})
 	}
+	r.end(ctx, err != nil)
 	return err
 }
 
@@ -204,6 +207,9 @@ func stepFrom(s *api.RotationStep) (rotate.Step, error) {
 
 // CarryOut implements [rotate.Carrier].
 func (r *rotation) CarryOut(ctx context.Context, steps []rotate.Step, done func(rotate.Result)) error {
+	if err := r.begin(ctx); err != nil {
+		return err
+	}
 	for i := range steps {
 		s := &steps[i]
 		err := r.do(ctx, s)
@@ -296,7 +302,7 @@ func (d *rotated) write(w io.Writer) {
 	if len(d.Done) == 0 {
 		fmt.Fprintf(w, "%s: nothing\n", verb)
 	}
-	for _, kind := range append(runKinds(), rotate.DestroySecret, rotate.ReencryptVolume) {
+	for _, kind := range append(rotate.Carried(), rotate.DestroySecret, rotate.ReencryptVolume) {
 		if n := d.Done[kind]; n > 0 {
 			fmt.Fprintf(w, "%s: %s %d\n", verb, kind, n)
 		}
