@@ -51,6 +51,14 @@ type Key struct {
 	Keyring string
 	// ServiceKeys loads the service's own keys.
 	ServiceKeys bool
+	// Leader loads who leads by this name.
+	Leader string
+	// Term has the transaction refused, as [ErrDeposed], where somebody else leads by
+	// now.
+	Term *Term
+	// Pause loads whether rotations are held, Run the run of this id.
+	Pause bool
+	Run   string
 }
 
 // SecretRef names a secret.
@@ -94,6 +102,10 @@ type State struct {
 	Uses        []KeyringUse     // of versions of the keyring, ordered by version
 	ServiceKeys []ServiceKey     // ordered by kind and creation
 	Orders      []Order          // of the machine, ordered by volume
+
+	Leader *Leadership    // nil where there never was one
+	Pause  *RotationPause // nil where rotations are not held
+	Run    *RotationRun   // nil where there is none
 }
 
 // Outcome is what a decision wants written. Rows replace those of the same key. A
@@ -157,6 +169,14 @@ type Outcome struct {
 	// Dismissed are uses that exist, with who dismissed them; nothing else of them
 	// changes.
 	Dismissed []KeyringUse
+	// Leader is who leads from now on.
+	Leader *Leadership
+	// Pause holds rotations, Resume ends that.
+	Pause  *RotationPause
+	Resume bool
+	// Run is added, or replaces what is known of how it ended; the oldest beyond
+	// [MaxRotationRuns] are deleted.
+	Run *RotationRun
 	// Entries are appended to the audit log, in this order.
 	Entries []LogEntry
 }
@@ -264,6 +284,10 @@ type Reader interface {
 	SecretsOn(ctx context.Context, keyring string, version uint32, after SecretRef, limit int) ([]BoundSecret, error)
 	// Counts summarises the store.
 	Counts(ctx context.Context) (Counts, error)
+	// RotationPause returns why rotations are held; nil where they are not.
+	RotationPause(ctx context.Context) (*RotationPause, error)
+	// RotationRuns returns runs of rotations, newest first; at most limit.
+	RotationRuns(ctx context.Context, limit int) ([]RotationRun, error)
 }
 
 // Dependents counts the rows of one kind that a keyring version opens.

@@ -2,6 +2,7 @@ package rotate
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -46,6 +47,20 @@ func (o Object) String() string {
 	return fmt.Sprintf("%s/%s@%d", o.Type, o.Name, o.Version)
 }
 
+// ParseObject reads what [Object.String] returns.
+func ParseObject(text string) (Object, error) {
+	kind, name, _ := strings.Cut(text, "/")
+	o := Object{Type: kind, Name: name}
+	ok := true
+	if strings.Contains(name, "@") {
+		o.Name, o.Version, ok = parseVersion(name)
+	}
+	if !ok || kind != typeKeyring && kind != typeVolume || !validName(o.Name, 63, "-") {
+		return Object{}, fmt.Errorf("%.80q names no object of a step: want keyring/NAME or volume/ID, with @N of one version", text)
+	}
+	return o, nil
+}
+
 // Action is a kind of step and what it is done to; it names a step within a plan.
 type Action struct {
 	Kind   Kind
@@ -72,8 +87,6 @@ type Step struct {
 	// Away tells that the machine cannot be reached: the order waits until it boots
 	// or can be.
 	Away bool
-	// Recovery tells that the recovery key is replaced as well.
-	Recovery bool
 	// Wait is how long the destruction of a keyring version can be cancelled.
 	Wait time.Duration
 	Cost Cost

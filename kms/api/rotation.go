@@ -46,6 +46,10 @@ type RotationStep struct {
 	// Away tells that no agent of the machine waits for orders, at the server that
 	// answers: it is to boot, or to come back.
 	Away bool `json:"away,omitempty"`
+	// AtBoot has nothing but an attested boot of the machine carry it out.
+	AtBoot bool `json:"at_boot,omitempty"`
+	// After are the steps of the same chain that are done before it begins.
+	After []RotationAction `json:"after,omitempty"`
 	// WaitDays is how long the destruction of a keyring version can be cancelled.
 	WaitDays int          `json:"wait_days,omitempty"`
 	Cost     RotationCost `json:"cost"`

@@ -35,6 +35,8 @@ func newOperators(s *Server) *operators {
 	o.addVolumes()
 	o.addOrders()
 	o.addRotation()
+	o.addCompromise()
+	o.addRuns()
 	o.addRecovery()
 	o.addRoots()
 	o.addCustodians()

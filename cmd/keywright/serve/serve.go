@@ -19,6 +19,7 @@ import (
 	"keywright.dev/kms/server"
 	"keywright.dev/kms/store/sqlite"
 	"keywright.dev/rotate"
+	"keywright.dev/rotate/jobs"
 )
 
 // Options are what a service is made of beside its data folder.
@@ -31,6 +32,9 @@ type Options struct {
 	Clock       func() time.Time
 	// Uptime is CLOCK_BOOTTIME.
 	Uptime func() time.Duration
+	// StandEvery is how often the service looks who rotates by the schedule; 0 is
+	// [server.StandEvery].
+	StandEvery time.Duration
 	// Waiting is told why a start waits.
 	Waiting func(error)
 }
@@ -49,6 +53,7 @@ type Service struct {
 	Server *server.Server
 
 	store      *sqlite.Store
+	jobs       *jobs.Queue // nil where nothing is rotated by itself
 	roots      []root.Root
 	keys       *kms.Keys
 	challenges *kms.Challenges
@@ -156,14 +161,18 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 	}
 	s.GuestURL, s.Fingerprint = guestURL(o.Config.Server, bound), p.identity.Fingerprint().String()
 	s.Metrics = s.listeners.Metrics.Addr().String()
-	s.Server, err = server.New(server.Config{
+	c := server.Config{
 		Version: o.Version, Restored: p.restored, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
 		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine }, Rotation: rotation,
 		Excuses: func() ([]rotate.Excuse, error) { return openExcuses(o.Config.Rotation, o.Clock()) },
 		TLS:     pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL, Fingerprint: s.Fingerprint,
 		Roots: p.roots, Leases: p.keys.Leases, Challenges: challenges, Owner: os.Geteuid(), Limits: limits, Upkeep: p.challenges.RotateIfDue,
 		Metrics: metrics, Logger: o.Logger, Clock: o.Clock, Random: rand.Reader,
-	})
+	}
+	if err := s.schedule(ctx, o, &c); err != nil {
+		return err
+	}
+	s.Server, err = server.New(c)
 	return err
 }
 
@@ -227,6 +236,9 @@ func (s *Service) Close() error {
 		s.keys.Wipe()
 	}
 	err := closeRoots(s.roots)
+	if s.jobs != nil {
+		err = errors.Join(err, s.jobs.Close())
+	}
 	if s.store != nil {
 		err = errors.Join(err, s.store.Close())
 	}

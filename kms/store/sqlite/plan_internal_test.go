@@ -60,7 +60,7 @@ func TestQueryPlans(t *testing.T) {
 	s := openStore(t)
 	whole := map[string]bool{ // tables that stay small, and the log's end
 		"Counts": true, "KeyringVersions": true, "Wrappers": true, "KeyringUses": true, "ServiceKeys": true, "AllDependents": true, "DropServiceKeysOfKind": true,
-		"Head": true, "MoveHead": true, "LatestEntries": true,
+		"Head": true, "MoveHead": true, "LatestEntries": true, "RotationRuns": true,
 	}
 	sorted := map[string]bool{ // of one machine
 		"PlatformsOfMachine": true, "ServiceKeys": true,

@@ -41,6 +41,9 @@ func (p *putter) put(o kms.Outcome) error {
 	if err := p.putWrappers(o); err != nil {
 		return err
 	}
+	if err := p.putRotation(o); err != nil {
+		return err
+	}
 	return p.addEntries(o.Entries)
 }
 

@@ -248,6 +248,38 @@ CREATE TABLE lease_epoch (
 
 INSERT INTO lease_epoch (only, epoch) VALUES (1, 0);
 
+-- Who does what one of several servers does at a time. A row stays: its epoch only
+-- grows.
+CREATE TABLE leaders (
+  name     TEXT    PRIMARY KEY NOT NULL,
+  epoch    INTEGER NOT NULL,
+  holder   TEXT    NOT NULL, -- empty: nobody
+  renewals INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row while rotations are held.
+CREATE TABLE rotation_pause (
+  only   INTEGER PRIMARY KEY CHECK (only = 1),
+  since  INTEGER NOT NULL,
+  by     TEXT    NOT NULL,
+  reason TEXT    NOT NULL
+) STRICT;
+
+CREATE TABLE rotation_runs (
+  num      INTEGER PRIMARY KEY,
+  id       TEXT    NOT NULL UNIQUE,
+  why      TEXT    NOT NULL,
+  by       TEXT    NOT NULL,
+  epoch    INTEGER NOT NULL, -- of the leader that runs it; 0: no leader
+  started  INTEGER NOT NULL,
+  ended    INTEGER NOT NULL,
+  outcome  TEXT    NOT NULL,
+  done     INTEGER NOT NULL,
+  refused  INTEGER NOT NULL,
+  failed   INTEGER NOT NULL,
+  failures TEXT    NOT NULL -- JSON
+) STRICT;
+
 CREATE TABLE service_keys (
   kind            TEXT    NOT NULL,
   id              TEXT    NOT NULL,

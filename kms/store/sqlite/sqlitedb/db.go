@@ -81,6 +81,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.dropPlatformsOfMachineStmt, err = db.PrepareContext(ctx, dropPlatformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query DropPlatformsOfMachine: %w", err)
 	}
+	if q.dropRotationPauseStmt, err = db.PrepareContext(ctx, dropRotationPause); err != nil {
+		return nil, fmt.Errorf("error preparing query DropRotationPause: %w", err)
+	}
 	if q.dropSecretStmt, err = db.PrepareContext(ctx, dropSecret); err != nil {
 		return nil, fmt.Errorf("error preparing query DropSecret: %w", err)
 	}
@@ -140,6 +143,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.latestEntriesOfMachineAndActionStmt, err = db.PrepareContext(ctx, latestEntriesOfMachineAndAction); err != nil {
 		return nil, fmt.Errorf("error preparing query LatestEntriesOfMachineAndAction: %w", err)
+	}
+	if q.leaderStmt, err = db.PrepareContext(ctx, leader); err != nil {
+		return nil, fmt.Errorf("error preparing query Leader: %w", err)
 	}
 	if q.leaseEpochStmt, err = db.PrepareContext(ctx, leaseEpoch); err != nil {
 		return nil, fmt.Errorf("error preparing query LeaseEpoch: %w", err)
@@ -222,8 +228,14 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.pruneRedemptionsStmt, err = db.PrepareContext(ctx, pruneRedemptions); err != nil {
 		return nil, fmt.Errorf("error preparing query PruneRedemptions: %w", err)
 	}
+	if q.pruneRotationRunsStmt, err = db.PrepareContext(ctx, pruneRotationRuns); err != nil {
+		return nil, fmt.Errorf("error preparing query PruneRotationRuns: %w", err)
+	}
 	if q.putHeaderCopyStmt, err = db.PrepareContext(ctx, putHeaderCopy); err != nil {
 		return nil, fmt.Errorf("error preparing query PutHeaderCopy: %w", err)
+	}
+	if q.putLeaderStmt, err = db.PrepareContext(ctx, putLeader); err != nil {
+		return nil, fmt.Errorf("error preparing query PutLeader: %w", err)
 	}
 	if q.putMachineStmt, err = db.PrepareContext(ctx, putMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query PutMachine: %w", err)
@@ -240,6 +252,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.putPlatformStmt, err = db.PrepareContext(ctx, putPlatform); err != nil {
 		return nil, fmt.Errorf("error preparing query PutPlatform: %w", err)
 	}
+	if q.putRotationPauseStmt, err = db.PrepareContext(ctx, putRotationPause); err != nil {
+		return nil, fmt.Errorf("error preparing query PutRotationPause: %w", err)
+	}
+	if q.putRotationRunStmt, err = db.PrepareContext(ctx, putRotationRun); err != nil {
+		return nil, fmt.Errorf("error preparing query PutRotationRun: %w", err)
+	}
 	if q.putSecretStmt, err = db.PrepareContext(ctx, putSecret); err != nil {
 		return nil, fmt.Errorf("error preparing query PutSecret: %w", err)
 	}
@@ -254,6 +272,15 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.redeemedStmt, err = db.PrepareContext(ctx, redeemed); err != nil {
 		return nil, fmt.Errorf("error preparing query Redeemed: %w", err)
+	}
+	if q.rotationPauseStmt, err = db.PrepareContext(ctx, rotationPause); err != nil {
+		return nil, fmt.Errorf("error preparing query RotationPause: %w", err)
+	}
+	if q.rotationRunStmt, err = db.PrepareContext(ctx, rotationRun); err != nil {
+		return nil, fmt.Errorf("error preparing query RotationRun: %w", err)
+	}
+	if q.rotationRunsStmt, err = db.PrepareContext(ctx, rotationRuns); err != nil {
+		return nil, fmt.Errorf("error preparing query RotationRuns: %w", err)
 	}
 	if q.secretsBetweenStmt, err = db.PrepareContext(ctx, secretsBetween); err != nil {
 		return nil, fmt.Errorf("error preparing query SecretsBetween: %w", err)
@@ -397,6 +424,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing dropPlatformsOfMachineStmt: %w", cerr)
 		}
 	}
+	if q.dropRotationPauseStmt != nil {
+		if cerr := q.dropRotationPauseStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropRotationPauseStmt: %w", cerr)
+		}
+	}
 	if q.dropSecretStmt != nil {
 		if cerr := q.dropSecretStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing dropSecretStmt: %w", cerr)
@@ -495,6 +527,11 @@ func (q *Queries) Close() error {
 	if q.latestEntriesOfMachineAndActionStmt != nil {
 		if cerr := q.latestEntriesOfMachineAndActionStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing latestEntriesOfMachineAndActionStmt: %w", cerr)
+		}
+	}
+	if q.leaderStmt != nil {
+		if cerr := q.leaderStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing leaderStmt: %w", cerr)
 		}
 	}
 	if q.leaseEpochStmt != nil {
@@ -632,9 +669,19 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing pruneRedemptionsStmt: %w", cerr)
 		}
 	}
+	if q.pruneRotationRunsStmt != nil {
+		if cerr := q.pruneRotationRunsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing pruneRotationRunsStmt: %w", cerr)
+		}
+	}
 	if q.putHeaderCopyStmt != nil {
 		if cerr := q.putHeaderCopyStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing putHeaderCopyStmt: %w", cerr)
+		}
+	}
+	if q.putLeaderStmt != nil {
+		if cerr := q.putLeaderStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putLeaderStmt: %w", cerr)
 		}
 	}
 	if q.putMachineStmt != nil {
@@ -662,6 +709,16 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing putPlatformStmt: %w", cerr)
 		}
 	}
+	if q.putRotationPauseStmt != nil {
+		if cerr := q.putRotationPauseStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putRotationPauseStmt: %w", cerr)
+		}
+	}
+	if q.putRotationRunStmt != nil {
+		if cerr := q.putRotationRunStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putRotationRunStmt: %w", cerr)
+		}
+	}
 	if q.putSecretStmt != nil {
 		if cerr := q.putSecretStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing putSecretStmt: %w", cerr)
@@ -685,6 +742,21 @@ func (q *Queries) Close() error {
 	if q.redeemedStmt != nil {
 		if cerr := q.redeemedStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing redeemedStmt: %w", cerr)
+		}
+	}
+	if q.rotationPauseStmt != nil {
+		if cerr := q.rotationPauseStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing rotationPauseStmt: %w", cerr)
+		}
+	}
+	if q.rotationRunStmt != nil {
+		if cerr := q.rotationRunStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing rotationRunStmt: %w", cerr)
+		}
+	}
+	if q.rotationRunsStmt != nil {
+		if cerr := q.rotationRunsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing rotationRunsStmt: %w", cerr)
 		}
 	}
 	if q.secretsBetweenStmt != nil {
@@ -815,6 +887,7 @@ type Queries struct {
 	dropOrderStmt                       *sql.Stmt
 	dropPlatformStmt                    *sql.Stmt
 	dropPlatformsOfMachineStmt          *sql.Stmt
+	dropRotationPauseStmt               *sql.Stmt
 	dropSecretStmt                      *sql.Stmt
 	dropServiceKeyStmt                  *sql.Stmt
 	dropServiceKeysOfKindStmt           *sql.Stmt
@@ -835,6 +908,7 @@ type Queries struct {
 	latestEntriesOfActionStmt           *sql.Stmt
 	latestEntriesOfMachineStmt          *sql.Stmt
 	latestEntriesOfMachineAndActionStmt *sql.Stmt
+	leaderStmt                          *sql.Stmt
 	leaseEpochStmt                      *sql.Stmt
 	listCopiedVolumesStmt               *sql.Stmt
 	listForeignVolumesStmt              *sql.Stmt
@@ -862,17 +936,24 @@ type Queries struct {
 	platformsOfMachineStmt              *sql.Stmt
 	predictedForStmt                    *sql.Stmt
 	pruneRedemptionsStmt                *sql.Stmt
+	pruneRotationRunsStmt               *sql.Stmt
 	putHeaderCopyStmt                   *sql.Stmt
+	putLeaderStmt                       *sql.Stmt
 	putMachineStmt                      *sql.Stmt
 	putMachineStateStmt                 *sql.Stmt
 	putMeasurementStmt                  *sql.Stmt
 	putOrderStmt                        *sql.Stmt
 	putPlatformStmt                     *sql.Stmt
+	putRotationPauseStmt                *sql.Stmt
+	putRotationRunStmt                  *sql.Stmt
 	putSecretStmt                       *sql.Stmt
 	putVolumeStmt                       *sql.Stmt
 	putWrapperStmt                      *sql.Stmt
 	redeemStmt                          *sql.Stmt
 	redeemedStmt                        *sql.Stmt
+	rotationPauseStmt                   *sql.Stmt
+	rotationRunStmt                     *sql.Stmt
+	rotationRunsStmt                    *sql.Stmt
 	secretsBetweenStmt                  *sql.Stmt
 	secretsOfVersionStmt                *sql.Stmt
 	secretsOfVolumeStmt                 *sql.Stmt
@@ -912,6 +993,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		dropOrderStmt:                       q.dropOrderStmt,
 		dropPlatformStmt:                    q.dropPlatformStmt,
 		dropPlatformsOfMachineStmt:          q.dropPlatformsOfMachineStmt,
+		dropRotationPauseStmt:               q.dropRotationPauseStmt,
 		dropSecretStmt:                      q.dropSecretStmt,
 		dropServiceKeyStmt:                  q.dropServiceKeyStmt,
 		dropServiceKeysOfKindStmt:           q.dropServiceKeysOfKindStmt,
@@ -932,6 +1014,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		latestEntriesOfActionStmt:           q.latestEntriesOfActionStmt,
 		latestEntriesOfMachineStmt:          q.latestEntriesOfMachineStmt,
 		latestEntriesOfMachineAndActionStmt: q.latestEntriesOfMachineAndActionStmt,
+		leaderStmt:                          q.leaderStmt,
 		leaseEpochStmt:                      q.leaseEpochStmt,
 		listCopiedVolumesStmt:               q.listCopiedVolumesStmt,
 		listForeignVolumesStmt:              q.listForeignVolumesStmt,
@@ -959,17 +1042,24 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
 		predictedForStmt:                    q.predictedForStmt,
 		pruneRedemptionsStmt:                q.pruneRedemptionsStmt,
+		pruneRotationRunsStmt:               q.pruneRotationRunsStmt,
 		putHeaderCopyStmt:                   q.putHeaderCopyStmt,
+		putLeaderStmt:                       q.putLeaderStmt,
 		putMachineStmt:                      q.putMachineStmt,
 		putMachineStateStmt:                 q.putMachineStateStmt,
 		putMeasurementStmt:                  q.putMeasurementStmt,
 		putOrderStmt:                        q.putOrderStmt,
 		putPlatformStmt:                     q.putPlatformStmt,
+		putRotationPauseStmt:                q.putRotationPauseStmt,
+		putRotationRunStmt:                  q.putRotationRunStmt,
 		putSecretStmt:                       q.putSecretStmt,
 		putVolumeStmt:                       q.putVolumeStmt,
 		putWrapperStmt:                      q.putWrapperStmt,
 		redeemStmt:                          q.redeemStmt,
 		redeemedStmt:                        q.redeemedStmt,
+		rotationPauseStmt:                   q.rotationPauseStmt,
+		rotationRunStmt:                     q.rotationRunStmt,
+		rotationRunsStmt:                    q.rotationRunsStmt,
 		secretsBetweenStmt:                  q.secretsBetweenStmt,
 		secretsOfVersionStmt:                q.secretsOfVersionStmt,
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,

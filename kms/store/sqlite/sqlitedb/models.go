@@ -56,6 +56,13 @@ type KeyringVersion struct {
 	DestroyAt int64
 }
 
+type Leader struct {
+	Name     string
+	Epoch    int64
+	Holder   string
+	Renewals int64
+}
+
 type Measurement struct {
 	Num        int64
 	Digest     []byte
@@ -96,6 +103,21 @@ type Platform struct {
 	Approved bool
 	Created  int64
 	Expires  int64
+}
+
+type RotationRun struct {
+	Num      int64
+	ID       string
+	Why      string
+	By       string
+	Epoch    int64
+	Started  int64
+	Ended    int64
+	Outcome  string
+	Done     int64
+	Refused  int64
+	Failed   int64
+	Failures string
 }
 
 type Secret struct {
