@@ -50,6 +50,8 @@ type Key struct {
 	Keyring string
 	// ServiceKeys loads the service's own keys.
 	ServiceKeys bool
+	// Hold loads what keeps a measurement from being retired.
+	Hold *Hold
 }
 
 // SecretRef names a secret.
@@ -93,6 +95,7 @@ type State struct {
 	Uses        []KeyringUse     // of versions of the keyring, ordered by version
 	ServiceKeys []ServiceKey     // ordered by kind and creation
 	Orders      []Order          // of the machine, ordered by volume
+	Holding     Holding          // where the key asks for it
 }
 
 // Outcome is what a decision wants written. Rows replace those of the same key. A
@@ -240,6 +243,13 @@ type Reader interface {
 	// ApprovedMeasurements returns the approved ones of a group, those that were
 	// entered last first; at most limit.
 	ApprovedMeasurements(ctx context.Context, group string, limit int) ([]Measurement, error)
+	// MeasurementGroups returns the groups that have approved measurements, ordered.
+	MeasurementGroups(ctx context.Context) ([]string, error)
+	// OldestApproved returns the approved ones of a group, those that were approved
+	// first first; at most limit.
+	OldestApproved(ctx context.Context, group string, limit int) ([]Measurement, error)
+	// Holding returns what keeps a measurement from being retired.
+	Holding(ctx context.Context, h Hold) (Holding, error)
 	// FindMeasurements returns those whose hex digest begins with ref.
 	FindMeasurements(ctx context.Context, ref string, limit int) ([]Measurement, error)
 	// Announcements returns what is approved of the boots that machines announced,

@@ -18,13 +18,14 @@ const (
 	RekeyVolume           Kind = "rekey-volume"
 	DestroySecret         Kind = "destroy-secret"
 	ReencryptVolume       Kind = "reencrypt-volume"
+	RetireMeasurement     Kind = "retire-measurement"
 )
 
-// Object is what a step is done to: a keyring, a version of it, a volume, or a version
-// of its secret.
+// Object is what a step is done to: a keyring, a version of it, a volume, a version of
+// its secret, or a measurement.
 type Object struct {
-	Type    string // keyring or volume
-	Name    string // of the keyring, or id of the volume
+	Type    string // keyring, volume or measurement
+	Name    string // of the keyring, id of the volume, or digest in hex
 	Version uint32 // 0 for all of it
 }
 
@@ -32,6 +33,8 @@ type Object struct {
 const (
 	typeKeyring = "keyring"
 	typeVolume  = "volume"
+
+	typeMeasurement = "measurement"
 )
 
 func keyringObject(name string, version uint32) Object { return Object{typeKeyring, name, version} }
@@ -59,8 +62,11 @@ func (a Action) String() string { return string(a.Kind) + " " + a.Object.String(
 type Step struct {
 	Action
 	Machine string // id; of a step of a volume
-	Rule    string // name of the rule by which it is due
-	Reason  string
+	Group   string // of a step of a measurement
+	// Boots is after how many good boots of newer ones a measurement is retired.
+	Boots  int
+	Rule   string // name of the rule by which it is due
+	Reason string
 	// Due is since when it is due, NotBefore from when on it may begin.
 	Due       time.Time
 	NotBefore time.Time

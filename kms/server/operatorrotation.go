@@ -52,8 +52,12 @@ func (o *operators) plan(ctx context.Context, _ struct{}, in *planInput) (api.Ro
 	if err != nil {
 		return api.RotationPlan{}, err
 	}
+	superseded, err := rotate.Superseded(ctx, s.Store, s.rotation(), s.guests.yielding())
+	if err != nil {
+		return api.RotationPlan{}, err
+	}
 	plan, err := rotate.Make(rotate.State{
-		Keyrings: keyrings, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
+		Keyrings: keyrings, Superseded: superseded, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
 		Volumes: rotate.Volumes(ctx, s.Store, s.guests.waits.waiting, now, s.guests.yielding()),
 	}, s.rotation(), at)
 	if err != nil {
@@ -102,7 +106,7 @@ func planOf(p *rotate.Plan, limit int) api.RotationPlan {
 
 func stepOf(s *rotate.Step) api.RotationStep {
 	return api.RotationStep{
-		Kind: string(s.Kind), Object: s.Object.String(), Machine: s.Machine, Rule: s.Rule, Reason: s.Reason,
+		Kind: string(s.Kind), Object: s.Object.String(), Machine: s.Machine, Group: s.Group, Boots: s.Boots, Rule: s.Rule, Reason: s.Reason,
 		Due: s.Due.UTC(), NotBefore: s.NotBefore.UTC(), Away: s.Away, WaitDays: int(s.Wait / (24 * time.Hour)), Cost: costOf(s.Cost),
 	}
 }

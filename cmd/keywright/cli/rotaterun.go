@@ -22,11 +22,12 @@ const (
 	kindRekey        = "rekey-volume"
 	kindDropSecret   = "destroy-secret"
 	kindReencryption = "reencrypt-volume"
+	kindRetire       = "retire-measurement"
 )
 
 // runKinds are what rotate run carries out.
 func runKinds() []string {
-	return []string{kindRotate, kindRewrap, kindDisable, kindDestroy, kindRekey}
+	return []string{kindRotate, kindRewrap, kindDisable, kindDestroy, kindRekey, kindRetire}
 }
 
 func (p *Program) rotateRun() *cobra.Command {
@@ -38,7 +39,7 @@ func (p *Program) rotateRun() *cobra.Command {
 		Use: "run --due", Short: "Carry out what is due",
 		Long: `Carry out the steps of the plan that may begin: keyrings are rotated and rewrapped,
 versions disabled, and destroyed where the policy permits the caller that, and machines
-are ordered to rekey their volumes. It plans anew until nothing is left that it did not
+are ordered to rekey their volumes, and measurements retired. It plans anew until nothing is left that it did not
 try. So it can be interrupted, and be run again by a cron at any time; the machines carry
 their orders out later: see rotate status. It carries out neither destroy-secret nor
 reencrypt-volume, and counts them.
@@ -143,7 +144,7 @@ func (r *rotation) choose(plan *api.RotationPlan) (steps []api.RotationStep) {
 		}
 	}
 	for _, s := range plan.Steps {
-		name := s.Kind + " " + s.Object
+		name := s.Kind + " " + s.Object + " " + s.Group
 		switch {
 		case s.NotBefore.After(plan.At) || r.tried[name]:
 		case !slices.Contains(runKinds(), s.Kind), len(r.only) > 0 && !slices.Contains(r.only, s.Kind):
@@ -187,6 +188,8 @@ func (r *rotation) do(ctx context.Context, s *api.RotationStep) error {
 			return o.DisableKeyring(ctx, name)
 		case kindDestroy:
 			return o.DestroyKeyring(ctx, name, api.DestroyKeyring{Days: s.WaitDays})
+		case kindRetire:
+			return o.RetireMeasurement(ctx, name, api.RetireMeasurement{Group: s.Group, Boots: s.Boots})
 		default:
 			return o.RekeyVolume(ctx, name, api.RekeyVolume{Reason: s.Reason})
 		}

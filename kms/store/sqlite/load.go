@@ -35,6 +35,9 @@ func (l *loader) load(key kms.Key) error {
 	if err := l.loadAllKeyrings(key); err != nil {
 		return err
 	}
+	if err := l.loadHolding(key); err != nil {
+		return err
+	}
 	return l.loadHolders(key)
 }
 

@@ -41,6 +41,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"AlarmCounts":           testAlarmCounts,
 		"Announced":             testAnnounced,
 		"Announcements":         testAnnouncements,
+		"OldestApproved":        testOldestApproved,
+		"Holding":               testHolding,
 		"WholeOrNotAtAll":       testWholeOrNotAtAll,
 		"UniqueNames":           testUniqueNames,
 		"RowsOfNobody":          testRowsOfNobody,
