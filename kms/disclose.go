@@ -32,7 +32,7 @@ func (s *Service) SealRecoveryKey(ctx context.Context, by Operator, v *Volume, c
 	if err != nil {
 		return Sealed{}, err
 	}
-	return s.sign(statement, response)
+	return s.sign(s.ServiceKey(), statement, response)
 }
 
 // DiscloseRecoveryKey returns a volume's recovery key. That it was

@@ -56,6 +56,9 @@ type Machine struct {
 	// is when the one was approved that was approved first of that boot's and of those
 	// after it. At most [MaxRetireAfter] are kept.
 	Floors []time.Time
+	// Pins are the fingerprints of the service identity keys that its last boot pinned,
+	// before one its enrolment; the first is the one that it asked for.
+	Pins [][32]byte
 	// Opened are the ids of the volumes that the last release was for.
 	Opened []string
 	// Announced is when the machine last announced its next boots, zero before it

@@ -52,6 +52,8 @@ type Key struct {
 	ServiceKeys bool
 	// Hold loads what keeps a measurement from being retired.
 	Hold *Hold
+	// Lacking loads which machines do not pin a service identity key.
+	Lacking *Lacking
 }
 
 // SecretRef names a secret.
@@ -96,6 +98,7 @@ type State struct {
 	ServiceKeys []ServiceKey     // ordered by kind and creation
 	Orders      []Order          // of the machine, ordered by volume
 	Holding     Holding          // where the key asks for it
+	Lacking     []string         // likewise: ids of machines, ordered
 }
 
 // Outcome is what a decision wants written. Rows replace those of the same key. A
@@ -150,6 +153,9 @@ type Outcome struct {
 	Moved []MovedSecret
 	// ServiceKeys are keys that exist, with another wrapping.
 	ServiceKeys []ServiceKey
+	// NewServiceKeys are added. DropServiceKeys are deleted, before.
+	NewServiceKeys  []ServiceKey
+	DropServiceKeys []ServiceKey
 	// Uses are added to those of the same version: the first time stays, the last one
 	// moves on, counts add up. That they were dismissed is void then.
 	Uses []KeyringUse
@@ -250,6 +256,12 @@ type Reader interface {
 	OldestApproved(ctx context.Context, group string, limit int) ([]Measurement, error)
 	// Holding returns what keeps a measurement from being retired.
 	Holding(ctx context.Context, h Hold) (Holding, error)
+	// PinCounts counts the machines that are not revoked by the service identity keys
+	// that they pin.
+	PinCounts(ctx context.Context) ([]PinCount, error)
+	// MachinesLacking returns the ids of machines that do not pin a service identity
+	// key, above after, ordered.
+	MachinesLacking(ctx context.Context, l Lacking, after string) ([]string, error)
 	// FindMeasurements returns those whose hex digest begins with ref.
 	FindMeasurements(ctx context.Context, ref string, limit int) ([]Measurement, error)
 	// Announcements returns what is approved of the boots that machines announced,

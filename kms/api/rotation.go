@@ -50,7 +50,7 @@ type RotationStep struct {
 	WaitDays int `json:"wait_days,omitempty"`
 	// Boots is after how many good boots of newer ones a measurement is retired.
 	Boots int          `json:"boots,omitempty"`
-	Cost     RotationCost `json:"cost"`
+	Cost  RotationCost `json:"cost"`
 }
 
 // RotationCost is what steps take.

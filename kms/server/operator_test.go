@@ -115,7 +115,7 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 		api.PathRootsRemove: `{"uri":"file:1"}`, api.PathMachineKeyring: `{"keyring":"default"}`, api.PathKeyrings: `{"name":"prod"}`, api.PathVolumeRekey: `{"reason":"x"}`,
 		api.PathCustodyDrills: `{"by":[]}`, api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
 		api.PathKeyWrap: keyCall, api.PathKeyUnwrap: keyCall, api.PathKeyRewrap: keyCall, api.PathKeyDataKey: keyCall, api.PathKeyringDismiss: `{"reason":"x"}`,
-		api.PathMeasurementRetire: `{"boots":1}`,
+		api.PathMeasurementRetire: `{"boots":1}`, api.PathIdentityRetire: `{"key":"x"}`,
 	}
 	tried := 0
 	for _, route := range r.service.Server.Routes() {

@@ -57,6 +57,7 @@ func NewMachine(n int) *kms.Machine {
 		Created: Epoch(), Approved: Epoch().Add(time.Minute), ApprovedBy: "root",
 		LastRelease: Epoch().Add(time.Hour), LastRefusal: Epoch().Add(2 * time.Hour),
 		Floors: []time.Time{Epoch().Add(3 * time.Hour), Epoch().Add(2 * time.Hour), {}},
+		Pins:   [][32]byte{Digest("pin", 1), Digest("pin", 2)},
 	}
 }
 

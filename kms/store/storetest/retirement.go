@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -83,4 +84,60 @@ func testHolding(t *testing.T, s Store) {
 	}
 	got = held()
 	assert.True(t, got.Free())
+}
+
+// Machines are counted by what they pin, and those that lack a key are found; who is
+// revoked is neither.
+func testPins(t *testing.T, s Store) {
+	former, current := Digest("pin", 1), Digest("pin", 2)
+	var lacking []string
+	for n, pins := range [][][32]byte{{former}, {current, former}, {current}, nil, {former}} {
+		m := NewMachine(n + 1)
+		m.Pins = pins
+		switch n {
+		case 0, 3:
+			lacking = append(lacking, m.ID)
+			m.Status = kms.MachinePending
+		case 4:
+			m.Status = kms.MachineRevoked
+		}
+		put(t, s, kms.Outcome{Machine: m})
+	}
+	slices.Sort(lacking)
+	l := kms.Lacking{Key: current, Limit: 9}
+	got, err := s.MachinesLacking(t.Context(), l, "")
+	require.NoError(t, err)
+	assert.Equal(t, lacking, got)
+	assert.Equal(t, lacking, stateOf(t, s, kms.Key{Lacking: &l}).Lacking)
+	l.Limit = 1
+	got, err = s.MachinesLacking(t.Context(), l, lacking[0])
+	require.NoError(t, err)
+	assert.Equal(t, lacking[1:], got)
+	counts, err := s.PinCounts(t.Context())
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []kms.PinCount{
+		{Pins: nil, Machines: 1},
+		{Pins: [][32]byte{former}, Machines: 1},
+		{Pins: [][32]byte{current, former}, Machines: 1},
+		{Pins: [][32]byte{current}, Machines: 1},
+	}, counts)
+}
+
+// A change adds and deletes service keys with its entry, or not at all.
+func testChangedServiceKeys(t *testing.T, s Store) {
+	former := kms.ServiceKey{Kind: kms.ServiceKeyIdentity, ID: "former", Public: []byte("1"), KeyringVersion: 1, Wrapped: "kw1.system.1.x", Created: Epoch()}
+	current := former
+	current.ID, current.Created = "current", Epoch().Add(time.Hour)
+	addVersions(t, s, keyringVersion(kms.SystemKeyring, 1))
+	put(t, s, kms.Outcome{NewServiceKeys: []kms.ServiceKey{former}})
+	put(t, s, kms.Outcome{NewServiceKeys: []kms.ServiceKey{current}})
+	keys, err := s.ServiceKeys(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, []kms.ServiceKey{former, current}, keys)
+	put(t, s, kms.Outcome{DropServiceKeys: []kms.ServiceKey{former}})
+	assert.Equal(t, []kms.ServiceKey{current}, stateOf(t, s, kms.Key{ServiceKeys: true}).ServiceKeys)
+	err = s.Transact(t.Context(), kms.Key{}, func(kms.State) (kms.Outcome, error) {
+		return kms.Outcome{NewServiceKeys: []kms.ServiceKey{current}}, nil
+	})
+	require.ErrorIs(t, err, kms.ErrExists)
 }

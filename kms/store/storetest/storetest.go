@@ -43,6 +43,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"Announcements":         testAnnouncements,
 		"OldestApproved":        testOldestApproved,
 		"Holding":               testHolding,
+		"Pins":                  testPins,
+		"ChangedServiceKeys":    testChangedServiceKeys,
 		"WholeOrNotAtAll":       testWholeOrNotAtAll,
 		"UniqueNames":           testUniqueNames,
 		"RowsOfNobody":          testRowsOfNobody,

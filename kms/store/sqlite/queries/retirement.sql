@@ -18,12 +18,12 @@ ORDER BY m.id LIMIT sqlc.arg(most);
 -- name: HasActiveMachine :one
 SELECT EXISTS (SELECT 1 FROM machines WHERE in_group = ? AND status = 'active');
 
--- Machines by whether they pin a service key; all are looked at, until there are
+-- Machines that do not pin a service key; all are looked at, until there are
 -- enough.
 
--- name: MachinesPinning :many
+-- name: MachinesLacking :many
 SELECT m.id FROM machines AS m JOIN machine_states AS s ON s.machine = m.num
-WHERE m.status <> 'revoked' AND m.id > sqlc.arg(after) AND (instr(coalesce(s.pins, x''), CAST(sqlc.arg(pin) AS BLOB)) > 0) = CAST(sqlc.arg(pinned) AS INTEGER)
+WHERE m.status <> 'revoked' AND m.id > sqlc.arg(after) AND instr(coalesce(s.pins, x''), CAST(sqlc.arg(pin) AS BLOB)) = 0
 ORDER BY m.id LIMIT sqlc.arg(most);
 
 -- name: CountPins :many

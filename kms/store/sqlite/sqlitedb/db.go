@@ -198,8 +198,8 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.machinesByProposedNameStmt, err = db.PrepareContext(ctx, machinesByProposedName); err != nil {
 		return nil, fmt.Errorf("error preparing query MachinesByProposedName: %w", err)
 	}
-	if q.machinesPinningStmt, err = db.PrepareContext(ctx, machinesPinning); err != nil {
-		return nil, fmt.Errorf("error preparing query MachinesPinning: %w", err)
+	if q.machinesLackingStmt, err = db.PrepareContext(ctx, machinesLacking); err != nil {
+		return nil, fmt.Errorf("error preparing query MachinesLacking: %w", err)
 	}
 	if q.measurementGroupsStmt, err = db.PrepareContext(ctx, measurementGroups); err != nil {
 		return nil, fmt.Errorf("error preparing query MeasurementGroups: %w", err)
@@ -604,9 +604,9 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing machinesByProposedNameStmt: %w", cerr)
 		}
 	}
-	if q.machinesPinningStmt != nil {
-		if cerr := q.machinesPinningStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing machinesPinningStmt: %w", cerr)
+	if q.machinesLackingStmt != nil {
+		if cerr := q.machinesLackingStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing machinesLackingStmt: %w", cerr)
 		}
 	}
 	if q.measurementGroupsStmt != nil {
@@ -886,7 +886,7 @@ type Queries struct {
 	machinesBetweenStmt                 *sql.Stmt
 	machinesByNameStmt                  *sql.Stmt
 	machinesByProposedNameStmt          *sql.Stmt
-	machinesPinningStmt                 *sql.Stmt
+	machinesLackingStmt                 *sql.Stmt
 	measurementGroupsStmt               *sql.Stmt
 	moveHeadStmt                        *sql.Stmt
 	moveSecretStmt                      *sql.Stmt
@@ -987,7 +987,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		machinesBetweenStmt:                 q.machinesBetweenStmt,
 		machinesByNameStmt:                  q.machinesByNameStmt,
 		machinesByProposedNameStmt:          q.machinesByProposedNameStmt,
-		machinesPinningStmt:                 q.machinesPinningStmt,
+		machinesLackingStmt:                 q.machinesLackingStmt,
 		measurementGroupsStmt:               q.measurementGroupsStmt,
 		moveHeadStmt:                        q.moveHeadStmt,
 		moveSecretStmt:                      q.moveSecretStmt,

@@ -102,29 +102,23 @@ func (q *Queries) HoldingMachines(ctx context.Context, arg HoldingMachinesParams
 	return items, nil
 }
 
-const machinesPinning = `-- name: MachinesPinning :many
+const machinesLacking = `-- name: MachinesLacking :many
 
 SELECT m.id FROM machines AS m JOIN machine_states AS s ON s.machine = m.num
-WHERE m.status <> 'revoked' AND m.id > ?1 AND (instr(coalesce(s.pins, x''), CAST(?2 AS BLOB)) > 0) = CAST(?3 AS INTEGER)
-ORDER BY m.id LIMIT ?4
+WHERE m.status <> 'revoked' AND m.id > ?1 AND instr(coalesce(s.pins, x''), CAST(?2 AS BLOB)) = 0
+ORDER BY m.id LIMIT ?3
 `
 
-type MachinesPinningParams struct {
-	After  string
-	Pin    []byte
-	Pinned int64
-	Most   int64
+type MachinesLackingParams struct {
+	After string
+	Pin   []byte
+	Most  int64
 }
 
-// Machines by whether they pin a service key; all are looked at, until there are
+// Machines that do not pin a service key; all are looked at, until there are
 // enough.
-func (q *Queries) MachinesPinning(ctx context.Context, arg MachinesPinningParams) ([]string, error) {
-	rows, err := q.query(ctx, q.machinesPinningStmt, machinesPinning,
-		arg.After,
-		arg.Pin,
-		arg.Pinned,
-		arg.Most,
-	)
+func (q *Queries) MachinesLacking(ctx context.Context, arg MachinesLackingParams) ([]string, error) {
+	rows, err := q.query(ctx, q.machinesLackingStmt, machinesLacking, arg.After, arg.Pin, arg.Most)
 	if err != nil {
 		return nil, err
 	}
