@@ -42,7 +42,7 @@ func (s *Service) sealDisclosure(to exchange.RecipientKey, statement []byte, key
 	if err != nil {
 		return Sealed{}, err
 	}
-	return s.sign(statement, response)
+	return s.sign(s.ServiceKey(), statement, response)
 }
 
 // DiscloseRecoveryKey returns a volume's recovery key. That it was

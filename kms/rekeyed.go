@@ -35,7 +35,7 @@ func (s *Service) ReportRekey(ctx context.Context, a Attested) (Sealed, error) {
 	if err != nil {
 		return Sealed{}, err
 	}
-	return s.sign(v.raw, answer)
+	return s.sign(v.statement.ServiceKey, v.raw, answer)
 }
 
 // rekeyed is one report under way.

@@ -59,6 +59,10 @@ type Key struct {
 	// Pause loads whether rotations are held, Run the run of this id.
 	Pause bool
 	Run   string
+	// Hold loads what keeps a measurement from being retired.
+	Hold *Hold
+	// Lacking loads which machines do not pin a service identity key.
+	Lacking *Lacking
 }
 
 // SecretRef names a secret.
@@ -103,9 +107,11 @@ type State struct {
 	ServiceKeys []ServiceKey     // ordered by kind and creation
 	Orders      []Order          // of the machine, ordered by volume
 
-	Leader *Leadership    // nil where there never was one
-	Pause  *RotationPause // nil where rotations are not held
-	Run    *RotationRun   // nil where there is none
+	Leader  *Leadership    // nil where there never was one
+	Pause   *RotationPause // nil where rotations are not held
+	Run     *RotationRun   // nil where there is none
+	Holding Holding        // where the key asks for it
+	Lacking []string       // likewise: ids of machines, ordered
 }
 
 // Outcome is what a decision wants written. Rows replace those of the same key. A
@@ -163,6 +169,9 @@ type Outcome struct {
 	Moved []MovedSecret
 	// ServiceKeys are keys that exist, with another wrapping.
 	ServiceKeys []ServiceKey
+	// NewServiceKeys are added. DropServiceKeys are deleted, before.
+	NewServiceKeys  []ServiceKey
+	DropServiceKeys []ServiceKey
 	// Uses are added to those of the same version: the first time stays, the last one
 	// moves on, counts add up. That they were dismissed is void then.
 	Uses []KeyringUse
@@ -266,6 +275,19 @@ type Reader interface {
 	// ApprovedMeasurements returns the approved ones of a group, those that were
 	// entered last first; at most limit.
 	ApprovedMeasurements(ctx context.Context, group string, limit int) ([]Measurement, error)
+	// MeasurementGroups returns the groups that have approved measurements, ordered.
+	MeasurementGroups(ctx context.Context) ([]string, error)
+	// OldestApproved returns the approved ones of a group, those that were approved
+	// first first; at most limit.
+	OldestApproved(ctx context.Context, group string, limit int) ([]Measurement, error)
+	// Holding returns what keeps a measurement from being retired.
+	Holding(ctx context.Context, h Hold) (Holding, error)
+	// PinCounts counts the machines that are not revoked by the service identity keys
+	// that they pin.
+	PinCounts(ctx context.Context) ([]PinCount, error)
+	// MachinesLacking returns the ids of machines that do not pin a service identity
+	// key, above after, ordered.
+	MachinesLacking(ctx context.Context, l Lacking, after string) ([]string, error)
 	// FindMeasurements returns those whose hex digest begins with ref.
 	FindMeasurements(ctx context.Context, ref string, limit int) ([]Measurement, error)
 	// Announcements returns what is approved of the boots that machines announced,

@@ -38,6 +38,9 @@ func Make(state State, policy *Policy, now time.Time) (*Plan, error) {
 	for i := range state.Keyrings {
 		p.keyring(&state.Keyrings[i])
 	}
+	for _, m := range state.Superseded {
+		p.measurement(m)
+	}
 	for v, err := range state.Volumes {
 		if err != nil {
 			return nil, fmt.Errorf("planning rotations: reading volumes: %w", err)
@@ -58,6 +61,8 @@ type planner struct {
 	// What is late, and why it may be.
 	overdue, underWay, excused lateness
 	plan                       Plan
+	// measurements counts the steps that retire one.
+	measurements int
 }
 
 func newPlanner(state *State, policy *Policy, now time.Time) *planner {

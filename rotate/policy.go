@@ -49,6 +49,9 @@ type Settings struct {
 	RetainForRestore time.Duration
 	// DestroyWait is how long the destruction of a keyring version can be cancelled.
 	DestroyWait time.Duration
+	// RetireMeasurementsAfter is how many good boots of newer ones each machine of a
+	// group has before a measurement is not approved any more; 0 is never.
+	RetireMeasurementsAfter int
 }
 
 // DefaultRule is the name of the rule that matches everything.

@@ -137,6 +137,9 @@ type OrdersRequest struct {
 // OrdersResponse says whether there is a rekey to ask for.
 type OrdersResponse struct {
 	Ordered bool `json:"ordered"`
+	// ServiceKeys are the fingerprints to pin, a hint: a machine that pins others asks
+	// for what is signed ([ServiceKeysRequest]).
+	ServiceKeys [][]byte `json:"service_keys"`
 	// Again is after how many seconds to ask again.
 	Again int `json:"again"`
 }

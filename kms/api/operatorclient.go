@@ -172,6 +172,12 @@ func (o *OperatorClient) DismissMeasurement(ctx context.Context, ref, group stri
 	return post[Measurement](ctx, o.c, at(PathMeasurementDismiss, ref), DismissMeasurement{Group: group})
 }
 
+// RetireMeasurement takes the approval of a measurement away that newer ones took
+// the place of.
+func (o *OperatorClient) RetireMeasurement(ctx context.Context, ref string, r RetireMeasurement) (Measurement, error) {
+	return post[Measurement](ctx, o.c, at(PathMeasurementRetire, ref), r)
+}
+
 // SubmitMeasurement enters a computed measurement.
 func (o *OperatorClient) SubmitMeasurement(ctx context.Context, s SubmitMeasurement) (Measurement, error) {
 	return post[Measurement](ctx, o.c, PathMeasurements, s)

@@ -17,6 +17,7 @@ const (
 	PathMeasurement        = "/v1/measurements/{ref}"
 	PathMeasurementApprove = "/v1/measurements/{ref}/approve"
 	PathMeasurementDismiss = "/v1/measurements/{ref}/dismiss"
+	PathMeasurementRetire  = "/v1/measurements/{ref}/retire"
 	PathVolumes            = "/v1/volumes"
 	PathVolume             = "/v1/volumes/{ref}"
 	PathVolumeRecoveryKey  = "/v1/volumes/{ref}/recovery-key"

@@ -33,11 +33,13 @@ type RotationPlan struct {
 // RotationStep is one thing to do.
 type RotationStep struct {
 	// Kind is rotate-keyring, rewrap-keyring, disable-keyring-version,
-	// destroy-keyring-version, rekey-volume, destroy-secret or reencrypt-volume.
+	// destroy-keyring-version, rekey-volume, destroy-secret, reencrypt-volume or
+	// retire-measurement.
 	Kind string `json:"kind"`
-	// Object is keyring/NAME, keyring/NAME@3, volume/ID or volume/ID@3.
+	// Object is keyring/NAME, keyring/NAME@3, volume/ID, volume/ID@3 or measurement/ID.
 	Object  string `json:"object"`
 	Machine string `json:"machine,omitempty"` // id
+	Group   string `json:"group,omitempty"`   // of a measurement
 	Rule    string `json:"rule"`
 	Reason  string `json:"reason"`
 	// Due is since when it is due, NotBefore from when on it may begin.
@@ -51,8 +53,10 @@ type RotationStep struct {
 	// After are the steps of the same chain that are done before it begins.
 	After []RotationAction `json:"after,omitempty"`
 	// WaitDays is how long the destruction of a keyring version can be cancelled.
-	WaitDays int          `json:"wait_days,omitempty"`
-	Cost     RotationCost `json:"cost"`
+	WaitDays int `json:"wait_days,omitempty"`
+	// Boots is after how many good boots of newer ones a measurement is retired.
+	Boots int          `json:"boots,omitempty"`
+	Cost  RotationCost `json:"cost"`
 }
 
 // RotationCost is what steps take.

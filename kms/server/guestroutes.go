@@ -55,6 +55,9 @@ func (g *guests) table() []guestRoute {
 			Path: api.PathRekeyed, Action: kms.ActionReportRekey, Summary: "Report, from a running system, what became of a rekey.",
 		}, api.MaxEvidenceRequest, g.enrolments, g.rekeyed),
 		guestCall(Route{
+			Path: api.PathServiceKeys, Action: "service.keys", Summary: "Ask which service identity keys to pin.",
+		}, api.MaxRequest, g.challenges, g.serviceKeys),
+		guestCall(Route{
 			Path: api.PathGuestKeyChallenge, Action: kms.ActionKeyUse, Summary: "Ask for the challenge of a call on keys.",
 		}, api.MaxRequest, g.keys, g.keyChallenge),
 		guestCall(Route{

@@ -101,7 +101,7 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 	require.NoError(t, os.WriteFile(deny, []byte(`@id("freeze") forbid (principal is Operator, action, resource);`), 0o600))
 	r := openRig(t, data, func(c *config.Config) { c.Policy.Files = []string{deny} })
 	refs := map[string]string{
-		api.PathMeasurement: details.Measurements[0].ID, api.PathMeasurementApprove: details.Measurements[0].ID, api.PathMeasurementDismiss: details.Measurements[0].ID,
+		api.PathMeasurement: details.Measurements[0].ID, api.PathMeasurementApprove: details.Measurements[0].ID, api.PathMeasurementDismiss: details.Measurements[0].ID, api.PathMeasurementRetire: details.Measurements[0].ID,
 		api.PathVolume: details.Volumes[0].ID, api.PathVolumeRecoveryKey: details.Volumes[0].ID, api.PathVolumeAccept: details.Volumes[0].ID,
 		api.PathVolumeHeaderCopy: details.Volumes[0].ID, api.PathVolumeDestroy: details.Volumes[0].ID,
 		api.PathVolumeRekey: details.Volumes[0].ID, api.PathVolumeWithdraw: details.Volumes[0].ID,
@@ -116,6 +116,7 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 		api.PathRootsRemove: `{"uri":"file:1"}`, api.PathMachineKeyring: `{"keyring":"default"}`, api.PathKeyrings: `{"name":"prod"}`, api.PathVolumeRekey: `{"reason":"x"}`,
 		api.PathCustodyDrills: `{"by":[]}`, api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
 		api.PathKeyWrap: keyCall, api.PathKeyUnwrap: keyCall, api.PathKeyRewrap: keyCall, api.PathKeyDataKey: keyCall, api.PathKeyringDismiss: `{"reason":"x"}`,
+		api.PathMeasurementRetire: `{"boots":1}`, api.PathIdentityRetire: `{"key":"x"}`,
 	}
 	tried := 0
 	for _, route := range r.service.Server.Routes() {

@@ -61,9 +61,13 @@ func (s *Server) rotationState(ctx context.Context, now time.Time) (rotate.State
 	if err != nil {
 		return rotate.State{}, err
 	}
+	superseded, err := rotate.Superseded(ctx, s.Store, s.rotation(), s.guests.yielding())
+	if err != nil {
+		return rotate.State{}, err
+	}
 	excuses, err := s.excuses()
 	return rotate.State{
-		Keyrings: keyrings, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
+		Keyrings: keyrings, Superseded: superseded, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
 		Volumes: rotate.Volumes(ctx, s.Store, s.guests.waits.waiting, now, s.guests.yielding()),
 	}, err
 }
@@ -118,7 +122,7 @@ func stepOf(s *rotate.Step) api.RotationStep {
 	}
 	return api.RotationStep{
 		AtBoot: s.AtBoot, After: after,
-		Kind: string(s.Kind), Object: s.Object.String(), Machine: s.Machine, Rule: s.Rule, Reason: s.Reason,
+		Kind: string(s.Kind), Object: s.Object.String(), Machine: s.Machine, Group: s.Object.Group, Boots: s.Boots, Rule: s.Rule, Reason: s.Reason,
 		Due: s.Due.UTC(), NotBefore: s.NotBefore.UTC(), Away: s.Away, WaitDays: int(s.Wait / (24 * time.Hour)), Cost: costOf(s.Cost),
 	}
 }

@@ -71,10 +71,8 @@ type Config struct {
 	TLS *tls.Config
 	// GuestURL is what guests are told to connect to.
 	GuestURL string
-	// Fingerprint is the pin of the service identity key.
-	Fingerprint string
-	Roots       []string // URIs
-	Leases      func() []kms.LeaseState
+	Roots    []string // URIs
+	Leases   func() []kms.LeaseState
 	// Challenges makes a challenge for each custodian of a quorum.
 	Challenges func(kms.Quorum) ([]Challenge, error)
 	// Owner is the uid of the user that may operate the service, beside root.

@@ -32,7 +32,9 @@ type Machine struct {
 	Name string
 	// ServiceKey is the fingerprint of the service identity key that it pins.
 	ServiceKey [32]byte
-	Volumes    []Volume
+	// Pins are all that its boots say it pins; empty: ServiceKey.
+	Pins    [][]byte
+	Volumes []Volume
 	// Add has it add its volumes to those that it enrolled with.
 	Add bool
 	// NoRecoveryKey enrols without recovery keys.
@@ -163,7 +165,7 @@ func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 		stages.Volumes = reports
 		return exchange.MarshalDetails(stages)
 	default:
-		return exchange.MarshalDetails(exchange.BootDetails{Volumes: reports})
+		return exchange.MarshalDetails(exchange.BootDetails{Volumes: reports, ServiceKeys: m.Pins})
 	}
 }
 

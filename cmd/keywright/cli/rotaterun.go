@@ -47,11 +47,12 @@ func (p *Program) rotateRun() *cobra.Command {
 	c := &cobra.Command{
 		Use: "run", Short: "Carry out what is due, or what is to be done about a key that is out",
 		Long: `With --due, carry out the steps of the plan that may begin: keyrings are rotated and
-rewrapped, versions disabled, and destroyed where the policy permits the caller that, and
-machines are ordered to rekey their volumes. It plans anew until nothing is left that it
-did not try. So it can be interrupted, and be run again by a cron at any time; the
-machines carry their orders out later: see rotate status. It carries out neither
-destroy-secret nor reencrypt-volume, and counts them.
+rewrapped, and versions disabled; machines are ordered to rekey their volumes; measurements
+are retired; versions, and secrets whose retain_for_restore is over, are destroyed where
+the policy permits the caller that. It plans anew until nothing is left that it did not
+try. So it can be interrupted, and be run again by a cron at any time; the machines carry
+their orders out later: see rotate status. It carries out no reencrypt-volume, and counts
+those.
 
 The exit code is 4 where a step failed, or something is overdue that nobody answers for
 and no machine is about to mend: an order of it that has not failed is on its way for as
@@ -196,9 +197,10 @@ func (d *rotated) wait(totals []api.RotationTotal) {
 
 func stepFrom(s *api.RotationStep) (rotate.Step, error) {
 	object, err := rotate.ParseObject(s.Object)
+	object.Group = s.Group
 	step := rotate.Step{
 		Action: rotate.Action{Kind: rotate.Kind(s.Kind), Object: object}, Machine: s.Machine, Rule: s.Rule, Reason: s.Reason,
-		Due: s.Due, NotBefore: s.NotBefore, AtBoot: s.AtBoot, Away: s.Away, Wait: time.Duration(s.WaitDays) * 24 * time.Hour,
+		Due: s.Due, NotBefore: s.NotBefore, AtBoot: s.AtBoot, Away: s.Away, Boots: s.Boots, Wait: time.Duration(s.WaitDays) * 24 * time.Hour,
 	}
 	for _, a := range s.After {
 		object, afterErr := rotate.ParseObject(a.Object)
@@ -241,6 +243,11 @@ func (r *rotation) do(ctx context.Context, s *rotate.Step) error {
 			return o.DestroyKeyring(ctx, ref, api.DestroyKeyring{Days: int(s.Wait / (24 * time.Hour))})
 		case rotate.RekeyVolume:
 			return o.RekeyVolume(ctx, ref, api.RekeyVolume{Reason: cmp.Or(r.reason, s.Reason), AtBoot: s.AtBoot})
+		case rotate.DestroySecret:
+			volume, _, _ := strings.Cut(ref, "@")
+			return o.DestroySecret(ctx, volume, api.DestroySecret{Version: s.Object.Version, Reason: cmp.Or(r.reason, s.Reason)})
+		case rotate.RetireMeasurement:
+			return o.RetireMeasurement(ctx, ref, api.RetireMeasurement{Group: s.Object.Group, Boots: s.Boots})
 		default:
 			return nil, fmt.Errorf("this version carries out no %s", s.Kind)
 		}

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
@@ -33,21 +34,12 @@ func openCA(ctx context.Context, keys *kms.Keys, clock func() time.Time) (*pki.C
 	return pki.OpenCA(row.Public, private)
 }
 
-// openIdentity loads the service identity key, or makes it.
-func openIdentity(ctx context.Context, keys *kms.Keys) (*pki.Identity, error) {
-	_, private, err := keys.ServiceKey(ctx, kms.ServiceKeyIdentity, func() (string, []byte, secret.Bytes, error) {
-		identity, err := pki.NewIdentity()
-		if err != nil {
-			return "", nil, secret.Bytes{}, err
-		}
-		private, err := identity.Marshal()
-		return identity.Fingerprint().String(), identity.SPKI(), private, err
-	})
-	if err != nil {
-		return nil, err
+// identityMaker makes and opens service identity keys.
+func identityMaker() kms.IdentityMaker {
+	return kms.IdentityMaker{
+		Make: pki.MakeIdentity,
+		Open: func(private secret.Bytes) (crypto.Signer, error) { return pki.OpenIdentity(private) },
 	}
-	defer private.Wipe()
-	return pki.OpenIdentity(private)
 }
 
 // openLog loads the audit log's key, or makes it. The log's origin is the key's

@@ -38,6 +38,12 @@ func (l *loader) load(key kms.Key) error {
 	if err := l.loadRotation(key); err != nil {
 		return err
 	}
+	if err := l.loadHolding(key); err != nil {
+		return err
+	}
+	if err := l.loadLacking(key); err != nil {
+		return err
+	}
 	return l.loadHolders(key)
 }
 

@@ -167,6 +167,12 @@ func (p *putter) putRows(o kms.Outcome) error {
 	if err := p.moveServiceKeys(o.ServiceKeys); err != nil {
 		return err
 	}
+	if err := dropServiceKeys(p.rows, o.DropServiceKeys); err != nil {
+		return err
+	}
+	if err := addServiceKeys(p.rows, o.NewServiceKeys); err != nil {
+		return err
+	}
 	for _, m := range o.Measurements {
 		if err := p.rows.PutMeasurement(p.ctx, fromMeasurement(m)); err != nil {
 			return fmt.Errorf("measurement %x: %w", m.Digest, translate(err))

@@ -53,7 +53,9 @@ CREATE TABLE machine_states (
   restore_until     INTEGER NOT NULL,
   reenroll_until    INTEGER NOT NULL,
   last_release      INTEGER NOT NULL,
-  last_refusal      INTEGER NOT NULL
+  last_refusal      INTEGER NOT NULL,
+  floors            BLOB,    -- times of 8 bytes, big-endian: see kms.Machine.Floors
+  pins              BLOB     -- fingerprints of 32 bytes
 ) STRICT;
 
 CREATE VIEW whole_machines AS
@@ -65,7 +67,8 @@ SELECT machines.num, machines.id, machines.name, machines.proposed, machines.in_
   machine_states.unforeseen,
   machine_states.reset_count, machine_states.restart_count, machine_states.clock,
   machine_states.safe, machine_states.releases, machine_states.regressed, machine_states.readmit_until,
-  machine_states.restore_until, machine_states.reenroll_until, machine_states.last_release, machine_states.last_refusal
+  machine_states.restore_until, machine_states.reenroll_until, machine_states.last_release, machine_states.last_refusal,
+  machine_states.floors, machine_states.pins
 FROM machines JOIN machine_states ON machine_states.machine = machines.num;
 
 -- By machine, so that a release finds all of them in one place.

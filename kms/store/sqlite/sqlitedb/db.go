@@ -51,6 +51,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.changeKeyringVersionStmt, err = db.PrepareContext(ctx, changeKeyringVersion); err != nil {
 		return nil, fmt.Errorf("error preparing query ChangeKeyringVersion: %w", err)
 	}
+	if q.countPinsStmt, err = db.PrepareContext(ctx, countPins); err != nil {
+		return nil, fmt.Errorf("error preparing query CountPins: %w", err)
+	}
 	if q.countsStmt, err = db.PrepareContext(ctx, counts); err != nil {
 		return nil, fmt.Errorf("error preparing query Counts: %w", err)
 	}
@@ -117,11 +120,17 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.getMeasurementStmt, err = db.PrepareContext(ctx, getMeasurement); err != nil {
 		return nil, fmt.Errorf("error preparing query GetMeasurement: %w", err)
 	}
+	if q.hasActiveMachineStmt, err = db.PrepareContext(ctx, hasActiveMachine); err != nil {
+		return nil, fmt.Errorf("error preparing query HasActiveMachine: %w", err)
+	}
 	if q.headStmt, err = db.PrepareContext(ctx, head); err != nil {
 		return nil, fmt.Errorf("error preparing query Head: %w", err)
 	}
 	if q.headerCopyOfStmt, err = db.PrepareContext(ctx, headerCopyOf); err != nil {
 		return nil, fmt.Errorf("error preparing query HeaderCopyOf: %w", err)
+	}
+	if q.holdingMachinesStmt, err = db.PrepareContext(ctx, holdingMachines); err != nil {
+		return nil, fmt.Errorf("error preparing query HoldingMachines: %w", err)
 	}
 	if q.keyringUsesStmt, err = db.PrepareContext(ctx, keyringUses); err != nil {
 		return nil, fmt.Errorf("error preparing query KeyringUses: %w", err)
@@ -198,6 +207,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.machinesByProposedNameStmt, err = db.PrepareContext(ctx, machinesByProposedName); err != nil {
 		return nil, fmt.Errorf("error preparing query MachinesByProposedName: %w", err)
 	}
+	if q.machinesLackingStmt, err = db.PrepareContext(ctx, machinesLacking); err != nil {
+		return nil, fmt.Errorf("error preparing query MachinesLacking: %w", err)
+	}
+	if q.measurementGroupsStmt, err = db.PrepareContext(ctx, measurementGroups); err != nil {
+		return nil, fmt.Errorf("error preparing query MeasurementGroups: %w", err)
+	}
 	if q.moveHeadStmt, err = db.PrepareContext(ctx, moveHead); err != nil {
 		return nil, fmt.Errorf("error preparing query MoveHead: %w", err)
 	}
@@ -209,6 +224,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.nextLeaseEpochStmt, err = db.PrepareContext(ctx, nextLeaseEpoch); err != nil {
 		return nil, fmt.Errorf("error preparing query NextLeaseEpoch: %w", err)
+	}
+	if q.oldestApprovedStmt, err = db.PrepareContext(ctx, oldestApproved); err != nil {
+		return nil, fmt.Errorf("error preparing query OldestApproved: %w", err)
 	}
 	if q.ordersStmt, err = db.PrepareContext(ctx, orders); err != nil {
 		return nil, fmt.Errorf("error preparing query Orders: %w", err)
@@ -374,6 +392,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing changeKeyringVersionStmt: %w", cerr)
 		}
 	}
+	if q.countPinsStmt != nil {
+		if cerr := q.countPinsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing countPinsStmt: %w", cerr)
+		}
+	}
 	if q.countsStmt != nil {
 		if cerr := q.countsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing countsStmt: %w", cerr)
@@ -484,6 +507,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing getMeasurementStmt: %w", cerr)
 		}
 	}
+	if q.hasActiveMachineStmt != nil {
+		if cerr := q.hasActiveMachineStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing hasActiveMachineStmt: %w", cerr)
+		}
+	}
 	if q.headStmt != nil {
 		if cerr := q.headStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing headStmt: %w", cerr)
@@ -492,6 +520,11 @@ func (q *Queries) Close() error {
 	if q.headerCopyOfStmt != nil {
 		if cerr := q.headerCopyOfStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing headerCopyOfStmt: %w", cerr)
+		}
+	}
+	if q.holdingMachinesStmt != nil {
+		if cerr := q.holdingMachinesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing holdingMachinesStmt: %w", cerr)
 		}
 	}
 	if q.keyringUsesStmt != nil {
@@ -619,6 +652,16 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing machinesByProposedNameStmt: %w", cerr)
 		}
 	}
+	if q.machinesLackingStmt != nil {
+		if cerr := q.machinesLackingStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing machinesLackingStmt: %w", cerr)
+		}
+	}
+	if q.measurementGroupsStmt != nil {
+		if cerr := q.measurementGroupsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing measurementGroupsStmt: %w", cerr)
+		}
+	}
 	if q.moveHeadStmt != nil {
 		if cerr := q.moveHeadStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing moveHeadStmt: %w", cerr)
@@ -637,6 +680,11 @@ func (q *Queries) Close() error {
 	if q.nextLeaseEpochStmt != nil {
 		if cerr := q.nextLeaseEpochStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing nextLeaseEpochStmt: %w", cerr)
+		}
+	}
+	if q.oldestApprovedStmt != nil {
+		if cerr := q.oldestApprovedStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing oldestApprovedStmt: %w", cerr)
 		}
 	}
 	if q.ordersStmt != nil {
@@ -877,6 +925,7 @@ type Queries struct {
 	announcementOfStmt                  *sql.Stmt
 	approvedMeasurementsOfGroupStmt     *sql.Stmt
 	changeKeyringVersionStmt            *sql.Stmt
+	countPinsStmt                       *sql.Stmt
 	countsStmt                          *sql.Stmt
 	dependentsOfKeyringStmt             *sql.Stmt
 	dismissKeyringUseStmt               *sql.Stmt
@@ -899,8 +948,10 @@ type Queries struct {
 	findMeasurementsStmt                *sql.Stmt
 	getMachineStmt                      *sql.Stmt
 	getMeasurementStmt                  *sql.Stmt
+	hasActiveMachineStmt                *sql.Stmt
 	headStmt                            *sql.Stmt
 	headerCopyOfStmt                    *sql.Stmt
+	holdingMachinesStmt                 *sql.Stmt
 	keyringUsesStmt                     *sql.Stmt
 	keyringVersionsStmt                 *sql.Stmt
 	lastEntryStmt                       *sql.Stmt
@@ -926,10 +977,13 @@ type Queries struct {
 	machinesBetweenStmt                 *sql.Stmt
 	machinesByNameStmt                  *sql.Stmt
 	machinesByProposedNameStmt          *sql.Stmt
+	machinesLackingStmt                 *sql.Stmt
+	measurementGroupsStmt               *sql.Stmt
 	moveHeadStmt                        *sql.Stmt
 	moveSecretStmt                      *sql.Stmt
 	moveServiceKeyStmt                  *sql.Stmt
 	nextLeaseEpochStmt                  *sql.Stmt
+	oldestApprovedStmt                  *sql.Stmt
 	ordersStmt                          *sql.Stmt
 	ordersBetweenStmt                   *sql.Stmt
 	ordersOfMachineStmt                 *sql.Stmt
@@ -983,6 +1037,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		announcementOfStmt:                  q.announcementOfStmt,
 		approvedMeasurementsOfGroupStmt:     q.approvedMeasurementsOfGroupStmt,
 		changeKeyringVersionStmt:            q.changeKeyringVersionStmt,
+		countPinsStmt:                       q.countPinsStmt,
 		countsStmt:                          q.countsStmt,
 		dependentsOfKeyringStmt:             q.dependentsOfKeyringStmt,
 		dismissKeyringUseStmt:               q.dismissKeyringUseStmt,
@@ -1005,8 +1060,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		findMeasurementsStmt:                q.findMeasurementsStmt,
 		getMachineStmt:                      q.getMachineStmt,
 		getMeasurementStmt:                  q.getMeasurementStmt,
+		hasActiveMachineStmt:                q.hasActiveMachineStmt,
 		headStmt:                            q.headStmt,
 		headerCopyOfStmt:                    q.headerCopyOfStmt,
+		holdingMachinesStmt:                 q.holdingMachinesStmt,
 		keyringUsesStmt:                     q.keyringUsesStmt,
 		keyringVersionsStmt:                 q.keyringVersionsStmt,
 		lastEntryStmt:                       q.lastEntryStmt,
@@ -1032,10 +1089,13 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		machinesBetweenStmt:                 q.machinesBetweenStmt,
 		machinesByNameStmt:                  q.machinesByNameStmt,
 		machinesByProposedNameStmt:          q.machinesByProposedNameStmt,
+		machinesLackingStmt:                 q.machinesLackingStmt,
+		measurementGroupsStmt:               q.measurementGroupsStmt,
 		moveHeadStmt:                        q.moveHeadStmt,
 		moveSecretStmt:                      q.moveSecretStmt,
 		moveServiceKeyStmt:                  q.moveServiceKeyStmt,
 		nextLeaseEpochStmt:                  q.nextLeaseEpochStmt,
+		oldestApprovedStmt:                  q.oldestApprovedStmt,
 		ordersStmt:                          q.ordersStmt,
 		ordersBetweenStmt:                   q.ordersBetweenStmt,
 		ordersOfMachineStmt:                 q.ordersOfMachineStmt,

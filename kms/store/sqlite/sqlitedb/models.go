@@ -201,6 +201,8 @@ type WholeMachine struct {
 	ReenrollUntil    int64
 	LastRelease      int64
 	LastRefusal      int64
+	Floors           []byte
+	Pins             []byte
 }
 
 type Wrapper struct {
