@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"testing"
 	"time"
@@ -119,6 +120,51 @@ func TestPagesOfVolumesAreOnePlan(t *testing.T) {
 	gone := errors.New("gone")
 	for _, err := range rotate.Volumes(t.Context(), s, nobody, time.Now(), func(context.Context) (bool, error) { return false, gone }) {
 		require.ErrorIs(t, err, gone)
+	}
+}
+
+// TestAPlanOfWhatMayBeDueIsThePlan plans over all volumes and over those that may be
+// due, for many moments.
+func TestAPlanOfWhatMayBeDueIsThePlan(t *testing.T) {
+	s, made := openStore(t), storetest.Epoch()
+	random := rand.New(rand.NewPCG(1, 2))
+	hours := func(most int) time.Time { return made.Add(time.Duration(random.IntN(most)) * time.Hour) }
+	for n := range 200 {
+		m := storetest.NewMachine(n)
+		v := storetest.NewVolume(m.ID, n)
+		secret := storetest.NewSecret(v.ID, 1)
+		secret.Created = hours(24 * 400)
+		out := kms.Outcome{Machine: m, Volumes: []kms.Volume{v}, Secrets: []kms.Secret{secret}}
+		switch n % 4 {
+		case 1:
+			kept := secret
+			kept.Status, kept.Replaced = kms.SecretRestoreOnly, hours(24*800)
+			secret.Version, secret.Created = 2, kept.Replaced
+			out.Secrets = []kms.Secret{kept, secret}
+		case 2:
+			out.Orders = []kms.Order{{Volume: v.ID, Machine: m.ID, Status: kms.OrderOpen, Created: hours(24 * 800), Faults: n % 3}}
+		}
+		write(t, s, out)
+	}
+	policies := make(map[string]*rotate.Policy)
+	for name, text := range map[string]string{
+		"default": "", "short": "[default]\nsecret_age = \"90d\"\nrate = \"3/h\"\n", "never": "[default]\nsecret_age = \"never\"\n",
+		"reencrypts": "[default]\nvolume_key_age = \"365d\"\n",
+		"rules":      "[[rule]]\nname = \"a\"\nmachines = [\"web-1*\"]\nsecret_age = \"30d\"\nretain_for_restore = \"60d\"\n",
+	} {
+		p, err := rotate.Parse([]byte(text))
+		require.NoError(t, err)
+		policies[name] = p
+	}
+	for name, p := range policies {
+		for days := range 50 {
+			now := made.Add(time.Duration(days*20) * 24 * time.Hour)
+			want, err := rotate.Make(rotate.State{Volumes: rotate.Volumes(t.Context(), s, nobody, now, noPause)}, p, now)
+			require.NoError(t, err)
+			got, err := rotate.Make(rotate.State{Volumes: rotate.VolumesDue(t.Context(), s, p, now, nobody, now, noPause)}, p, now)
+			require.NoError(t, err)
+			require.Equal(t, want, got, "%s on day %d", name, 20*days)
+		}
 	}
 }
 

@@ -52,10 +52,11 @@ func (o *operators) plan(ctx context.Context, _ struct{}, in *planInput) (api.Ro
 	if err != nil {
 		return api.RotationPlan{}, err
 	}
+	policy := s.rotation()
 	plan, err := rotate.Make(rotate.State{
 		Keyrings: keyrings, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
-		Volumes: rotate.Volumes(ctx, s.Store, s.guests.waits.waiting, now, s.guests.yielding()),
-	}, s.rotation(), at)
+		Volumes: rotate.VolumesDue(ctx, s.Store, policy, at, s.guests.waits.waiting, now, s.guests.yielding()),
+	}, policy, at)
 	if err != nil {
 		return api.RotationPlan{}, err
 	}

@@ -84,6 +84,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"Orders":                testOrders,
 		"DroppedSecrets":        testDroppedSecrets,
 		"VolumeKeys":            testVolumeKeys,
+		"VolumesToPlan":         testVolumesToPlan,
 		"WrappedEver":           testWrappedEver,
 		"NamedServiceKeys":      testNamedServiceKeys,
 		"SecretsOn":             testSecretsOn,
