@@ -3,7 +3,6 @@ package rotate_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
@@ -166,42 +165,4 @@ func TestAPlanOfWhatMayBeDueIsThePlan(t *testing.T) {
 			require.Equal(t, want, got, "%s on day %d", name, 20*days)
 		}
 	}
-}
-
-// BenchmarkPlanOfRows plans over volumes in a store on disk.
-func BenchmarkPlanOfRows(b *testing.B) {
-	const machines = 20_000
-	s, err := sqlite.Open(b.Context(), sqlite.Config{Path: filepath.Join(b.TempDir(), "store.db"), Clock: time.Now, Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(b, err)
-	b.Cleanup(func() { require.NoError(b, s.Close()) })
-	require.NoError(b, storetest.AddKeyring(s))
-	done := make(chan error, 64)
-	for part := range 64 {
-		go func() {
-			for n := part; n < machines; n += 64 {
-				m := storetest.NewMachine(n)
-				o := kms.Outcome{Machine: m}
-				for i := 2 * n; i < 2*n+2; i++ {
-					o.Volumes = append(o.Volumes, storetest.NewVolume(m.ID, i))
-					o.Secrets = append(o.Secrets, storetest.NewSecret(storetest.VolumeID(i), 1), storetest.NewRecoveryKey(storetest.VolumeID(i), 1))
-				}
-				if err := s.Transact(context.Background(), kms.Key{}, func(kms.State) (kms.Outcome, error) { return o, nil }); err != nil {
-					done <- fmt.Errorf("enrolling: %w", err)
-					return
-				}
-			}
-			done <- nil
-		}()
-	}
-	for range 64 {
-		require.NoError(b, <-done)
-	}
-	now := storetest.Epoch().AddDate(2, 0, 0)
-	b.ReportAllocs()
-	for b.Loop() {
-		plan, err := rotate.Make(rotate.State{Volumes: rotate.Volumes(context.Background(), s, nobody, now, noPause)}, rotate.Default(), now)
-		require.NoError(b, err)
-		require.EqualValues(b, 2*machines, plan.Overdue.Count)
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(2*machines), "ns/volume")
 }
