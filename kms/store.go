@@ -266,6 +266,11 @@ type Reader interface {
 	VolumeKeys(ctx context.Context, after string, limit int) ([]VolumeKeys, error)
 	// HeaderCopy returns the copy of a volume's header; [ErrNotFound].
 	HeaderCopy(ctx context.Context, volume string) (*HeaderCopy, error)
+	// VolumeKeysOf returns those of the volumes with these ids that there are.
+	VolumeKeysOf(ctx context.Context, ids []string) ([]VolumeKeys, error)
+	// VolumesToPlan returns the ids of volumes that which names, in no order and some
+	// of them repeatedly; at most limit.
+	VolumesToPlan(ctx context.Context, which ToPlan, limit int) (ids []string, err error)
 	// Secrets returns the secrets of a volume, ordered by purpose and version.
 	Secrets(ctx context.Context, volume string) ([]Secret, error)
 	// Measurements returns those of a group, or of all with an empty name,

@@ -48,14 +48,21 @@ func (o *operators) plan(ctx context.Context, _ struct{}, in *planInput) (api.Ro
 	if err != nil {
 		return api.RotationPlan{}, err
 	}
-	plan, err := rotate.Make(state, s.rotation(), at)
+	plan, err := s.duePlan(ctx, &state, now, at)
 	if err != nil {
 		return api.RotationPlan{}, err
 	}
 	return planOf(plan, in.Limit), nil
 }
 
-// rotationState is what plans are made from. Its volumes are read once.
+// duePlan plans what is due at a time, from the volumes alone that may be.
+func (s *Server) duePlan(ctx context.Context, state *rotate.State, now, at time.Time) (*rotate.Plan, error) {
+	policy := s.rotation()
+	state.Volumes = rotate.VolumesDue(ctx, s.Store, policy, at, s.guests.waits.waiting, now, s.guests.yielding())
+	return rotate.Make(*state, policy, at)
+}
+
+// rotationState is what plans are made from. Its volumes, all of them, are read once.
 func (s *Server) rotationState(ctx context.Context, now time.Time) (rotate.State, error) {
 	keyrings, err := s.Service.Keyrings(ctx)
 	if err != nil {

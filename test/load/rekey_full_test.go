@@ -9,10 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestRekeysOfAFleet has a larger fleet rekeyed again and again, and the service killed
+// TestRekeysOfAFleet has a fleet rekeyed again and again, and the service killed
 // more often; the last time once more when all is over.
 func TestRekeysOfAFleet(t *testing.T) {
-	r := newRekeying(t, 2*guests)
+	r := newRekeying(t, guests)
 	for range 3 {
 		r.round(40)
 	}

@@ -93,6 +93,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"DroppedSecrets":        testDroppedSecrets,
 		"HeaderCopies":          testHeaderCopies,
 		"VolumeKeys":            testVolumeKeys,
+		"VolumesToPlan":         testVolumesToPlan,
 		"WrappedEver":           testWrappedEver,
 		"NamedServiceKeys":      testNamedServiceKeys,
 		"SecretsOn":             testSecretsOn,

@@ -237,6 +237,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.ordersOfMachineStmt, err = db.PrepareContext(ctx, ordersOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query OrdersOfMachine: %w", err)
 	}
+	if q.ordersOfVolumesStmt, err = db.PrepareContext(ctx, ordersOfVolumes); err != nil {
+		return nil, fmt.Errorf("error preparing query OrdersOfVolumes: %w", err)
+	}
 	if q.platformsOfMachineStmt, err = db.PrepareContext(ctx, platformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query PlatformsOfMachine: %w", err)
 	}
@@ -309,6 +312,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.secretsOfVolumeStmt, err = db.PrepareContext(ctx, secretsOfVolume); err != nil {
 		return nil, fmt.Errorf("error preparing query SecretsOfVolume: %w", err)
 	}
+	if q.secretsOfVolumesStmt, err = db.PrepareContext(ctx, secretsOfVolumes); err != nil {
+		return nil, fmt.Errorf("error preparing query SecretsOfVolumes: %w", err)
+	}
 	if q.serviceKeysStmt, err = db.PrepareContext(ctx, serviceKeys); err != nil {
 		return nil, fmt.Errorf("error preparing query ServiceKeys: %w", err)
 	}
@@ -333,11 +339,17 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.volumesByUUIDStmt, err = db.PrepareContext(ctx, volumesByUUID); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesByUUID: %w", err)
 	}
+	if q.volumesToPlanStmt, err = db.PrepareContext(ctx, volumesToPlan); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesToPlan: %w", err)
+	}
 	if q.volumesWithKeyStmt, err = db.PrepareContext(ctx, volumesWithKey); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesWithKey: %w", err)
 	}
 	if q.volumesWithMachinesStmt, err = db.PrepareContext(ctx, volumesWithMachines); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesWithMachines: %w", err)
+	}
+	if q.volumesWithMachinesOfStmt, err = db.PrepareContext(ctx, volumesWithMachinesOf); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesWithMachinesOf: %w", err)
 	}
 	if q.wrappersStmt, err = db.PrepareContext(ctx, wrappers); err != nil {
 		return nil, fmt.Errorf("error preparing query Wrappers: %w", err)
@@ -702,6 +714,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing ordersOfMachineStmt: %w", cerr)
 		}
 	}
+	if q.ordersOfVolumesStmt != nil {
+		if cerr := q.ordersOfVolumesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing ordersOfVolumesStmt: %w", cerr)
+		}
+	}
 	if q.platformsOfMachineStmt != nil {
 		if cerr := q.platformsOfMachineStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing platformsOfMachineStmt: %w", cerr)
@@ -822,6 +839,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing secretsOfVolumeStmt: %w", cerr)
 		}
 	}
+	if q.secretsOfVolumesStmt != nil {
+		if cerr := q.secretsOfVolumesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing secretsOfVolumesStmt: %w", cerr)
+		}
+	}
 	if q.serviceKeysStmt != nil {
 		if cerr := q.serviceKeysStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing serviceKeysStmt: %w", cerr)
@@ -862,6 +884,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing volumesByUUIDStmt: %w", cerr)
 		}
 	}
+	if q.volumesToPlanStmt != nil {
+		if cerr := q.volumesToPlanStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesToPlanStmt: %w", cerr)
+		}
+	}
 	if q.volumesWithKeyStmt != nil {
 		if cerr := q.volumesWithKeyStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing volumesWithKeyStmt: %w", cerr)
@@ -870,6 +897,11 @@ func (q *Queries) Close() error {
 	if q.volumesWithMachinesStmt != nil {
 		if cerr := q.volumesWithMachinesStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing volumesWithMachinesStmt: %w", cerr)
+		}
+	}
+	if q.volumesWithMachinesOfStmt != nil {
+		if cerr := q.volumesWithMachinesOfStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesWithMachinesOfStmt: %w", cerr)
 		}
 	}
 	if q.wrappersStmt != nil {
@@ -987,6 +1019,7 @@ type Queries struct {
 	ordersStmt                          *sql.Stmt
 	ordersBetweenStmt                   *sql.Stmt
 	ordersOfMachineStmt                 *sql.Stmt
+	ordersOfVolumesStmt                 *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
 	predictedForStmt                    *sql.Stmt
 	pruneRedemptionsStmt                *sql.Stmt
@@ -1011,6 +1044,7 @@ type Queries struct {
 	secretsBetweenStmt                  *sql.Stmt
 	secretsOfVersionStmt                *sql.Stmt
 	secretsOfVolumeStmt                 *sql.Stmt
+	secretsOfVolumesStmt                *sql.Stmt
 	serviceKeysStmt                     *sql.Stmt
 	treeHashStmt                        *sql.Stmt
 	usesOfKeyringStmt                   *sql.Stmt
@@ -1019,8 +1053,10 @@ type Queries struct {
 	volumesAndSecretsForStmt            *sql.Stmt
 	volumesBetweenStmt                  *sql.Stmt
 	volumesByUUIDStmt                   *sql.Stmt
+	volumesToPlanStmt                   *sql.Stmt
 	volumesWithKeyStmt                  *sql.Stmt
 	volumesWithMachinesStmt             *sql.Stmt
+	volumesWithMachinesOfStmt           *sql.Stmt
 	wrappersStmt                        *sql.Stmt
 }
 
@@ -1099,6 +1135,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		ordersStmt:                          q.ordersStmt,
 		ordersBetweenStmt:                   q.ordersBetweenStmt,
 		ordersOfMachineStmt:                 q.ordersOfMachineStmt,
+		ordersOfVolumesStmt:                 q.ordersOfVolumesStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
 		predictedForStmt:                    q.predictedForStmt,
 		pruneRedemptionsStmt:                q.pruneRedemptionsStmt,
@@ -1123,6 +1160,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		secretsBetweenStmt:                  q.secretsBetweenStmt,
 		secretsOfVersionStmt:                q.secretsOfVersionStmt,
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,
+		secretsOfVolumesStmt:                q.secretsOfVolumesStmt,
 		serviceKeysStmt:                     q.serviceKeysStmt,
 		treeHashStmt:                        q.treeHashStmt,
 		usesOfKeyringStmt:                   q.usesOfKeyringStmt,
@@ -1131,8 +1169,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		volumesAndSecretsForStmt:            q.volumesAndSecretsForStmt,
 		volumesBetweenStmt:                  q.volumesBetweenStmt,
 		volumesByUUIDStmt:                   q.volumesByUUIDStmt,
+		volumesToPlanStmt:                   q.volumesToPlanStmt,
 		volumesWithKeyStmt:                  q.volumesWithKeyStmt,
 		volumesWithMachinesStmt:             q.volumesWithMachinesStmt,
+		volumesWithMachinesOfStmt:           q.volumesWithMachinesOfStmt,
 		wrappersStmt:                        q.wrappersStmt,
 	}
 }
