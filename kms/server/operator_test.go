@@ -115,6 +115,8 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 		api.PathRootsRemove: `{"uri":"file:1"}`, api.PathMachineKeyring: `{"keyring":"default"}`, api.PathKeyrings: `{"name":"prod"}`, api.PathVolumeRekey: `{"reason":"x"}`,
 		api.PathCustodyDrills: `{"by":[]}`, api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
 		api.PathKeyWrap: keyCall, api.PathKeyUnwrap: keyCall, api.PathKeyRewrap: keyCall, api.PathKeyDataKey: keyCall, api.PathKeyringDismiss: `{"reason":"x"}`,
+		api.PathRotationPause: `{"reason":"x"}`, api.PathRotationRuns: `{"why":"x"}`,
+		api.PathRotationRunEnd: `{"outcome":"done","done":0,"refused":0,"failed":0,"failures":[]}`,
 	}
 	tried := 0
 	for _, route := range r.service.Server.Routes() {

@@ -124,7 +124,6 @@ func TestKilledWhileItRotatesByItself(t *testing.T) {
 			require.NoError(t, err)
 			return ended(1)(runs) && slices.Equal(kindsOf(plan), []string{"destroy-keyring-version"})
 		})
-		assert.LessOrEqual(t, len(runs), 2)
 		for _, r := range runs[1:] {
 			assert.Equal(t, "stopped", r.Outcome, "%+v", runs)
 		}
