@@ -117,6 +117,8 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 		api.PathCustodyDrills: `{"by":[]}`, api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
 		api.PathKeyWrap: keyCall, api.PathKeyUnwrap: keyCall, api.PathKeyRewrap: keyCall, api.PathKeyDataKey: keyCall, api.PathKeyringDismiss: `{"reason":"x"}`,
 		api.PathMeasurementRetire: `{"boots":1}`, api.PathIdentityRetire: `{"key":"x"}`,
+		api.PathRotationPause: `{"reason":"x"}`, api.PathRotationRuns: `{"why":"x"}`,
+		api.PathRotationRunEnd: `{"outcome":"done","done":0,"refused":0,"failed":0,"failures":[]}`,
 	}
 	tried := 0
 	for _, route := range r.service.Server.Routes() {
