@@ -51,7 +51,7 @@ func keep(t *testing.T, opens string) *kept {
 	k.office.epoch.Store(1)
 	k.Keeper = &Keeper{
 		Schedule: schedule, Clock: func() time.Time { return time.Now().Add(time.Duration(k.ahead.Load())) },
-		Office: &k.office,
+		Office:   &k.office,
 		TakeOver: func(context.Context, kms.Term) (bool, error) { return k.left.Swap(false), nil },
 		Run: func(ctx context.Context, _ kms.Term) error {
 			k.began.Add(1)
