@@ -22,8 +22,6 @@ type Keeper struct {
 	Schedule *Schedule
 	Clock    func() time.Time
 	Office   Office
-	// Every is how often it stands for office and looks at the clock.
-	Every time.Duration
 	// TakeOver ends what leaders before left, and tells whether there was any. It is
 	// called once in a term.
 	TakeOver func(ctx context.Context, term kms.Term) (left bool, err error)
@@ -46,15 +44,14 @@ type running struct {
 // missed is how far back a new leader looks: what was due while nobody led is due.
 const missed = 2 * time.Minute
 
-// Keep goes on until ctx ends. Then it waits for the run under way, and gives up office.
-func (k *Keeper) Keep(ctx context.Context) {
-	ticker := time.NewTicker(k.Every)
-	defer ticker.Stop()
+// Keep stands for office and looks at the clock with each tick, until ctx ends. Then it
+// waits for the run under way, and gives up office.
+func (k *Keeper) Keep(ctx context.Context, ticks <-chan time.Time) {
 	k.checked = k.Clock()
 	for {
 		k.look(ctx)
 		select {
-		case <-ticker.C:
+		case <-ticks:
 		case err := <-k.outcome():
 			k.ended(err)
 		case <-ctx.Done():

@@ -51,7 +51,7 @@ func keep(t *testing.T, opens string) *kept {
 	k.office.epoch.Store(1)
 	k.Keeper = &Keeper{
 		Schedule: schedule, Clock: func() time.Time { return time.Now().Add(time.Duration(k.ahead.Load())) },
-		Office: &k.office, Every: 10 * time.Second,
+		Office:   &k.office,
 		TakeOver: func(context.Context, kms.Term) (bool, error) { return k.left.Swap(false), nil },
 		Run: func(ctx context.Context, _ kms.Term) error {
 			k.began.Add(1)
@@ -65,7 +65,9 @@ func keep(t *testing.T, opens string) *kept {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	k.stop = stop
-	go k.Keep(ctx)
+	ticker := time.NewTicker(10 * time.Second)
+	t.Cleanup(ticker.Stop)
+	go k.Keep(ctx, ticker.C)
 	return k
 }
 

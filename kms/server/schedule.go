@@ -47,7 +47,7 @@ func (s *Server) schedule(ctx context.Context) <-chan struct{} {
 // keepSchedule carries out what is due by the schedule.
 func (s *Server) keepSchedule(ctx context.Context) {
 	k := &rotate.Keeper{
-		Schedule: s.Schedule, Clock: s.Clock, Office: s.Leader, Every: s.StandEvery,
+		Schedule: s.Schedule, Clock: s.Clock, Office: s.Leader,
 		TakeOver: s.takeOver, Run: s.runSchedule,
 		Failed: func(err error) {
 			if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
@@ -55,7 +55,9 @@ func (s *Server) keepSchedule(ctx context.Context) {
 			}
 		},
 	}
-	k.Keep(ctx)
+	ticker := time.NewTicker(s.StandEvery)
+	defer ticker.Stop()
+	k.Keep(ctx, ticker.C)
 }
 
 // itself is the service as an operator, within a term.

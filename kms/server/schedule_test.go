@@ -3,9 +3,11 @@ package server_test
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -209,4 +211,39 @@ func TestASitePermitsAndForbidsTheServiceWhatItDoes(t *testing.T) {
 	assert.Equal(t, 2, run.Refused)
 	require.Len(t, run.Failures, 2)
 	assert.Equal(t, "rekey-volume", run.Failures[0].Kind)
+}
+
+// A machine is out: what is ordered for it is for a boot alone, and its running system,
+// which may be somebody else's, is not told that there is anything.
+func TestAttack18RunningSystemOfAMachineThatIsOutGetsNothing(t *testing.T) {
+	r := newRig(t, nil)
+	ctx, operator, guest := t.Context(), r.operator(), r.guest("127.0.0.1")
+	m := r.active("web-17")
+	_, err := m.Unlock(ctx, guest)
+	require.NoError(t, err)
+	out := api.Compromise{What: []string{"machine/web-17", "machine/web-17"}, Since: time.Now()}
+	chain, err := operator.RotationChain(ctx, out, 0)
+	require.NoError(t, err)
+	rekeys := 0
+	for _, s := range chain.Steps {
+		if s.Kind == "rekey-volume" {
+			rekeys++
+			assert.True(t, s.AtBoot)
+			_, err := operator.RekeyVolume(ctx, strings.TrimPrefix(s.Object, "volume/"), api.RekeyVolume{Reason: "theft", AtBoot: s.AtBoot})
+			require.NoError(t, err)
+		}
+	}
+	assert.Equal(t, len(m.Volumes), rekeys, "each once")
+	has, err := r.service.Server.Service.HasOrders(ctx, m.TPM.Machine(), netip.MustParseAddr("127.0.0.1"))
+	require.NoError(t, err)
+	assert.False(t, has)
+	chain, err = operator.RotationChain(ctx, out, 0)
+	require.NoError(t, err)
+	assert.Empty(t, chain.Steps)
+	assert.Contains(t, chain.Totals, api.RotationTotal{Rule: "default", Kind: "rekey-volume", WaitsFor: "order", Count: int64(rekeys), Cost: api.RotationCost{Machines: int64(rekeys)}})
+
+	for _, what := range [][]string{nil, {"web-17"}, {"machine/web-18"}, make([]string, api.MaxCompromised+1)} {
+		_, err := operator.RotationChain(ctx, api.Compromise{What: what}, 0)
+		assert.Error(t, err)
+	}
 }
