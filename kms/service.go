@@ -55,6 +55,9 @@ type Config struct {
 	Policy func() Policy
 	Clock  func() time.Time
 	Random io.Reader
+	// ReencryptRate is the most bytes that a machine reencrypts in a second; 0: as fast
+	// as it goes.
+	ReencryptRate uint64
 	// Ordered, where it is set, is told of a machine whose orders changed.
 	Ordered func(machine string)
 }

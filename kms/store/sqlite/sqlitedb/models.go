@@ -65,6 +65,7 @@ type Measurement struct {
 type Order struct {
 	Volume     string
 	Machine    string
+	Kind       string
 	Status     string
 	AtBoot     bool
 	Opens      int64
@@ -77,6 +78,14 @@ type Order struct {
 	Fault      string
 	Faults     int64
 	Reported   int64
+	Lost       string
+	Agreed     bool
+	Becomes    []byte
+	BytesDone  int64
+	BytesAll   int64
+	Rate       int64
+	TimeLeft   int64
+	Progressed int64
 }
 
 type Platform struct {
@@ -130,6 +139,7 @@ type Volume struct {
 	Resume          []byte
 	Keyring         string
 	Created         int64
+	Reencrypted     int64
 	WrappedBefore   string
 }
 

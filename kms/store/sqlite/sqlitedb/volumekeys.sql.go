@@ -10,7 +10,7 @@ import (
 )
 
 const ordersBetween = `-- name: OrdersBetween :many
-SELECT volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
+SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
 `
 
 type OrdersBetweenParams struct {
@@ -30,6 +30,7 @@ func (q *Queries) OrdersBetween(ctx context.Context, arg OrdersBetweenParams) ([
 		if err := rows.Scan(
 			&i.Volume,
 			&i.Machine,
+			&i.Kind,
 			&i.Status,
 			&i.AtBoot,
 			&i.Opens,
@@ -42,6 +43,14 @@ func (q *Queries) OrdersBetween(ctx context.Context, arg OrdersBetweenParams) ([
 			&i.Fault,
 			&i.Faults,
 			&i.Reported,
+			&i.Lost,
+			&i.Agreed,
+			&i.Becomes,
+			&i.BytesDone,
+			&i.BytesAll,
+			&i.Rate,
+			&i.TimeLeft,
+			&i.Progressed,
 		); err != nil {
 			return nil, err
 		}
@@ -117,7 +126,7 @@ func (q *Queries) SecretsBetween(ctx context.Context, arg SecretsBetweenParams) 
 
 const volumesWithMachines = `-- name: VolumesWithMachines :many
 
-SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.wrapped_before,
+SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
   machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release
 FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num
 WHERE volumes.id > ?1 ORDER BY volumes.id LIMIT ?2
@@ -134,6 +143,7 @@ type VolumesWithMachinesRow struct {
 	Status        string
 	Keyring       string
 	Created       int64
+	Reencrypted   int64
 	WrappedBefore string
 	Name          string
 	InGroup       string
@@ -157,6 +167,7 @@ func (q *Queries) VolumesWithMachines(ctx context.Context, arg VolumesWithMachin
 			&i.Status,
 			&i.Keyring,
 			&i.Created,
+			&i.Reencrypted,
 			&i.WrappedBefore,
 			&i.Name,
 			&i.InGroup,
