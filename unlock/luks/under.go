@@ -246,7 +246,6 @@ func (u *Under) All() bool {
 	return len(u.parts) == 1 && slices.Equal(u.parts[0].under, []id{u.after.digest})
 }
 
-
 // Ready is [Volume.Ready].
 func (u *Under) Ready(ctx context.Context, name string) error { return u.plain.Ready(ctx, name) }
 
