@@ -224,6 +224,11 @@ func (r *Reencrypting) lost(t *target) ([]exchange.LUKSSlot, error) {
 		return nil, err
 	}
 	stay := slices.Concat(t.volume.OwnSlots(r.Volume), t.volume.SlotsFor(r.Volume, luks.PurposeRecovery), t.volume.Leftover())
+	for _, token := range t.volume.OwnTokens() {
+		if r.forRecovery(token) && announced(t, token) {
+			stay = append(stay, token.Slot)
+		}
+	}
 	return slices.DeleteFunc(about.Slots, func(s exchange.LUKSSlot) bool { return slices.Contains(stay, s.ID) }), nil
 }
 

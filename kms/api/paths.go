@@ -24,6 +24,8 @@ const (
 	PathVolumeAccept       = "/v1/volumes/{ref}/accept"
 	PathVolumeRekey        = "/v1/volumes/{ref}/rekey"
 	PathVolumeWithdraw     = "/v1/volumes/{ref}/withdraw-rekey"
+	PathVolumeReencrypt    = "/v1/volumes/{ref}/reencrypt"
+	PathVolumeLose         = "/v1/volumes/{ref}/lose-keyslots"
 	PathOrders             = "/v1/orders"
 	PathRotationPlan       = "/v1/rotation/plan"
 	PathKeyrings           = "/v1/keyrings"

@@ -26,7 +26,7 @@ const (
 
 // runKinds are what rotate run carries out.
 func runKinds() []string {
-	return []string{kindRotate, kindRewrap, kindDisable, kindDestroy, kindRekey}
+	return []string{kindRotate, kindRewrap, kindDisable, kindDestroy, kindRekey, kindReencryption}
 }
 
 func (p *Program) rotateRun() *cobra.Command {
@@ -38,10 +38,10 @@ func (p *Program) rotateRun() *cobra.Command {
 		Use: "run --due", Short: "Carry out what is due",
 		Long: `Carry out the steps of the plan that may begin: keyrings are rotated and rewrapped,
 versions disabled, and destroyed where the policy permits the caller that, and machines
-are ordered to rekey their volumes. It plans anew until nothing is left that it did not
+are ordered to rekey and reencrypt their volumes. It plans anew until nothing is left that it did not
 try. So it can be interrupted, and be run again by a cron at any time; the machines carry
-their orders out later: see rotate status. It carries out neither destroy-secret nor
-reencrypt-volume, and counts them.
+their orders out later: see rotate status. It does not carry out destroy-secret, and counts
+it. A reencryption that would lose keyslots waits until somebody agrees to that.
 
 The exit code is 4 where a step failed, or something is overdue that nobody answers for.`,
 		Args: exactly(),
@@ -187,6 +187,8 @@ func (r *rotation) do(ctx context.Context, s *api.RotationStep) error {
 			return o.DisableKeyring(ctx, name)
 		case kindDestroy:
 			return o.DestroyKeyring(ctx, name, api.DestroyKeyring{Days: s.WaitDays})
+		case kindReencryption:
+			return o.ReencryptVolume(ctx, name, api.ReencryptVolume{Reason: s.Reason})
 		default:
 			return o.RekeyVolume(ctx, name, api.RekeyVolume{Reason: s.Reason})
 		}
@@ -246,7 +248,7 @@ func (d *rotated) write(w io.Writer) {
 	if len(d.Done) == 0 {
 		fmt.Fprintf(w, "%s: nothing\n", verb)
 	}
-	for _, kind := range append(runKinds(), kindDropSecret, kindReencryption) {
+	for _, kind := range append(runKinds(), kindDropSecret) {
 		if n := d.Done[kind]; n > 0 {
 			fmt.Fprintf(w, "%s: %s %d\n", verb, kind, n)
 		}

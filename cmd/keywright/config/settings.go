@@ -109,6 +109,10 @@ type Rotation struct {
 	// A file that says why machines may be late, who answers for it and until when,
 	// TOML as docs/rotation.md has it. It is read for each plan. Empty: none may.
 	Excuses string `toml:"excuses"`
+	// The most that a machine reencrypts of a volume in a second, on average, such as
+	// "50MiB". It is told with each delivery: one that is under way goes on as it
+	// was. "0": as fast as it goes.
+	ReencryptRate Size `toml:"reencrypt_rate"`
 }
 
 // Audit names the audit log.
