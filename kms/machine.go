@@ -135,6 +135,8 @@ type Volume struct {
 	Resume  []byte
 	Keyring string
 	Created time.Time
+	// Reencrypted is when the data last came under a new volume key; zero if never.
+	Reencrypted time.Time
 }
 
 // SecretStatus is the state of one version of a volume's secret.

@@ -28,13 +28,15 @@ func (s *Service) OrderRekey(ctx context.Context, by Operator, volume *Volume, r
 		d.fact("reason", "", reason)
 		d.fact("at_boot", "", strconv.FormatBool(atBoot))
 		order := Order{
-			Volume: v.ID, Machine: v.Machine, Status: OrderOpen, AtBoot: atBoot, Reason: reason,
+			Volume: v.ID, Machine: v.Machine, Kind: KindRekey, Status: OrderOpen, AtBoot: atBoot, Reason: reason,
 			Created: s.Clock(), By: by.changedBy(),
 		}
 		switch known := findOrder(state.Orders, v.ID); {
 		case v.Status != VolumeActive:
 			return nil, disallow("volume/%s is %s: only an active volume is rekeyed", v.ID, v.Status)
 		case known == nil:
+		case known.Kind == KindReencrypt:
+			return nil, disallow("a reencryption of volume/%s is ordered already, which begins with a rekey", v.ID)
 		case known.Status == OrderCommitted:
 			return nil, disallow("a rekey of volume/%s is committed, and waits for the machine to remove the keyslot before", v.ID)
 		case known.AtBoot || !atBoot:
@@ -47,8 +49,9 @@ func (s *Service) OrderRekey(ctx context.Context, by Operator, volume *Volume, r
 	})
 }
 
-// WithdrawRekey takes an order back that was not committed. The machine removes
-// what it made of it when it asks next.
+// WithdrawRekey takes an order back that was not committed, or a reencryption that
+// has not begun on the disk. The machine removes what it made of it when it asks
+// next.
 func (s *Service) WithdrawRekey(ctx context.Context, by Operator, volume *Volume, reason string) (*Order, error) {
 	return s.changeOrder(ctx, by, ActionWithdrawRekey, volume, func(state *State, v *Volume, d *draft, out *Outcome) (*Order, error) {
 		d.fact("reason", "", reason)
@@ -58,6 +61,9 @@ func (s *Service) WithdrawRekey(ctx context.Context, by Operator, volume *Volume
 			return nil, disallow("no rekey of volume/%s is ordered", v.ID)
 		case known.Status == OrderCommitted:
 			return nil, disallow("the rekey of volume/%s is committed: its new secret is current", v.ID)
+		}
+		if err := disallowWithdrawal(known); err != nil {
+			return nil, err
 		}
 		out.DropOrders, out.DropSecrets = []string{v.ID}, madeFor(state.Secrets, v.ID)
 		return known, nil
@@ -90,7 +96,7 @@ func (s *Service) changeOrder(ctx context.Context, by Operator, action string, v
 	return order, nil
 }
 
-// HasOrders tells whether a running machine has anything to rekey. Whoever knows a
+// HasOrders tells whether a running machine has anything to rekey or reencrypt. Whoever knows a
 // machine's id may ask: it says nothing else.
 func (s *Service) HasOrders(ctx context.Context, machine string, source netip.Addr) (bool, error) {
 	m, err := s.Store.Machine(ctx, machine)
@@ -103,7 +109,7 @@ func (s *Service) HasOrders(ctx context.Context, machine string, source netip.Ad
 		return false, s.unproven(judgeStatus(m.Status), source)
 	}
 	orders, err := s.Store.OrdersOf(ctx, machine)
-	return slices.ContainsFunc(orders, func(o Order) bool { return !o.AtBoot }), err
+	return slices.ContainsFunc(orders, func(o Order) bool { return !o.AtBoot && !o.Waits() }), err
 }
 
 func findOrder(orders []Order, volume string) *Order {
@@ -153,7 +159,7 @@ func (s *Service) orderedSecret(out *Outcome, state *State, v *Volume, order *Or
 		return key, err
 	}
 	row := Secret{
-		Volume: v.ID, Purpose: PurposeKeyslot, Version: newestSecret(state.Secrets, v.ID) + 1,
+		Volume: v.ID, Purpose: PurposeKeyslot, Version: newestSecret(state.Secrets, v.ID, PurposeKeyslot) + 1,
 		Status: SecretPending, Keyring: v.Keyring, Created: s.Clock(), AtBoot: atBoot,
 	}
 	row.Wrapped, row.KeyringVersion, err = s.Keys.Wrap(secretContext(binding, v.Machine, &row, PurposeKeyslot), key)
@@ -176,9 +182,9 @@ func (o *Outcome) handedToRunning(row *Secret) {
 	}
 }
 
-func newestSecret(secrets []Secret, volume string) (version uint32) {
+func newestSecret(secrets []Secret, volume, purpose string) (version uint32) {
 	for i := range secrets {
-		if secrets[i].Volume == volume && secrets[i].Purpose == PurposeKeyslot {
+		if secrets[i].Volume == volume && secrets[i].Purpose == purpose {
 			version = max(version, secrets[i].Version)
 		}
 	}

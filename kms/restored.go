@@ -64,7 +64,7 @@ func newestOfVersions(secrets []Secret, volume string, versions []uint32) (newes
 func (r *releasing) rekeyRestored(m *Machine, state *State) {
 	for _, ref := range r.restored {
 		order := Order{
-			Volume: ref.Volume, Machine: m.ID, Status: OrderOpen, Created: r.now, By: "service/restore",
+			Volume: ref.Volume, Machine: m.ID, Kind: KindRekey, Status: OrderOpen, Created: r.now, By: "service/restore",
 			Reason: fmt.Sprintf("the disk was restored: version %d opened it", ref.Version),
 		}
 		known := findOrder(state.Orders, ref.Volume)
@@ -72,8 +72,8 @@ func (r *releasing) rekeyRestored(m *Machine, state *State) {
 		case known == nil:
 			state.Orders = append(state.Orders, order)
 			known = &state.Orders[len(state.Orders)-1]
-		case known.Status == OrderCommitted:
-			order.AtBoot = known.AtBoot
+		case known.Status != OrderOpen:
+			order.AtBoot, order.Kind = known.AtBoot, known.Kind
 			*known = order
 		}
 		known.From = ref.Version

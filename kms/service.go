@@ -56,6 +56,9 @@ type Config struct {
 	Policy func() Policy
 	Clock  func() time.Time
 	Random io.Reader
+	// ReencryptRate is the most bytes that a machine reencrypts in a second; 0: as fast
+	// as it goes.
+	ReencryptRate uint64
 }
 
 // Service is the domain. It is safe for concurrent use.

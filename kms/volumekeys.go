@@ -9,6 +9,8 @@ type VolumeKeys struct {
 	Status  VolumeStatus
 	Keyring string // that new secrets are wrapped with
 	Created time.Time
+	// Reencrypted is when the data last came under a new volume key; zero if never.
+	Reencrypted time.Time
 
 	Machine       string // id
 	Name, Group   string // of the machine

@@ -62,7 +62,7 @@ func TestRowsSayWhatAPlanWants(t *testing.T) {
 	})
 	first := []rotate.Versions{{Keyring: kms.DefaultKeyring, First: 1, Last: 1}}
 	want := rotate.Volume{
-		ID: volume, Machine: machine, Name: "web-1", Group: "web", Keyring: kms.DefaultKeyring, Created: made, Seen: made.Add(time.Hour),
+		ID: volume, Machine: machine, Name: "web-1", Group: "web", Keyring: kms.DefaultKeyring, Created: made, Reencrypted: made.Add(time.Hour), Seen: made.Add(time.Hour),
 		Secret:      rotate.Secret{Version: 2, Created: made.Add(time.Minute), Wrapped: first},
 		Recovery:    rotate.Secret{Version: 1, Created: made, AtBoot: true, Wrapped: first},
 		RestoreOnly: []rotate.Retained{{Secret: rotate.Secret{Version: 1, Created: made, AtBoot: true, Wrapped: first}, Replaced: made.Add(time.Hour)}},
@@ -78,6 +78,13 @@ func TestRowsSayWhatAPlanWants(t *testing.T) {
 	order.From = 1
 	write(t, s, kms.Outcome{Orders: []kms.Order{order}})
 	assert.EqualValues(t, 1, volumesOf(t, s, nobody, late)[0].Order.From, "what a restored disk is opened with")
+
+	reencryption := order
+	reencryption.From, reencryption.Kind, reencryption.Status, reencryption.Progress.At = 0, kms.KindReencrypt, kms.OrderReencrypting, late.Add(-time.Minute)
+	write(t, s, kms.Outcome{Orders: []kms.Order{reencryption}})
+	under := volumesOf(t, s, nobody, late)[0]
+	assert.Equal(t, rotate.ReencryptVolume, under.Order.Kind)
+	assert.True(t, under.Connected, "it reported progress")
 
 	order.From, order.Status, order.AtBoot = 0, kms.OrderCommitted, true
 	current.Status, next.Status = kms.SecretRestoreOnly, kms.SecretCurrent

@@ -42,6 +42,9 @@ func (b *Boot) deliveredIn(release *exchange.Release) (list []Delivered) {
 // holdsOlder tells whether a rekey to a version that was committed is to be
 // finished.
 func (v *Volume) holdsOlder(than uint32) bool {
+	if v.Under != nil {
+		return false // its rekey is over
+	}
 	for _, token := range v.LUKS.OwnTokens() {
 		if token.Volume == v.ID && token.Purpose == luks.PurposeBoot && token.Version < than {
 			return true

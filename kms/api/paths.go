@@ -27,6 +27,8 @@ const (
 	PathVolumeDestroy      = "/v1/volumes/{ref}/destroy-secret"
 	PathVolumeHeaderCopy   = "/v1/volumes/{ref}/header-copy"
 	PathVolumeWithdraw     = "/v1/volumes/{ref}/withdraw-rekey"
+	PathVolumeReencrypt    = "/v1/volumes/{ref}/reencrypt"
+	PathVolumeLose         = "/v1/volumes/{ref}/lose-keyslots"
 	PathOrders             = "/v1/orders"
 	PathRotationPlan       = "/v1/rotation/plan"
 	PathRotationChain      = "/v1/rotation/chain"

@@ -45,6 +45,8 @@ type ReleasedSecret struct {
 	// Recovery is the volume's recovery key, which an enrolment adds as a keyslot
 	// of its own; empty for a boot, and where none is wanted.
 	Recovery secret.Bytes
+	// RecoveryVersion is that of Recovery, from 1; 0 without one.
+	RecoveryVersion uint32
 	// Next is the secret, of version NextVersion, whose keyslot is to take the
 	// place of Key's; empty where no rekey is ordered.
 	Next        secret.Bytes
@@ -52,6 +54,8 @@ type ReleasedSecret struct {
 	// HeaderKey is what the copy of the header from before this rekey is sealed
 	// under ([SealHeaderCopy]); empty without one.
 	HeaderKey secret.Bytes
+	// Reencrypt is an order; nil where there is none.
+	Reencrypt *Reencryption
 }
 
 // Wipe wipes every key of the release.
@@ -87,10 +91,10 @@ func (r *Release) marshal() (secret.Bytes, error) {
 
 // room is at least the length of the message before it is padded.
 func (r *Release) room() int {
-	const fixed, fixedSecret = 1 + len(releaseV1) + 32 + 2 + 1, 1 + 1 + 4 + 32 + 16 + 2 + 2 + 2 + 4 + 1
+	const fixed, fixedSecret = 1 + len(releaseV1) + 32 + 2 + 1, 1 + 1 + 4 + 32 + 16 + 2 + 2 + 2 + 4 + 1 + 4
 	room := fixed + len(r.Entry)
 	for _, s := range r.Secrets {
-		room += fixedSecret + len(s.Volume) + len(s.UUID) + s.Key.Len() + s.Recovery.Len() + s.Next.Len() + s.HeaderKey.Len()
+		room += fixedSecret + len(s.Volume) + len(s.UUID) + s.Key.Len() + s.Recovery.Len() + s.Next.Len() + s.HeaderKey.Len() + s.Reencrypt.room()
 	}
 	return room
 }
@@ -121,6 +125,8 @@ func (s *ReleasedSecret) add(b *cryptobyte.Builder) {
 	b.AddUint32(s.NextVersion)
 	b.AddUint8(uint8(s.HeaderKey.Len()))
 	b.AddBytes(s.HeaderKey.Expose())
+	b.AddUint32(s.RecoveryVersion)
+	s.Reencrypt.add(b)
 }
 
 // check refuses what marshal's length fields cannot hold.
@@ -134,7 +140,8 @@ func (r *Release) check() error {
 	for _, s := range r.Secrets {
 		if len(s.Volume) > maxText || len(s.UUID) > maxText || s.Key.Len() == 0 || s.Key.Len() > MaxKey ||
 			s.Recovery.Len() > MaxKey || s.Next.Len() > MaxKey || (s.Next.Len() > 0) != (s.NextVersion > 0) ||
-			s.HeaderKey.Len() != headerKeyOf(s.NextVersion) {
+			s.HeaderKey.Len() != headerKeyOf(s.NextVersion) ||
+			(s.Recovery.Len() > 0) != (s.RecoveryVersion > 0) || !s.Reencrypt.check() {
 			return fmt.Errorf("encoding a release: the secret of volume %.64q is out of bounds", s.Volume)
 		}
 	}
@@ -173,12 +180,12 @@ func (s *ReleasedSecret) read(in *cryptobyte.String) bool {
 	if !readText(in, &s.Volume) || !readText(in, &s.UUID) || !in.ReadUint32(&s.Version) ||
 		!in.CopyBytes(s.Identity[:]) || !in.CopyBytes(s.Resume[:]) || !in.ReadUint16LengthPrefixed(&key) ||
 		!in.ReadUint16LengthPrefixed(&recovery) || !in.ReadUint16LengthPrefixed(&next) || !in.ReadUint32(&s.NextVersion) ||
-		!in.ReadUint8LengthPrefixed(&header) {
+		!in.ReadUint8LengthPrefixed(&header) || !in.ReadUint32(&s.RecoveryVersion) || !readReencryption(in, &s.Reencrypt) {
 		return false
 	}
 	s.Key, s.Recovery, s.Next, s.HeaderKey = copied(key), copied(recovery), copied(next), copied(header)
 	return len(key) > 0 && max(len(key), len(recovery), len(next)) <= MaxKey && (len(next) > 0) == (s.NextVersion > 0) &&
-		len(header) == headerKeyOf(s.NextVersion)
+		len(header) == headerKeyOf(s.NextVersion) && (len(recovery) > 0) == (s.RecoveryVersion > 0)
 }
 
 // headerKeyOf is how long the key for the copy of a header is: where there is a next

@@ -34,6 +34,11 @@ func (c *carrier) do(ctx context.Context, s *rotate.Step) error {
 			_, err := service.OrderRekey(ctx, by, v, s.Reason, s.AtBoot)
 			return err
 		})
+	case rotate.ReencryptVolume:
+		return c.onVolume(ctx, s, kms.ActionReencrypt, func(by kms.Operator, v *kms.Volume) error {
+			_, err := service.OrderReencrypt(ctx, by, v, s.Reason)
+			return err
+		})
 	case rotate.DestroySecret:
 		return c.onVolume(ctx, s, kms.ActionDestroySecret, func(by kms.Operator, v *kms.Volume) error {
 			_, err := service.DestroySecret(ctx, by, v, s.Object.Version, s.Reason)

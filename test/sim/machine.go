@@ -60,6 +60,12 @@ type Volume struct {
 	Key, Recovery secret.Bytes
 	// Own are the service's keyslots for boots: from the enrolment on one.
 	Own []Keyslot
+	// NewRecovery is the keyslot of the recovery key that is taking the place of the
+	// one before, or has; RecoveryGone tells that that one has none any more.
+	NewRecovery  *Keyslot
+	RecoveryGone bool
+	// Becomes is as in [exchange.VolumeReport].
+	Becomes []byte
 }
 
 // NewMachine makes a machine with volumes, booted once with log.
@@ -170,13 +176,20 @@ func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 }
 
 func (m *Machine) report(v *Volume) exchange.VolumeReport {
+	if len(v.Becomes) > 0 {
+		return exchange.VolumeReport{ID: v.ID, Slots: []exchange.LUKSSlot{}, Tokens: []exchange.LUKSToken{}, Becomes: v.Becomes}
+	}
 	report := exchange.VolumeReport{
 		ID: v.ID, VolumeKeyDigest: v.VolumeKeyDigest, Slots: slices.Clone(v.Slots),
 		Tokens: append(v.ownTokens(), v.Tokens...),
 	}
-	if v.Recovery.Len() > 0 && !m.NoRecoveryKey {
+	if v.NewRecovery != nil {
+		report.Slots = append(report.Slots, exchange.LUKSSlot{ID: v.NewRecovery.Slot, KDF: "pbkdf2", Priority: 1, Mark: v.mark("rec")})
+		report.Tokens = append(report.Tokens, exchange.LUKSToken{ID: 2, Type: "keywright", Slots: []int{v.NewRecovery.Slot}, Volume: v.ID, Purpose: "recovery", Version: v.NewRecovery.Version})
+	}
+	if v.Recovery.Len() > 0 && !m.NoRecoveryKey && !v.RecoveryGone {
 		report.Slots = append(report.Slots, exchange.LUKSSlot{ID: 2, KDF: "pbkdf2", Priority: 1, Mark: "7be201d9"})
-		report.Tokens = append(report.Tokens, exchange.LUKSToken{ID: 1, Type: "keywright", Slots: []int{2}, Volume: v.ID, Purpose: "recovery"})
+		report.Tokens = append(report.Tokens, exchange.LUKSToken{ID: 1, Type: "keywright", Slots: []int{2}, Volume: v.ID, Purpose: "recovery", Version: 1})
 	}
 	return report
 }

@@ -72,7 +72,7 @@ func (m *Machine) PrepareRekey(ctx context.Context, g RekeyGuest, volume int) (*
 	if err != nil {
 		return nil, fmt.Errorf("asking for a challenge: %w", err)
 	}
-	return m.prepareOne(exchange.PurposeRekey, challenge, volume, exchange.RekeyDetails{})
+	return m.prepareOne(exchange.PurposeRekey, challenge, volume, exchange.RekeyDetails{Becomes: m.Volumes[volume].Becomes})
 }
 
 // AskRekey returns the current secret of a volume, and the next one.
@@ -161,7 +161,7 @@ func (m *Machine) FinishRekey(ctx context.Context, g RekeyGuest, volume int, got
 	}
 	v.KillKeyslots(version)
 	answer, err := m.Report(ctx, g, volume, exchange.RekeyedDetails{Version: version, Done: true})
-	if err == nil && answer.Status != exchange.RekeyFinished {
+	if err == nil && answer.Status != exchange.RekeyFinished && answer.Status != exchange.RekeyRekeyed {
 		err = fmt.Errorf("the report was answered with %+v", answer)
 	}
 	return err

@@ -47,12 +47,12 @@ func (p *Program) rotateRun() *cobra.Command {
 	c := &cobra.Command{
 		Use: "run", Short: "Carry out what is due, or what is to be done about a key that is out",
 		Long: `With --due, carry out the steps of the plan that may begin: keyrings are rotated and
-rewrapped, and versions disabled; machines are ordered to rekey their volumes; measurements
-are retired; versions, and secrets whose retain_for_restore is over, are destroyed where
-the policy permits the caller that. It plans anew until nothing is left that it did not
-try. So it can be interrupted, and be run again by a cron at any time; the machines carry
-their orders out later: see rotate status. It carries out no reencrypt-volume, and counts
-those.
+rewrapped, and versions disabled; machines are ordered to rekey and reencrypt their
+volumes; measurements are retired; versions, and secrets whose retain_for_restore is over,
+are destroyed where the policy permits the caller that. It plans anew until nothing is left
+that it did not try. So it can be interrupted, and be run again by a cron at any time; the
+machines carry their orders out later: see rotate status. A reencryption that would lose
+keyslots waits until somebody agrees to that.
 
 The exit code is 4 where a step failed, or something is overdue that nobody answers for
 and no machine is about to mend: an order of it that has not failed is on its way for as
@@ -243,6 +243,8 @@ func (r *rotation) do(ctx context.Context, s *rotate.Step) error {
 			return o.DestroyKeyring(ctx, ref, api.DestroyKeyring{Days: int(s.Wait / (24 * time.Hour))})
 		case rotate.RekeyVolume:
 			return o.RekeyVolume(ctx, ref, api.RekeyVolume{Reason: cmp.Or(r.reason, s.Reason), AtBoot: s.AtBoot})
+		case rotate.ReencryptVolume:
+			return o.ReencryptVolume(ctx, ref, api.ReencryptVolume{Reason: cmp.Or(r.reason, s.Reason)})
 		case rotate.DestroySecret:
 			volume, _, _ := strings.Cut(ref, "@")
 			return o.DestroySecret(ctx, volume, api.DestroySecret{Version: s.Object.Version, Reason: cmp.Or(r.reason, s.Reason)})
@@ -312,7 +314,7 @@ func (d *rotated) write(w io.Writer) {
 	if len(d.Done) == 0 {
 		fmt.Fprintf(w, "%s: nothing\n", verb)
 	}
-	for _, kind := range append(rotate.Carried(), rotate.DestroySecret, rotate.ReencryptVolume) {
+	for _, kind := range rotate.Carried() {
 		if n := d.Done[kind]; n > 0 {
 			fmt.Fprintf(w, "%s: %s %d\n", verb, kind, n)
 		}

@@ -138,7 +138,7 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 	}
 	domain, err := kms.New(kms.Config{
 		Store: timedStore{p.store, metrics, o.Clock}, Keys: p.keys, Challenges: p.challenges, Identities: p.identities, Identity: identityMaker(), Log: p.log,
-		Trust: trustOf(trust), Recovery: recipients, Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
+		Trust: trustOf(trust), Recovery: recipients, ReencryptRate: uint64(o.Config.Rotation.ReencryptRate), Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
 	})
 	if err != nil {
 		return err

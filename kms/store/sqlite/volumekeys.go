@@ -93,7 +93,10 @@ func (k *keyRows) join() (list []kms.VolumeKeys, err error) {
 			v.Secrets = append(v.Secrets, h)
 		}
 		if len(orders) > 0 && orders[0].Volume == v.ID {
-			order := toOrder(orders[0])
+			order, err := toOrder(orders[0])
+			if err != nil {
+				return nil, err
+			}
 			v.Order, orders = &order, orders[1:]
 		}
 		list = append(list, v)
@@ -104,7 +107,7 @@ func (k *keyRows) join() (list []kms.VolumeKeys, err error) {
 func toVolumeKeys(r sqlitedb.VolumesWithMachinesRow) (kms.VolumeKeys, error) {
 	wrapped, err := toRanges(r.WrappedBefore)
 	return kms.VolumeKeys{
-		ID: r.ID, Status: kms.VolumeStatus(r.Status), Keyring: r.Keyring, Created: toTime(r.Created),
+		ID: r.ID, Status: kms.VolumeStatus(r.Status), Keyring: r.Keyring, Created: toTime(r.Created), Reencrypted: toTime(r.Reencrypted),
 		Machine: r.Machine, Name: r.Name, Group: r.InGroup, MachineStatus: kms.MachineStatus(r.MachineStatus),
 		Released: toTime(r.LastRelease), Wrapped: wrapped,
 	}, err

@@ -9,15 +9,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/kms"
+	"keywright.dev/kms/exchange"
 )
 
 // newOrder returns an order of a volume; every field has a value.
 func newOrder(machine, volume string) kms.Order {
 	return kms.Order{
-		Volume: volume, Machine: machine, Status: kms.OrderOpen, AtBoot: true, From: 1, Version: 3, Reason: "age",
+		Volume: volume, Machine: machine, Kind: kms.KindReencrypt, Status: kms.OrderOpen, AtBoot: true, From: 1, Version: 3, Reason: "age",
 		Created: Epoch(), By: "operator/alex", Deliveries: 2, Delivered: Epoch().Add(time.Minute),
 		Fault: "no space", Faults: 1, Reported: Epoch().Add(time.Hour),
 		HeaderKept: Epoch().Add(time.Second),
+		Lost:       []exchange.LUKSSlot{{ID: 3, KDF: "argon2id", Priority: 1, Mark: "5f1a03c2"}}, Agreed: true, Becomes: []byte{1, 2, 3},
+		Progress: kms.Progress{Done: 1 << 40, Total: 1 << 41, Rate: 7, Left: time.Minute, At: Epoch().Add(2 * time.Hour)},
 	}
 }
 
@@ -40,6 +43,7 @@ func testOrders(t *testing.T, s Store) {
 	assert.Empty(t, own)
 
 	one.Status, one.AtBoot, one.Fault = kms.OrderCommitted, false, ""
+	one.Kind, one.Lost, one.Agreed, one.Becomes, one.Progress = kms.KindRekey, nil, false, nil, kms.Progress{}
 	put(t, s, kms.Outcome{Orders: []kms.Order{one}, DropOrders: []string{two.Volume}})
 	assert.Equal(t, []kms.Order{one}, ordersAfter(t, s, "", 9), "one a volume")
 

@@ -86,6 +86,7 @@ CREATE TABLE volumes (
   resume            BLOB,
   keyring           TEXT    NOT NULL,
   created           INTEGER NOT NULL,
+  reencrypted       INTEGER NOT NULL, -- when the volume key was made anew last
   wrapped_before    TEXT    NOT NULL DEFAULT '', -- what wrapped secrets that are gone, as in secrets
   PRIMARY KEY (machine, id)
 ) STRICT, WITHOUT ROWID;
@@ -137,10 +138,11 @@ CREATE TABLE header_copies (
   FOREIGN KEY (volume, purpose, version) REFERENCES secrets (volume, purpose, version) ON DELETE CASCADE
 ) STRICT;
 
--- Rekeys under way: few, whatever the number of volumes.
+-- Rekeys and reencryptions under way: few, whatever the number of volumes.
 CREATE TABLE orders (
   volume     TEXT    PRIMARY KEY NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
   machine    TEXT    NOT NULL,
+  kind       TEXT    NOT NULL,
   status     TEXT    NOT NULL,
   at_boot    INTEGER NOT NULL,
   opens      INTEGER NOT NULL, -- version that opens the disk; 0: the current one
@@ -153,7 +155,16 @@ CREATE TABLE orders (
   fault      TEXT    NOT NULL,
   faults     INTEGER NOT NULL,
   reported   INTEGER NOT NULL,
-  header     INTEGER NOT NULL -- when the copy of the header was kept
+  header     INTEGER NOT NULL, -- when the copy of the header was kept
+  -- Of a reencryption:
+  lost       TEXT    NOT NULL, -- JSON array of keyslots
+  agreed     INTEGER NOT NULL, -- that they are lost
+  becomes    BLOB,             -- identity digest of the header that it ends with
+  bytes_done INTEGER NOT NULL,
+  bytes_all  INTEGER NOT NULL,
+  rate       INTEGER NOT NULL, -- bytes a second
+  time_left  INTEGER NOT NULL, -- seconds
+  progressed INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX orders_machine ON orders (machine, volume);

@@ -20,11 +20,12 @@ WHERE volumes.machine = sqlc.arg(machine) ORDER BY volumes.id, s.purpose, s.vers
 
 -- name: PutVolume :exec
 INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied,
-  resume, keyring, created)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  resume, keyring, created, reencrypted)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET machine = excluded.machine, uuid = excluded.uuid, status = excluded.status,
   identity = excluded.identity, volume_key_digest = excluded.volume_key_digest, inventory = excluded.inventory,
-  accepted = excluded.accepted, has_foreign = excluded.has_foreign, copied = excluded.copied, resume = excluded.resume, keyring = excluded.keyring, created = excluded.created;
+  accepted = excluded.accepted, has_foreign = excluded.has_foreign, copied = excluded.copied, resume = excluded.resume, keyring = excluded.keyring, created = excluded.created,
+  reencrypted = excluded.reencrypted;
 
 -- name: DropVolume :exec
 DELETE FROM volumes WHERE id = ?;

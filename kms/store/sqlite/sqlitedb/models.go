@@ -80,6 +80,7 @@ type Measurement struct {
 type Order struct {
 	Volume     string
 	Machine    string
+	Kind       string
 	Status     string
 	AtBoot     bool
 	Opens      int64
@@ -93,6 +94,14 @@ type Order struct {
 	Faults     int64
 	Reported   int64
 	Header     int64
+	Lost       string
+	Agreed     bool
+	Becomes    []byte
+	BytesDone  int64
+	BytesAll   int64
+	Rate       int64
+	TimeLeft   int64
+	Progressed int64
 }
 
 type Platform struct {
@@ -161,6 +170,7 @@ type Volume struct {
 	Resume          []byte
 	Keyring         string
 	Created         int64
+	Reencrypted     int64
 	WrappedBefore   string
 }
 

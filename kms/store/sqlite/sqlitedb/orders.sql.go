@@ -51,7 +51,7 @@ func (q *Queries) HeaderCopyOf(ctx context.Context, volume string) (HeaderCopy, 
 }
 
 const orders = `-- name: Orders :many
-SELECT volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header FROM orders WHERE volume > ?1 ORDER BY volume LIMIT ?2
+SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume > ?1 ORDER BY volume LIMIT ?2
 `
 
 type OrdersParams struct {
@@ -71,6 +71,7 @@ func (q *Queries) Orders(ctx context.Context, arg OrdersParams) ([]Order, error)
 		if err := rows.Scan(
 			&i.Volume,
 			&i.Machine,
+			&i.Kind,
 			&i.Status,
 			&i.AtBoot,
 			&i.Opens,
@@ -84,6 +85,14 @@ func (q *Queries) Orders(ctx context.Context, arg OrdersParams) ([]Order, error)
 			&i.Faults,
 			&i.Reported,
 			&i.Header,
+			&i.Lost,
+			&i.Agreed,
+			&i.Becomes,
+			&i.BytesDone,
+			&i.BytesAll,
+			&i.Rate,
+			&i.TimeLeft,
+			&i.Progressed,
 		); err != nil {
 			return nil, err
 		}
@@ -99,7 +108,7 @@ func (q *Queries) Orders(ctx context.Context, arg OrdersParams) ([]Order, error)
 }
 
 const ordersOfMachine = `-- name: OrdersOfMachine :many
-SELECT volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header FROM orders WHERE machine = ? ORDER BY volume
+SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE machine = ? ORDER BY volume
 `
 
 func (q *Queries) OrdersOfMachine(ctx context.Context, machine string) ([]Order, error) {
@@ -114,6 +123,7 @@ func (q *Queries) OrdersOfMachine(ctx context.Context, machine string) ([]Order,
 		if err := rows.Scan(
 			&i.Volume,
 			&i.Machine,
+			&i.Kind,
 			&i.Status,
 			&i.AtBoot,
 			&i.Opens,
@@ -127,6 +137,14 @@ func (q *Queries) OrdersOfMachine(ctx context.Context, machine string) ([]Order,
 			&i.Faults,
 			&i.Reported,
 			&i.Header,
+			&i.Lost,
+			&i.Agreed,
+			&i.Becomes,
+			&i.BytesDone,
+			&i.BytesAll,
+			&i.Rate,
+			&i.TimeLeft,
+			&i.Progressed,
 		); err != nil {
 			return nil, err
 		}
@@ -166,18 +184,21 @@ func (q *Queries) PutHeaderCopy(ctx context.Context, arg PutHeaderCopyParams) er
 }
 
 const putOrder = `-- name: PutOrder :exec
-INSERT INTO orders (volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported,
-  header)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (volume) DO UPDATE SET machine = excluded.machine, status = excluded.status, at_boot = excluded.at_boot,
+INSERT INTO orders (volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported,
+  header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (volume) DO UPDATE SET machine = excluded.machine, kind = excluded.kind, status = excluded.status, at_boot = excluded.at_boot,
   opens = excluded.opens, version = excluded.version, reason = excluded.reason, created = excluded.created, created_by = excluded.created_by,
   deliveries = excluded.deliveries, delivered = excluded.delivered, fault = excluded.fault, faults = excluded.faults,
-  reported = excluded.reported, header = excluded.header
+  reported = excluded.reported, header = excluded.header, lost = excluded.lost, agreed = excluded.agreed, becomes = excluded.becomes,
+  bytes_done = excluded.bytes_done, bytes_all = excluded.bytes_all, rate = excluded.rate, time_left = excluded.time_left,
+  progressed = excluded.progressed
 `
 
 type PutOrderParams struct {
 	Volume     string
 	Machine    string
+	Kind       string
 	Status     string
 	AtBoot     bool
 	Opens      int64
@@ -191,12 +212,21 @@ type PutOrderParams struct {
 	Faults     int64
 	Reported   int64
 	Header     int64
+	Lost       string
+	Agreed     bool
+	Becomes    []byte
+	BytesDone  int64
+	BytesAll   int64
+	Rate       int64
+	TimeLeft   int64
+	Progressed int64
 }
 
 func (q *Queries) PutOrder(ctx context.Context, arg PutOrderParams) error {
 	_, err := q.exec(ctx, q.putOrderStmt, putOrder,
 		arg.Volume,
 		arg.Machine,
+		arg.Kind,
 		arg.Status,
 		arg.AtBoot,
 		arg.Opens,
@@ -210,6 +240,14 @@ func (q *Queries) PutOrder(ctx context.Context, arg PutOrderParams) error {
 		arg.Faults,
 		arg.Reported,
 		arg.Header,
+		arg.Lost,
+		arg.Agreed,
+		arg.Becomes,
+		arg.BytesDone,
+		arg.BytesAll,
+		arg.Rate,
+		arg.TimeLeft,
+		arg.Progressed,
 	)
 	return err
 }

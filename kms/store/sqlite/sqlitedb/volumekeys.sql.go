@@ -11,7 +11,7 @@ import (
 )
 
 const ordersBetween = `-- name: OrdersBetween :many
-SELECT volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
+SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
 `
 
 type OrdersBetweenParams struct {
@@ -31,6 +31,7 @@ func (q *Queries) OrdersBetween(ctx context.Context, arg OrdersBetweenParams) ([
 		if err := rows.Scan(
 			&i.Volume,
 			&i.Machine,
+			&i.Kind,
 			&i.Status,
 			&i.AtBoot,
 			&i.Opens,
@@ -44,6 +45,14 @@ func (q *Queries) OrdersBetween(ctx context.Context, arg OrdersBetweenParams) ([
 			&i.Faults,
 			&i.Reported,
 			&i.Header,
+			&i.Lost,
+			&i.Agreed,
+			&i.Becomes,
+			&i.BytesDone,
+			&i.BytesAll,
+			&i.Rate,
+			&i.TimeLeft,
+			&i.Progressed,
 		); err != nil {
 			return nil, err
 		}
@@ -59,7 +68,7 @@ func (q *Queries) OrdersBetween(ctx context.Context, arg OrdersBetweenParams) ([
 }
 
 const ordersOfVolumes = `-- name: OrdersOfVolumes :many
-SELECT volume, machine, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header FROM orders WHERE volume IN (/*SLICE:ids*/?) ORDER BY volume
+SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume IN (/*SLICE:ids*/?) ORDER BY volume
 `
 
 func (q *Queries) OrdersOfVolumes(ctx context.Context, ids []string) ([]Order, error) {
@@ -84,6 +93,7 @@ func (q *Queries) OrdersOfVolumes(ctx context.Context, ids []string) ([]Order, e
 		if err := rows.Scan(
 			&i.Volume,
 			&i.Machine,
+			&i.Kind,
 			&i.Status,
 			&i.AtBoot,
 			&i.Opens,
@@ -97,6 +107,14 @@ func (q *Queries) OrdersOfVolumes(ctx context.Context, ids []string) ([]Order, e
 			&i.Faults,
 			&i.Reported,
 			&i.Header,
+			&i.Lost,
+			&i.Agreed,
+			&i.Becomes,
+			&i.BytesDone,
+			&i.BytesAll,
+			&i.Rate,
+			&i.TimeLeft,
+			&i.Progressed,
 		); err != nil {
 			return nil, err
 		}
@@ -282,7 +300,7 @@ func (q *Queries) VolumesToPlan(ctx context.Context, arg VolumesToPlanParams) ([
 
 const volumesWithMachines = `-- name: VolumesWithMachines :many
 
-SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.wrapped_before,
+SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
   machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release
 FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num
 WHERE volumes.id > ?1 ORDER BY volumes.id LIMIT ?2
@@ -299,6 +317,7 @@ type VolumesWithMachinesRow struct {
 	Status        string
 	Keyring       string
 	Created       int64
+	Reencrypted   int64
 	WrappedBefore string
 	Name          string
 	InGroup       string
@@ -322,6 +341,7 @@ func (q *Queries) VolumesWithMachines(ctx context.Context, arg VolumesWithMachin
 			&i.Status,
 			&i.Keyring,
 			&i.Created,
+			&i.Reencrypted,
 			&i.WrappedBefore,
 			&i.Name,
 			&i.InGroup,
@@ -343,7 +363,7 @@ func (q *Queries) VolumesWithMachines(ctx context.Context, arg VolumesWithMachin
 
 const volumesWithMachinesOf = `-- name: VolumesWithMachinesOf :many
 
-SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.wrapped_before,
+SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
   machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release
 FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num
 WHERE volumes.id IN (/*SLICE:ids*/?) ORDER BY volumes.id
@@ -355,6 +375,7 @@ type VolumesWithMachinesOfRow struct {
 	Status        string
 	Keyring       string
 	Created       int64
+	Reencrypted   int64
 	WrappedBefore string
 	Name          string
 	InGroup       string
@@ -388,6 +409,7 @@ func (q *Queries) VolumesWithMachinesOf(ctx context.Context, ids []string) ([]Vo
 			&i.Status,
 			&i.Keyring,
 			&i.Created,
+			&i.Reencrypted,
 			&i.WrappedBefore,
 			&i.Name,
 			&i.InGroup,
