@@ -66,7 +66,7 @@ func (c *rekeyCuts) atStep(steps []unlock.Step) {
 	c.t.Helper()
 	c.begin()
 	for _, step := range steps {
-		vmtest.Expect(c.t, c.run, "step: "+string(step)+" ")
+		vmtest.Expect(c.t, c.run, "step: "+string(step))
 	}
 	c.cut("at step %d, %s", len(steps), steps[len(steps)-1])
 }
