@@ -32,21 +32,20 @@ import (
 type Queue struct {
 	db     *sql.DB
 	logger *slog.Logger
-	// wait is how long a step that was not begun waits for its job, which is given
-	// again then.
-	wait waiting
+	wait   waiting
 }
 
 // Config says where a queue is and what it is given.
 type Config struct {
 	// Path of the database file.
 	Path   string
-	Logger *slog.Logger // of River
+	Logger *slog.Logger // hears what River warns of
 }
 
 // Open opens the queue, or makes it. A file that does not open is deleted: nothing
 // that is in it is missed.
 func Open(ctx context.Context, c Config) (*Queue, error) {
+	c.Logger = slog.New(warnings{c.Logger.Handler()})
 	q, err := open(ctx, c)
 	if err != nil && ctx.Err() == nil {
 		if err = remove(c.Path); err == nil {

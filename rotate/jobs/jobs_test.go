@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/riverqueue/river"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -85,8 +86,8 @@ func TestAJobThatIsDoubledChangesNothing(t *testing.T) {
 			assert.Eventually(t, func() bool {
 				var seen int
 				err := q.db.QueryRowContext(ctx, "SELECT count(*) FROM river_job WHERE state = 'completed'").Scan(&seen)
-				return err == nil && seen == 2*len(steps)-1
-			}, 10*time.Second, time.Millisecond)
+				return err == nil && seen >= 2*len(steps)-1
+			}, 10*time.Second, 10*time.Millisecond)
 		}
 		return c.work(ctx, s)
 	}))
@@ -108,19 +109,26 @@ func TestAJobThatIsLostIsGivenAgain(t *testing.T) {
 	c.once(t, steps)
 }
 
-// What a process before left in the queue is nobody's.
-func TestAJobFromBeforeChangesNothing(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "jobs.db")
-	q := openQueue(t, path)
+// What another round left in the queue is nobody's.
+func TestAJobOfAnotherRoundChangesNothing(t *testing.T) {
+	q := openQueue(t, filepath.Join(t.TempDir(), "jobs.db"))
+	r := &round{id: 7, ctx: t.Context(), steps: someSteps(1), begun: make([]bool, 1), left: 1, done: make(chan struct{})}
 	var c tally
-	require.NoError(t, q.Do(t.Context(), someSteps(5), c.work))
-	_, err := q.db.Exec("UPDATE river_job SET state = 'available', finalized_at = NULL, attempt = 0")
-	require.NoError(t, err)
-	var later tally
-	steps := someSteps(7)[5:]
-	require.NoError(t, q.Do(t.Context(), steps, later.work))
-	later.once(t, steps)
-	c.once(t, someSteps(5))
+	r.work = c.work
+	w := &worker{round: r}
+	for _, args := range []hint{{Round: 6}, {Round: 7, Step: 1}, {Round: 7, Step: -1}} {
+		require.NoError(t, w.Work(t.Context(), &river.Job[hint]{Args: args}))
+	}
+	assert.Empty(t, c.count)
+	require.NoError(t, w.Work(t.Context(), &river.Job[hint]{Args: hint{Round: 7}}))
+	c.once(t, r.steps)
+
+	for range 3 {
+		require.NoError(t, q.Do(t.Context(), someSteps(5), new(tally).work))
+	}
+	var jobs int
+	require.NoError(t, q.db.QueryRow("SELECT count(*) FROM river_job").Scan(&jobs))
+	assert.Less(t, jobs, 3*5, "the file does not grow with the rounds")
 }
 
 func TestAnErrorEndsARound(t *testing.T) {

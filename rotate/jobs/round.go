@@ -20,7 +20,7 @@ const maxAbreast = 4
 // waiting are the times of a round.
 type waiting struct {
 	poll  time.Duration // between two looks for jobs
-	again time.Duration // after which what was not begun is given again
+	again time.Duration // in which nothing moved, after which what is left is given again
 }
 
 func defaultWaiting() waiting { return waiting{poll: 100 * time.Millisecond, again: 30 * time.Second} }
@@ -60,8 +60,11 @@ type round struct {
 
 	lock  sync.Mutex
 	begun []bool
-	left  int
-	done  chan struct{} // closed once every step is done
+	// working counts the steps at hand, moved those that were begun or done since it was
+	// asked last.
+	working, moved int
+	left           int
+	done           chan struct{} // closed once every step is done
 }
 
 // begin does a step that nobody began.
@@ -70,6 +73,8 @@ func (r *round) begin(step int) {
 	known := step >= 0 && step < len(r.steps) && !r.begun[step] && r.ctx.Err() == nil
 	if known {
 		r.begun[step] = true
+		r.working++
+		r.moved++
 	}
 	r.lock.Unlock()
 	if !known {
@@ -80,9 +85,21 @@ func (r *round) begin(step int) {
 	}
 	r.lock.Lock()
 	defer r.lock.Unlock()
+	r.working--
+	r.moved++
 	if r.left--; r.left == 0 {
 		close(r.done)
 	}
+}
+
+// still tells that nothing moved since it was asked last, and nothing is at hand: the
+// jobs of what is left are lost.
+func (r *round) still() bool {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	still := r.moved == 0 && r.working == 0
+	r.moved = 0
+	return still
 }
 
 // hints are the jobs of what nobody began.
@@ -121,6 +138,9 @@ func (q *Queue) Do(ctx context.Context, steps []rotate.Step, work func(context.C
 func (q *Queue) drive(ctx context.Context, client *river.Client[*sql.Tx], r *round) error {
 	// River goes on until it is stopped, so that what it has begun comes to its end.
 	going := context.WithoutCancel(ctx)
+	if err := q.clear(ctx); err != nil {
+		return fmt.Errorf("emptying the queue of rotations: %w", err)
+	}
 	if err := client.Start(going); err != nil {
 		return fmt.Errorf("starting the queue of rotations: %w", err)
 	}
@@ -130,7 +150,9 @@ func (q *Queue) drive(ctx context.Context, client *river.Client[*sql.Tx], r *rou
 	for err == nil {
 		select {
 		case <-again.C:
-			err = q.give(ctx, client, r)
+			if r.still() {
+				err = q.give(ctx, client, r)
+			}
 			continue
 		case <-ctx.Done():
 			err = context.Cause(ctx)
@@ -146,6 +168,16 @@ func (q *Queue) drive(ctx context.Context, client *river.Client[*sql.Tx], r *rou
 		err = errors.Join(err, fmt.Errorf("stopping the queue of rotations: %w", stopErr))
 	}
 	return err
+}
+
+// clear deletes what rounds before left, so that the file does not grow.
+func (q *Queue) clear(ctx context.Context) error {
+	for _, text := range []string{"DELETE FROM river_job", "DELETE FROM river_notification"} {
+		if _, err := q.db.ExecContext(ctx, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (q *Queue) give(ctx context.Context, client *river.Client[*sql.Tx], r *round) error {
