@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 	h := system()
 	h.openTPM = oneTPM(socket)
 	h.opener = new(recorder)
-	h.initramfs, h.noInitramfs, h.grub = nil, nil, os.Getenv(childGRUB)
+	h.ahead, h.initramfs, h.noInitramfs, h.grub = nil, nil, nil, os.Getenv(childGRUB)
 	if initrd := os.Getenv(childInitrd); initrd != "" {
 		h.initramfs = func(context.Context) error { return makeInitrd(initrd) }
 	}
