@@ -106,7 +106,10 @@ func (s *Service) RotateIdentity(ctx context.Context, by Operator) (*IdentityCen
 	defer private.Wipe()
 	err = s.change(ctx, by, Key{ServiceKeys: true}, func(state State) (Outcome, error) {
 		held := identityRows(state.ServiceKeys)
-		if len(held) > 1 {
+		switch {
+		case len(held) == 0:
+			return Outcome{}, fmt.Errorf("the store has no service identity key: %w", ErrNotFound)
+		case len(held) > 1:
 			return Outcome{}, disallow("the service identity key before, %s, is not retired: `keywright server identity census` says which machines need it", held[1].ID)
 		}
 		row := ServiceKey{Kind: ServiceKeyIdentity, ID: id, Public: public, Created: s.Clock()}

@@ -80,10 +80,11 @@ func startServiceAs(t *testing.T, identity *pki.Identity) *service {
 	require.NoError(t, err)
 	signer, err := audit.NewSigner("keywright.test/log", logKey)
 	require.NoError(t, err)
-	identities, err := kms.NewIdentities(identity)
+	maker := identityMaker(identity)
+	identities, err := kms.OpenIdentities(ctx, keys, maker)
 	require.NoError(t, err)
 	domain, err := kms.New(kms.Config{
-		Store: store, Keys: keys, Challenges: challenges, Identities: identities, Identity: kms.IdentityMaker{Make: pki.MakeIdentity, Open: openIdentity}, Log: signer,
+		Store: store, Keys: keys, Challenges: challenges, Identities: identities, Identity: maker, Log: signer,
 		Trust:  func(exchange.EK, []byte, time.Time) (string, error) { return kms.TrustByPerson, nil },
 		Policy: func() kms.Policy { return engine }, Clock: time.Now, Random: rand.Reader,
 	})
@@ -93,6 +94,19 @@ func startServiceAs(t *testing.T, identity *pki.Identity) *service {
 	s.listen(t, "127.0.0.1:0")
 	t.Cleanup(func() { s.stop() })
 	return s
+}
+
+// identityMaker makes the first key that is given, and then others.
+func identityMaker(first *pki.Identity) kms.IdentityMaker {
+	return kms.IdentityMaker{Open: openIdentity, Make: func() (string, []byte, secret.Bytes, error) {
+		if first == nil {
+			return pki.MakeIdentity()
+		}
+		made := first
+		first = nil
+		private, err := made.Marshal()
+		return made.Fingerprint().String(), made.SPKI(), private, err
+	}}
 }
 
 func openIdentity(private secret.Bytes) (crypto.Signer, error) { return pki.OpenIdentity(private) }
@@ -137,7 +151,7 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-func (s *service) pin() string { return s.identity.Fingerprint().String() }
+func (s *service) pin() string { return exchange.FormatFingerprint(s.ServiceKey()) }
 
 func (s *service) approve(t *testing.T, machine string) {
 	t.Helper()

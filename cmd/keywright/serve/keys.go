@@ -17,19 +17,35 @@ import (
 	"keywright.dev/kms/secret"
 )
 
-// openCA loads the certificate authority, or makes it.
+// openCA loads the certificate authority. It makes it where there is none, and another
+// in its place where it is due: nobody outside depends on it, for guests believe what
+// the service identity key signed and look at no certificate, and operators come by a
+// socket.
 func openCA(ctx context.Context, keys *kms.Keys, clock func() time.Time) (*pki.CA, error) {
-	row, private, err := keys.ServiceKey(ctx, kms.ServiceKeyCA, func() (string, []byte, secret.Bytes, error) {
+	fresh := func() (string, []byte, secret.Bytes, error) {
 		ca, err := pki.NewCA(clock())
 		if err != nil {
 			return "", nil, secret.Bytes{}, err
 		}
 		private, err := ca.Marshal()
 		return "ca", ca.Certificate(), private, err
-	})
+	}
+	row, private, err := keys.ServiceKey(ctx, kms.ServiceKeyCA, fresh)
 	if err != nil {
 		return nil, err
 	}
+	ca, err := authorityOf(row, private)
+	if err != nil || !ca.Due(clock()) {
+		return ca, err
+	}
+	row, private, err = keys.AddServiceKey(ctx, kms.ServiceKeyCA, fresh, []kms.ServiceKey{row})
+	if err != nil {
+		return nil, err
+	}
+	return authorityOf(row, private)
+}
+
+func authorityOf(row kms.ServiceKey, private secret.Bytes) (*pki.CA, error) {
 	defer private.Wipe()
 	return pki.OpenCA(row.Public, private)
 }
