@@ -74,13 +74,16 @@ type Order struct {
 
 	// Lost are the keyslots that a reencryption takes away since nobody has their
 	// keys, such as a person's; Agreed tells that an operator agreed to that of these.
-	Lost   []exchange.LUKSSlot
+	Lost   []Keyslot
 	Agreed bool
 	// Becomes is the identity digest that the header will have; empty before a
 	// reencryption has begun.
 	Becomes  []byte
 	Progress Progress
 }
+
+// Keyslot is one of a LUKS2 header.
+type Keyslot = exchange.LUKSSlot
 
 // Progress is how far a reencryption has come, as the machine said last.
 type Progress struct {

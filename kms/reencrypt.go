@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"keywright.dev/kms/exchange"
 )
@@ -74,7 +75,7 @@ func (d *draft) lost(slots []exchange.LUKSSlot) {
 
 // disallowWithdrawal says why an order of a reencryption cannot be taken back.
 func disallowWithdrawal(o *Order) error {
-	if o.Kind == KindRekey || o.Status == OrderRekeyed && o.Deliveries == 0 {
+	if o.Kind == KindRekey || o.Status == OrderRekeyed && o.Delivered.IsZero() {
 		return nil
 	}
 	if o.Status == OrderRekeyed || o.mayBeUnder() {
@@ -90,7 +91,7 @@ func (o *Order) endRekey(out *Outcome, report *exchange.VolumeReport) exchange.R
 		return exchange.RekeyFinished
 	}
 	next := *o
-	next.Status, next.Deliveries, next.Fault, next.From = OrderRekeyed, 0, "", 0
+	next.Status, next.Deliveries, next.Delivered, next.Fault, next.From = OrderRekeyed, 0, time.Time{}, "", 0
 	next.weigh(report)
 	out.Orders = append(out.Orders, next)
 	return exchange.RekeyRekeyed

@@ -262,6 +262,34 @@ func TestDeliveriesOfAReencryptionAreBounded(t *testing.T) {
 	assert.Len(t, after, len(entries), "progress is no entry of the log")
 }
 
+// One that never gets on is tried again after a boot, at the rate that is set by then.
+func TestReencryptionThatFailsIsDeliveredAgainAfterABoot(t *testing.T) {
+	f, ctx := newFixture(t), t.Context()
+	m := f.running("web-1")
+	before := f.volume(m.Volumes[0].ID)
+	f.orderReencryption(m)
+	var got exchange.ReleasedSecret
+	require.NoError(t, reencryptionSteps()[0](f, m, &got))
+	for range 8 {
+		f.clock.Advance(time.Minute)
+		again, err := m.AskRekey(ctx, f.guest(), 0)
+		require.NoError(t, err)
+		assert.Zero(t, again.Reencrypt.Rate)
+		_, err = m.Report(ctx, f.guest(), 0, exchange.RekeyedDetails{Version: 2, Fault: "no keyslot is free"})
+		require.NoError(t, err)
+	}
+	_, err := m.AskRekey(ctx, f.guest(), 0)
+	refusedFor(t, kms.ReasonRate, err)
+	assert.Equal(t, "no keyslot is free", f.orders()[0].Fault)
+	f.ReencryptRate = 50 << 20
+	f.reboot(m)
+	again, err := m.AskRekey(ctx, f.guest(), 0)
+	require.NoError(t, err)
+	assert.EqualValues(t, 50<<20, again.Reencrypt.Rate)
+	require.NoError(t, m.Reencrypt(ctx, f.guest(), 0))
+	f.reencrypted(m, before)
+}
+
 // A disk that is put back from before its reencryption began is reencrypted anew.
 func TestReencryptionOfADiskThatIsPutBack(t *testing.T) {
 	f := newFixture(t)

@@ -85,7 +85,7 @@ func (r *rekeyed) ready(out *Outcome, state *State, v *Volume, order *Order, d *
 		r.status = exchange.RekeyReady
 		return nil
 	}
-	if order.Status != OrderRekeyed || order.Deliveries == 0 {
+	if order.Status != OrderRekeyed || order.Delivered.IsZero() {
 		return refuse(ReasonOrder, "the reencryption of volume/%s is %s: nothing is to be made ready", v.ID, order.Status)
 	}
 	report := &r.details.Volume
@@ -215,16 +215,21 @@ func (s *Service) becomeReencrypted(v *Volume, order *Order, report *exchange.Vo
 	return nil
 }
 
-// heedBegun takes over that a reencryption has begun whose report was lost. That one
-// has ended is the running system's to report: a boot gives no more than its header.
-func (r *releasing) heedBegun(out *Outcome, state *State) {
+// heedReencryptions takes over that a reencryption has begun whose report was lost, and
+// has each be delivered a few times more. That one has ended is the running system's to
+// report: a boot gives no more than its header.
+func (r *releasing) heedReencryptions(out *Outcome, state *State) {
 	for _, asked := range r.statement.Volumes {
 		order, becomes := findOrder(state.Orders, asked.ID), r.becomes(asked.ID)
-		if order != nil && order.Status == OrderReady && len(becomes) > 0 {
-			next := *order
-			next.begin(becomes)
-			out.Orders = append(out.Orders, next)
+		if order == nil || !order.isRekeyed() || order.Deliveries == 0 && order.Status != OrderReady {
+			continue
 		}
+		next := *order
+		next.Deliveries = 0
+		if next.Status == OrderReady && len(becomes) > 0 {
+			next.begin(becomes)
+		}
+		out.Orders = append(out.Orders, next)
 	}
 }
 

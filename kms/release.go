@@ -329,7 +329,7 @@ func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) error {
 	}
 	r.received(out, state)
 	r.finishReported(out, state)
-	r.heedBegun(out, state)
+	r.heedReencryptions(out, state)
 	return r.deliverNext(out, state)
 }
 

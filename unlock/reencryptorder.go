@@ -38,7 +38,9 @@ func (r *Rekeyer) reencrypt(ctx context.Context, v Volume, s *exchange.ReleasedS
 }
 
 func (o *rekeyOrder) reencryptOnDisk(ctx context.Context, s *exchange.ReleasedSecret) (Reencrypted, error) {
-	watch := &progressWatch{order: o, version: s.Version}
+	watch := &progressWatch{clock: o.Clock, report: func(ctx context.Context, p luks.Progress, about exchange.VolumeReport) {
+		o.tellProgress(ctx, s.Version, p, about)
+	}}
 	job := Reencrypting{
 		Device: o.volume.Device.Name(), Volume: o.volume.ID, UUID: o.shown.UUID, Identity: s.Reencrypt.From, Begun: s.Reencrypt.Begun,
 		Secret: o.current, Recovery: SecretVersion{s.RecoveryVersion, s.Recovery}, Lose: s.Reencrypt.Lose,
@@ -94,12 +96,22 @@ func (o *rekeyOrder) tellFault(ctx context.Context, why error) {
 	}
 }
 
-// progressWatch reports now and then how far a reencryption has come. What it cannot
-// report is reported the next time: nothing waits for it.
+// tellProgress reports how far it has come. What it cannot report is reported the next
+// time: nothing waits for it.
+func (o *rekeyOrder) tellProgress(ctx context.Context, version uint32, p luks.Progress, about exchange.VolumeReport) {
+	details := exchange.RekeyedDetails{
+		Version: version, Volume: about, Reencryption: exchange.StageProgress,
+		Progress: &exchange.Progress{Done: p.Done, Total: p.Total, Rate: p.Rate, Left: uint64(p.Left / time.Second)},
+	}
+	if _, err := o.once(ctx, details); err != nil && ctx.Err() == nil {
+		o.say("note: the service does not know how far it is: %v", err)
+	}
+}
+
+// progressWatch has the latest of what is noted reported now and then.
 type progressWatch struct {
-	order   *rekeyOrder
-	version uint32
-	about   exchange.VolumeReport
+	clock  Clock
+	report func(ctx context.Context, p luks.Progress, about exchange.VolumeReport)
 
 	mu     sync.Mutex
 	latest *luks.Progress
@@ -123,27 +135,18 @@ func (w *progressWatch) take() *luks.Progress {
 	return p
 }
 
+// begin begins to report, of the header that about is of.
 func (w *progressWatch) begin(ctx context.Context, about exchange.VolumeReport) {
 	ctx, w.stop = context.WithCancel(ctx)
-	w.about, w.done = about, make(chan struct{})
+	w.done = make(chan struct{})
 	go func() {
 		defer close(w.done)
-		for w.order.Clock.Sleep(ctx, progressEvery) == nil {
+		for w.clock.Sleep(ctx, progressEvery) == nil {
 			if p := w.take(); p != nil {
-				w.report(ctx, p)
+				w.report(ctx, *p, about)
 			}
 		}
 	}()
-}
-
-func (w *progressWatch) report(ctx context.Context, p *luks.Progress) {
-	details := exchange.RekeyedDetails{
-		Version: w.version, Volume: w.about, Reencryption: exchange.StageProgress,
-		Progress: &exchange.Progress{Done: p.Done, Total: p.Total, Rate: p.Rate, Left: uint64(p.Left / time.Second)},
-	}
-	if _, err := w.order.once(ctx, details); err != nil && ctx.Err() == nil {
-		w.order.say("note: the service does not know how far it is: %v", err)
-	}
 }
 
 // end waits until nothing is reported any more.

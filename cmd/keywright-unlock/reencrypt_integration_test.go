@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/xts"
 
 	"keywright.dev/kms"
+	"keywright.dev/kms/secret"
 	"keywright.dev/test/process"
 	"keywright.dev/unlock"
 	"keywright.dev/unlock/luks"
@@ -187,18 +188,23 @@ func TestReencryptionThatIsKilledGoesOnAfterABoot(t *testing.T) {
 }
 
 // TestAttack12ReencryptionThatNobodyOrdered puts a volume under reencryption with its own
-// keys, as root may: its boot is refused, and opens nothing.
+// keys, all of which root may have: its boot is refused, and opens nothing.
 func TestAttack12ReencryptionThatNobodyOrdered(t *testing.T) {
 	r := newReencryptable(t)
-	require.Len(t, header(t, r.path).Inventory().Keyslots, 3)
-	h := header(t, r.path)
-	recovery := h.SlotsFor(r.id, luks.PurposeRecovery)[0]
-	for _, slot := range []int{recovery, h.OwnSlots(r.id)[0]} {
-		cryptsetup(t, passphrase, "luksKillSlot", "--key-file", "-", r.path, fmt.Sprint(slot))
-	}
-	cryptsetup(t, passphrase, "reencrypt", "-q", "--init-only", "--resilience", "checksum", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-", r.path)
 	r.boot("ovmf-uki")
 	booted := r.bootHere(r.s)
-	require.Error(t, booted.err)
-	assert.Empty(t, booted.events)
+	require.NoError(t, booted.err)
+	recovery, err := r.s.DiscloseRecoveryKey(t.Context(), operator(), r.s.volumeOn(t, r.path))
+	require.NoError(t, err)
+	h := header(t, r.path)
+	keys := []luks.SlotKey{
+		{Slot: 0, Key: secret.Copy([]byte(passphrase))},
+		{Slot: h.OwnSlots(r.id)[0], Key: secret.Copy(booted.keys[0])},
+		{Slot: h.SlotsFor(r.id, luks.PurposeRecovery)[0], Key: recovery},
+	}
+	require.NoError(t, luks.Cryptsetup{}.BeginReencryption(t.Context(), r.path, keys))
+	r.boot("ovmf-uki")
+	booted = r.bootHere(r.s, "--deadline", "1s")
+	r.refusedWith(booted, "1220")
+	assert.Empty(t, booted.keys)
 }

@@ -251,6 +251,8 @@ func grow(ts *testscript.TestScript, _ bool, args []string) {
 		_, err = db.Exec("UPDATE "+table+" SET created = created - ?", int64(days)*24*time.Hour.Microseconds())
 		ts.Check(err)
 	}
+	_, err = db.Exec("UPDATE volumes SET reencrypted = reencrypted - ? WHERE reencrypted > 0", int64(days)*24*time.Hour.Microseconds())
+	ts.Check(err)
 }
 
 // tamper replaces a text in a file: tamper FILE OLD NEW.

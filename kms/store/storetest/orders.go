@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"keywright.dev/kms"
-	"keywright.dev/kms/exchange"
 )
 
 // newOrder returns an order of a volume; every field has a value.
@@ -19,7 +18,7 @@ func newOrder(machine, volume string) kms.Order {
 		Created: Epoch(), By: "operator/alex", Deliveries: 2, Delivered: Epoch().Add(time.Minute),
 		Fault: "no space", Faults: 1, Reported: Epoch().Add(time.Hour),
 		HeaderKept: Epoch().Add(time.Second),
-		Lost:       []exchange.LUKSSlot{{ID: 3, KDF: "argon2id", Priority: 1, Mark: "5f1a03c2"}}, Agreed: true, Becomes: []byte{1, 2, 3},
+		Lost:       []kms.Keyslot{{ID: 3, KDF: "argon2id", Priority: 1, Mark: "5f1a03c2"}}, Agreed: true, Becomes: []byte{1, 2, 3},
 		Progress: kms.Progress{Done: 1 << 40, Total: 1 << 41, Rate: 7, Left: time.Minute, At: Epoch().Add(2 * time.Hour)},
 	}
 }
