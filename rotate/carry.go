@@ -39,7 +39,7 @@ type Terms struct {
 
 // Carried are the kinds that are carried out, by the command and by the service.
 func Carried() []Kind {
-	return []Kind{RotateKeyring, RewrapKeyring, DisableKeyringVersion, DestroyKeyringVersion, RekeyVolume}
+	return []Kind{RotateKeyring, RewrapKeyring, DisableKeyringVersion, DestroyKeyringVersion, RekeyVolume, ReencryptVolume, DestroySecret, RetireMeasurement}
 }
 
 // Run is what came of planning and carrying out.

@@ -254,9 +254,12 @@ func (b *Boot) ask(ctx context.Context, server Server, recipient *exchange.Recip
 func (b *Boot) statement(recipient *exchange.Recipient) (exchange.Statement, error) {
 	s := exchange.Statement{Purpose: exchange.PurposeBoot, ServiceKey: b.Pins[b.pin], Recipient: recipient.PublicKey()}
 	details := exchange.BootDetails{CommandLine: commandLine()}
+	for _, pin := range b.Pins {
+		details.ServiceKeys = append(details.ServiceKeys, pin[:])
+	}
 	for _, v := range b.Volumes {
-		s.Volumes = append(s.Volumes, exchange.Volume{ID: v.ID, UUID: v.LUKS.Header().UUID, Identity: v.Identity})
-		about, err := report(v.ID, v.LUKS)
+		s.Volumes = append(s.Volumes, v.named())
+		about, err := v.report()
 		if err != nil {
 			return s, err
 		}

@@ -161,7 +161,7 @@ type Volume struct {
 	Keyring  string          `json:"keyring"`
 	Created  time.Time       `json:"created"`
 	Secrets  []SecretVersion `json:"secrets,omitempty"`
-	// Order is its rekey that is under way.
+	// Order is its rekey or reencryption that is under way.
 	Order *Order `json:"order,omitempty"`
 	// Report is what the guest last reported of the header.
 	Report *VolumeReport `json:"report,omitempty"`
@@ -289,6 +289,13 @@ type ApproveMeasurement struct {
 // DismissMeasurement is the body that dismisses a measurement.
 type DismissMeasurement struct {
 	Group string `json:"group,omitempty" maxLength:"64" doc:"The group that it waits in; needed where it waits in several."`
+}
+
+// RetireMeasurement is the body that retires a measurement.
+type RetireMeasurement struct {
+	Group string `json:"group,omitempty" maxLength:"64" doc:"The group; needed where several have it."`
+	// Boots is how many of the last good boots of each active machine had newer ones.
+	Boots int `json:"boots" minimum:"1" maximum:"10" doc:"After how many good boots of newer ones on each active machine of the group."`
 }
 
 // Claim is one fact of a boot; see docs/attestation.md.

@@ -34,6 +34,9 @@ type CommitDetails struct {
 type BootDetails struct {
 	CommandLine string         `json:"command_line,omitempty"` // see [CommitDetails]
 	Volumes     []VolumeReport `json:"volumes"`
+	// ServiceKeys are the fingerprints that the guest pins, at most [MaxServiceKeys];
+	// empty: the one that the statement names alone.
+	ServiceKeys [][]byte `json:"service_keys,omitempty"`
 }
 
 // MaxBoots bounds the boots that one [StageDetails] names.
@@ -69,7 +72,10 @@ type NextBoot struct {
 
 // RekeyDetails is the JSON in a statement with [PurposeRekey], which names one
 // volume.
-type RekeyDetails struct{}
+type RekeyDetails struct {
+	// Becomes is as in [VolumeReport].
+	Becomes []byte `json:"becomes,omitempty"`
+}
 
 // RekeyedDetails is the JSON in a statement with [PurposeRekeyed], which names one
 // volume.
@@ -83,6 +89,10 @@ type RekeyedDetails struct {
 	// Fault says why there is no such keyslot: printable ASCII, at most MaxFault
 	// bytes; empty where there is.
 	Fault string `json:"fault,omitempty"`
+	// Reencryption says that the report is about a reencryption, whose rekey is over.
+	Reencryption Stage `json:"reencryption,omitempty"`
+	// Progress is of StageProgress alone.
+	Progress *Progress `json:"progress,omitempty"`
 }
 
 // VolumeReport is what a guest reports of a LUKS header beside its identity.
@@ -96,6 +106,9 @@ type VolumeReport struct {
 	Sequence uint64      `json:"sequence"`
 	Slots    []LUKSSlot  `json:"slots"`
 	Tokens   []LUKSToken `json:"tokens"`
+	// Becomes is the identity digest that a header under reencryption will have; of
+	// it neither slots, tokens nor a volume key are reported. Empty otherwise.
+	Becomes []byte `json:"becomes,omitempty"`
 }
 
 // LUKSSlot is a keyslot of a LUKS2 header.

@@ -30,7 +30,22 @@ func (c *carrier) do(ctx context.Context, s *rotate.Step) error {
 	case rotate.DisableKeyringVersion, rotate.DestroyKeyringVersion:
 		return c.retire(ctx, s)
 	case rotate.RekeyVolume:
-		return c.rekey(ctx, s)
+		return c.onVolume(ctx, s, kms.ActionRekey, func(by kms.Operator, v *kms.Volume) error {
+			_, err := service.OrderRekey(ctx, by, v, s.Reason, s.AtBoot)
+			return err
+		})
+	case rotate.ReencryptVolume:
+		return c.onVolume(ctx, s, kms.ActionReencrypt, func(by kms.Operator, v *kms.Volume) error {
+			_, err := service.OrderReencrypt(ctx, by, v, s.Reason)
+			return err
+		})
+	case rotate.DestroySecret:
+		return c.onVolume(ctx, s, kms.ActionDestroySecret, func(by kms.Operator, v *kms.Volume) error {
+			_, err := service.DestroySecret(ctx, by, v, s.Object.Version, s.Reason)
+			return err
+		})
+	case rotate.RetireMeasurement:
+		return c.retireMeasurement(ctx, s)
 	default:
 		return fmt.Errorf("this version carries out no %s", s.Kind)
 	}
@@ -84,7 +99,8 @@ func (c *carrier) retire(ctx context.Context, s *rotate.Step) error {
 	return err
 }
 
-func (c *carrier) rekey(ctx context.Context, s *rotate.Step) error {
+// onVolume asks the policy engine about a volume, and acts on it.
+func (c *carrier) onVolume(ctx context.Context, s *rotate.Step, action string, act func(kms.Operator, *kms.Volume) error) error {
 	found, err := c.server.Store.FindVolumes(ctx, s.Object.Name, 1)
 	if err != nil {
 		return err
@@ -97,11 +113,20 @@ func (c *carrier) rekey(ctx context.Context, s *rotate.Step) error {
 	if err != nil {
 		return err
 	}
-	by, err := c.permitted(kms.ActionRekey, policy.Volume{ID: v.ID, Machine: policyMachine(m)})
+	by, err := c.permitted(action, policy.Volume{ID: v.ID, Machine: policyMachine(m)})
 	if err != nil {
 		return err
 	}
-	_, err = c.server.Service.OrderRekey(ctx, by, v, s.Reason, s.AtBoot)
+	return act(by, v)
+}
+
+func (c *carrier) retireMeasurement(ctx context.Context, s *rotate.Step) error {
+	on := policy.Measurement{ID: s.Object.Name, Group: s.Object.Group}
+	by, err := c.permitted(kms.ActionRetireMeasurement, on)
+	if err != nil {
+		return err
+	}
+	_, err = c.server.Service.RetireMeasurement(ctx, by, s.Object.Name, s.Object.Group, s.Boots)
 	return err
 }
 

@@ -34,6 +34,7 @@ func newOperators(s *Server) *operators {
 	o.addMeasurements()
 	o.addVolumes()
 	o.addOrders()
+	o.addIdentity()
 	o.addRotation()
 	o.addCompromise()
 	o.addRuns()

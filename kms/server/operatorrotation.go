@@ -48,22 +48,33 @@ func (o *operators) plan(ctx context.Context, _ struct{}, in *planInput) (api.Ro
 	if err != nil {
 		return api.RotationPlan{}, err
 	}
-	plan, err := rotate.Make(state, s.rotation(), at)
+	plan, err := s.duePlan(ctx, &state, now, at)
 	if err != nil {
 		return api.RotationPlan{}, err
 	}
 	return planOf(plan, in.Limit), nil
 }
 
-// rotationState is what plans are made from. Its volumes are read once.
+// duePlan plans what is due at a time, from the volumes alone that may be.
+func (s *Server) duePlan(ctx context.Context, state *rotate.State, now, at time.Time) (*rotate.Plan, error) {
+	policy := s.rotation()
+	state.Volumes = rotate.VolumesDue(ctx, s.Store, policy, at, s.guests.waits.waiting, now, s.guests.yielding())
+	return rotate.Make(*state, policy, at)
+}
+
+// rotationState is what plans are made from. Its volumes, all of them, are read once.
 func (s *Server) rotationState(ctx context.Context, now time.Time) (rotate.State, error) {
 	keyrings, err := s.Service.Keyrings(ctx)
 	if err != nil {
 		return rotate.State{}, err
 	}
+	superseded, err := rotate.Superseded(ctx, s.Store, s.rotation(), s.guests.yielding())
+	if err != nil {
+		return rotate.State{}, err
+	}
 	excuses, err := s.excuses()
 	return rotate.State{
-		Keyrings: keyrings, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
+		Keyrings: keyrings, Superseded: superseded, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
 		Volumes: rotate.Volumes(ctx, s.Store, s.guests.waits.waiting, now, s.guests.yielding()),
 	}, err
 }
@@ -92,7 +103,7 @@ func planOf(p *rotate.Plan, limit int) api.RotationPlan {
 	listed := min(limit, len(p.Steps))
 	out := api.RotationPlan{
 		At: p.Now.UTC(), Steps: make([]api.RotationStep, 0, listed), Unlisted: len(p.Steps) - listed, Totals: totalsOf(p.Lines),
-		Overdue: latenessOf(p.Overdue), Excused: latenessOf(p.Excused),
+		Overdue: latenessOf(p.Overdue), UnderWay: latenessOf(p.UnderWay), Excused: latenessOf(p.Excused),
 		Orders: api.RotationOrders{Open: p.Orders.Open, Waiting: p.Orders.Waiting, Failing: p.Orders.Failing},
 	}
 	for i := range p.Steps[:listed] {
@@ -118,7 +129,7 @@ func stepOf(s *rotate.Step) api.RotationStep {
 	}
 	return api.RotationStep{
 		AtBoot: s.AtBoot, After: after,
-		Kind: string(s.Kind), Object: s.Object.String(), Machine: s.Machine, Rule: s.Rule, Reason: s.Reason,
+		Kind: string(s.Kind), Object: s.Object.String(), Machine: s.Machine, Group: s.Object.Group, Boots: s.Boots, Rule: s.Rule, Reason: s.Reason,
 		Due: s.Due.UTC(), NotBefore: s.NotBefore.UTC(), Away: s.Away, WaitDays: int(s.Wait / (24 * time.Hour)), Cost: costOf(s.Cost),
 	}
 }

@@ -138,6 +138,7 @@ type head struct {
 func (r *rig) send(listener, method, path, body string, headers ...string) (head, string) {
 	r.t.Helper()
 	client, base := r.raw(listener)
+	defer client.CloseIdleConnections() // a source has only so many
 	request, err := http.NewRequestWithContext(r.t.Context(), method, base+path, strings.NewReader(body))
 	require.NoError(r.t, err)
 	if body != "" {

@@ -127,7 +127,7 @@ func (c *carrier) Plan(ctx context.Context) (rotate.Agenda, error) {
 	for i := range state.Keyrings {
 		c.current[state.Keyrings[i].Name] = state.Keyrings[i].Current
 	}
-	plan, err := rotate.Make(state, s.rotation(), now)
+	plan, err := s.duePlan(ctx, &state, now, now)
 	if err != nil {
 		return rotate.Agenda{}, err
 	}

@@ -71,10 +71,8 @@ type Config struct {
 	TLS *tls.Config
 	// GuestURL is what guests are told to connect to.
 	GuestURL string
-	// Fingerprint is the pin of the service identity key.
-	Fingerprint string
-	Roots       []string // URIs
-	Leases      func() []kms.LeaseState
+	Roots    []string // URIs
+	Leases   func() []kms.LeaseState
 	// Challenges makes a challenge for each custodian of a quorum.
 	Challenges func(kms.Quorum) ([]Challenge, error)
 	// Owner is the uid of the user that may operate the service, beside root.
@@ -132,7 +130,7 @@ const ActionObserve = "server.observe"
 func New(c Config) (*Server, error) {
 	s := &Server{Config: c, started: c.Clock()}
 	s.guests = newGuests(s)
-	s.Service.Ordered = s.guests.waits.ordered
+	s.Service.NotifyOrdered(s.guests.waits.ordered)
 	s.connections = newConnections(&s.Limits, c.Clock, c.Metrics.turnedAway.Inc)
 	operators := newOperators(s)
 	s.operators = operators

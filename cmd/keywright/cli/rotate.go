@@ -89,6 +89,7 @@ func writePlan(w io.Writer, plan *api.RotationPlan) {
 	}
 	writeTotals(w, plan.Totals)
 	writeLate(w, "overdue", plan.Overdue)
+	writeLate(w, "overdue, and under way", plan.UnderWay)
 	writeLate(w, "excused", plan.Excused)
 	if n := plan.Orders.Open; n > 0 {
 		fmt.Fprintf(w, "orders: %d open, %d of them wait for machines that are away, %d failed before\n", n, plan.Orders.Waiting, plan.Orders.Failing)

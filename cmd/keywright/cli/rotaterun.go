@@ -47,13 +47,16 @@ func (p *Program) rotateRun() *cobra.Command {
 	c := &cobra.Command{
 		Use: "run", Short: "Carry out what is due, or what is to be done about a key that is out",
 		Long: `With --due, carry out the steps of the plan that may begin: keyrings are rotated and
-rewrapped, versions disabled, and destroyed where the policy permits the caller that, and
-machines are ordered to rekey their volumes. It plans anew until nothing is left that it
-did not try. So it can be interrupted, and be run again by a cron at any time; the
-machines carry their orders out later: see rotate status. It carries out neither
-destroy-secret nor reencrypt-volume, and counts them.
+rewrapped, and versions disabled; machines are ordered to rekey and reencrypt their
+volumes; measurements are retired; versions, and secrets whose retain_for_restore is over,
+are destroyed where the policy permits the caller that. It plans anew until nothing is left
+that it did not try. So it can be interrupted, and be run again by a cron at any time; the
+machines carry their orders out later: see rotate status. A reencryption that would lose
+keyslots waits until somebody agrees to that.
 
-The exit code is 4 where a step failed, or something is overdue that nobody answers for.
+The exit code is 4 where a step failed, or something is overdue that nobody answers for
+and no machine is about to mend: an order of it that has not failed is on its way for as
+long as the policy's answer_within.
 
 With --compromised, carry out what is to be done about a key that is out, as rotate plan
 --compromised shows it: a fresh keyring version first, then rekeys, those of a machine
@@ -97,9 +100,10 @@ type rotated struct {
 	// carries out never.
 	NotRun map[rotate.Kind]int `json:"not_run"`
 	// Waiting is due and waits for something.
-	Waiting []api.RotationTotal  `json:"waiting"`
-	Overdue api.RotationLateness `json:"overdue"`
-	Excused api.RotationLateness `json:"excused"`
+	Waiting  []api.RotationTotal  `json:"waiting"`
+	Overdue  api.RotationLateness `json:"overdue"`
+	UnderWay api.RotationLateness `json:"under_way"`
+	Excused  api.RotationLateness `json:"excused"`
 }
 
 // undone is a step that failed.
@@ -176,7 +180,7 @@ func (r *rotation) due(ctx context.Context) ([]api.RotationStep, time.Time, erro
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	r.result.Overdue, r.result.Excused = plan.Overdue, plan.Excused
+	r.result.Overdue, r.result.UnderWay, r.result.Excused = plan.Overdue, plan.UnderWay, plan.Excused
 	r.result.wait(plan.Totals)
 	return plan.Steps, plan.At, nil
 }
@@ -193,9 +197,10 @@ func (d *rotated) wait(totals []api.RotationTotal) {
 
 func stepFrom(s *api.RotationStep) (rotate.Step, error) {
 	object, err := rotate.ParseObject(s.Object)
+	object.Group = s.Group
 	step := rotate.Step{
 		Action: rotate.Action{Kind: rotate.Kind(s.Kind), Object: object}, Machine: s.Machine, Rule: s.Rule, Reason: s.Reason,
-		Due: s.Due, NotBefore: s.NotBefore, AtBoot: s.AtBoot, Away: s.Away, Wait: time.Duration(s.WaitDays) * 24 * time.Hour,
+		Due: s.Due, NotBefore: s.NotBefore, AtBoot: s.AtBoot, Away: s.Away, Boots: s.Boots, Wait: time.Duration(s.WaitDays) * 24 * time.Hour,
 	}
 	for _, a := range s.After {
 		object, afterErr := rotate.ParseObject(a.Object)
@@ -238,6 +243,13 @@ func (r *rotation) do(ctx context.Context, s *rotate.Step) error {
 			return o.DestroyKeyring(ctx, ref, api.DestroyKeyring{Days: int(s.Wait / (24 * time.Hour))})
 		case rotate.RekeyVolume:
 			return o.RekeyVolume(ctx, ref, api.RekeyVolume{Reason: cmp.Or(r.reason, s.Reason), AtBoot: s.AtBoot})
+		case rotate.ReencryptVolume:
+			return o.ReencryptVolume(ctx, ref, api.ReencryptVolume{Reason: cmp.Or(r.reason, s.Reason)})
+		case rotate.DestroySecret:
+			volume, _, _ := strings.Cut(ref, "@")
+			return o.DestroySecret(ctx, volume, api.DestroySecret{Version: s.Object.Version, Reason: cmp.Or(r.reason, s.Reason)})
+		case rotate.RetireMeasurement:
+			return o.RetireMeasurement(ctx, ref, api.RetireMeasurement{Group: s.Object.Group, Boots: s.Boots})
 		default:
 			return nil, fmt.Errorf("this version carries out no %s", s.Kind)
 		}
@@ -302,7 +314,7 @@ func (d *rotated) write(w io.Writer) {
 	if len(d.Done) == 0 {
 		fmt.Fprintf(w, "%s: nothing\n", verb)
 	}
-	for _, kind := range append(rotate.Carried(), rotate.DestroySecret, rotate.ReencryptVolume) {
+	for _, kind := range rotate.Carried() {
 		if n := d.Done[kind]; n > 0 {
 			fmt.Fprintf(w, "%s: %s %d\n", verb, kind, n)
 		}
@@ -323,5 +335,6 @@ func (d *rotated) write(w io.Writer) {
 		fmt.Fprintf(w, "due by rule %s: %s %d, which wait for %s\n", t.Rule, t.Kind, t.Count, waitsFor(t.WaitsFor))
 	}
 	writeLate(w, "overdue", d.Overdue)
+	writeLate(w, "overdue, and under way", d.UnderWay)
 	writeLate(w, "excused", d.Excused)
 }

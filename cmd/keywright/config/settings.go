@@ -114,6 +114,10 @@ type Rotation struct {
 	Schedule string `toml:"schedule"`
 	// The time zone of schedule, such as "Europe/Berlin".
 	Zone string `toml:"zone"`
+	// The most that a machine reencrypts of a volume in a second, on average, such as
+	// "50MiB". It is told with each delivery: one that is under way goes on as it
+	// was. "0": as fast as it goes.
+	ReencryptRate Size `toml:"reencrypt_rate"`
 }
 
 // Audit names the audit log.

@@ -12,6 +12,7 @@ import (
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/kms"
 	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/pki"
 	"keywright.dev/kms/policy"
 	"keywright.dev/kms/recovery"
@@ -66,7 +67,7 @@ type parts struct {
 	keys       *kms.Keys
 	challenges *kms.Challenges
 	ca         *pki.CA
-	identity   *pki.Identity
+	identities *kms.Identities
 	log        *audit.Signer
 	engine     *policy.Engine
 	roots      []string
@@ -136,8 +137,8 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 		return fmt.Errorf("reading recovery.age_recipients: %w", err)
 	}
 	domain, err := kms.New(kms.Config{
-		Store: timedStore{p.store, metrics, o.Clock}, Keys: p.keys, Challenges: p.challenges, Identity: p.identity, Log: p.log,
-		Trust: trustOf(trust), Recovery: recipients, Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
+		Store: timedStore{p.store, metrics, o.Clock}, Keys: p.keys, Challenges: p.challenges, Identities: p.identities, Identity: identityMaker(), Log: p.log,
+		Trust: trustOf(trust), Recovery: recipients, ReencryptRate: uint64(o.Config.Rotation.ReencryptRate), Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
 	})
 	if err != nil {
 		return err
@@ -159,13 +160,13 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 	if err != nil {
 		return err
 	}
-	s.GuestURL, s.Fingerprint = guestURL(o.Config.Server, bound), p.identity.Fingerprint().String()
+	s.GuestURL, s.Fingerprint = guestURL(o.Config.Server, bound), exchange.FormatFingerprint(domain.ServiceKey())
 	s.Metrics = s.listeners.Metrics.Addr().String()
 	c := server.Config{
 		Version: o.Version, Restored: p.restored, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
 		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine }, Rotation: rotation,
 		Excuses: func() ([]rotate.Excuse, error) { return openExcuses(o.Config.Rotation, o.Clock()) },
-		TLS:     pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL, Fingerprint: s.Fingerprint,
+		TLS:     pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL,
 		Roots: p.roots, Leases: p.keys.Leases, Challenges: challenges, Owner: os.Geteuid(), Limits: limits, Upkeep: p.challenges.RotateIfDue,
 		Metrics: metrics, Logger: o.Logger, Clock: o.Clock, Random: rand.Reader,
 	}
@@ -195,7 +196,7 @@ func (s *Service) openParts(ctx context.Context, o Options, chosen rootChoice, m
 	if p.ca, err = openCA(ctx, p.keys, o.Clock); err != nil {
 		return p, err
 	}
-	if p.identity, err = openIdentity(ctx, p.keys); err != nil {
+	if p.identities, err = kms.OpenIdentities(ctx, p.keys, identityMaker()); err != nil {
 		return p, err
 	}
 	host := namesOf(o.Config.Server, addrPort(s.listeners.Guest))[0]

@@ -75,6 +75,7 @@ func toMachine(r sqlitedb.WholeMachine) (kms.Machine, error) {
 		RestoreUntil: toTime(r.RestoreUntil), ReenrollUntil: toTime(r.ReenrollUntil),
 		Created: toTime(r.Created), Approved: toTime(r.Approved), ApprovedBy: r.ApprovedBy,
 		LastRelease: toTime(r.LastRelease), LastRefusal: toTime(r.LastRefusal),
+		Floors: toTimes(r.Floors), Pins: toDigests(r.Pins),
 	}
 	if r.Releases != "" {
 		if err := json.Unmarshal([]byte(r.Releases), &m.Releases); err != nil {
@@ -99,6 +100,7 @@ func fromMachine(m kms.Machine) (sqlitedb.WholeMachine, error) {
 		RestoreUntil: fromTime(m.RestoreUntil), ReenrollUntil: fromTime(m.ReenrollUntil),
 		Created: fromTime(m.Created), Approved: fromTime(m.Approved), ApprovedBy: m.ApprovedBy,
 		LastRelease: fromTime(m.LastRelease), LastRefusal: fromTime(m.LastRefusal),
+		Floors: fromTimes(m.Floors), Pins: fromDigests(m.Pins),
 	}
 	if len(m.Releases) > 0 {
 		text, err := json.Marshal(m.Releases)
@@ -126,7 +128,7 @@ func putMachineState(r sqlitedb.WholeMachine) sqlitedb.PutMachineStateParams {
 		ResetCount: r.ResetCount, RestartCount: r.RestartCount, Clock: r.Clock, Safe: r.Safe,
 		Releases: r.Releases, Regressed: r.Regressed,
 		ReadmitUntil: r.ReadmitUntil, RestoreUntil: r.RestoreUntil, ReenrollUntil: r.ReenrollUntil,
-		LastRelease: r.LastRelease, LastRefusal: r.LastRefusal,
+		LastRelease: r.LastRelease, LastRefusal: r.LastRefusal, Floors: r.Floors, Pins: r.Pins,
 	}
 }
 
@@ -135,7 +137,7 @@ func toVolume(r sqlitedb.Volume) kms.Volume {
 		ID: r.ID, Machine: r.Machine, UUID: r.UUID, Status: kms.VolumeStatus(r.Status),
 		Identity: r.Identity, VolumeKeyDigest: r.VolumeKeyDigest, Inventory: r.Inventory, Accepted: r.Accepted,
 		Foreign: r.HasForeign, Copied: r.Copied, Resume: r.Resume,
-		Keyring: r.Keyring, Created: toTime(r.Created),
+		Keyring: r.Keyring, Created: toTime(r.Created), Reencrypted: toTime(r.Reencrypted),
 	}
 }
 
@@ -144,7 +146,7 @@ func fromVolume(v kms.Volume) sqlitedb.PutVolumeParams {
 		ID: v.ID, Machine: v.Machine, UUID: v.UUID, Status: string(v.Status),
 		Identity: blob(v.Identity), VolumeKeyDigest: blob(v.VolumeKeyDigest),
 		Inventory: blob(v.Inventory), Accepted: blob(v.Accepted), HasForeign: v.Foreign, Copied: v.Copied, Resume: blob(v.Resume),
-		Keyring: v.Keyring, Created: fromTime(v.Created),
+		Keyring: v.Keyring, Created: fromTime(v.Created), Reencrypted: fromTime(v.Reencrypted),
 	}
 }
 

@@ -56,6 +56,8 @@ func NewMachine(n int) *kms.Machine {
 		ReadmitUntil: Epoch().Add(3 * time.Hour), RestoreUntil: Epoch().Add(4 * time.Hour), ReenrollUntil: Epoch().Add(5 * time.Hour),
 		Created: Epoch(), Approved: Epoch().Add(time.Minute), ApprovedBy: "root",
 		LastRelease: Epoch().Add(time.Hour), LastRefusal: Epoch().Add(2 * time.Hour),
+		Floors: []time.Time{Epoch().Add(3 * time.Hour), Epoch().Add(2 * time.Hour), {}},
+		Pins:   [][32]byte{Digest("pin", 1), Digest("pin", 2)},
 	}
 }
 
@@ -66,7 +68,7 @@ func NewVolume(machine string, n int) kms.Volume {
 		Status: kms.VolumeActive, Identity: digestOf("identity", n), VolumeKeyDigest: digestOf("volume key", n),
 		Inventory: bytes.Repeat([]byte("{}"), 200), Accepted: digestOf("accepted", n),
 		Foreign: true, Copied: true, Resume: digestOf("resume", n)[:16],
-		Keyring: kms.DefaultKeyring, Created: Epoch(),
+		Keyring: kms.DefaultKeyring, Created: Epoch(), Reencrypted: Epoch().Add(time.Hour),
 	}
 }
 

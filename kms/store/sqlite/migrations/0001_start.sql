@@ -53,7 +53,9 @@ CREATE TABLE machine_states (
   restore_until     INTEGER NOT NULL,
   reenroll_until    INTEGER NOT NULL,
   last_release      INTEGER NOT NULL,
-  last_refusal      INTEGER NOT NULL
+  last_refusal      INTEGER NOT NULL,
+  floors            BLOB,    -- times of 8 bytes, big-endian: see kms.Machine.Floors
+  pins              BLOB     -- fingerprints of 32 bytes
 ) STRICT;
 
 CREATE VIEW whole_machines AS
@@ -65,7 +67,8 @@ SELECT machines.num, machines.id, machines.name, machines.proposed, machines.in_
   machine_states.unforeseen,
   machine_states.reset_count, machine_states.restart_count, machine_states.clock,
   machine_states.safe, machine_states.releases, machine_states.regressed, machine_states.readmit_until,
-  machine_states.restore_until, machine_states.reenroll_until, machine_states.last_release, machine_states.last_refusal
+  machine_states.restore_until, machine_states.reenroll_until, machine_states.last_release, machine_states.last_refusal,
+  machine_states.floors, machine_states.pins
 FROM machines JOIN machine_states ON machine_states.machine = machines.num;
 
 -- By machine, so that a release finds all of them in one place.
@@ -83,6 +86,7 @@ CREATE TABLE volumes (
   resume            BLOB,
   keyring           TEXT    NOT NULL,
   created           INTEGER NOT NULL,
+  reencrypted       INTEGER NOT NULL, -- when the volume key was made anew last
   wrapped_before    TEXT    NOT NULL DEFAULT '', -- what wrapped secrets that are gone, as in secrets
   PRIMARY KEY (machine, id)
 ) STRICT, WITHOUT ROWID;
@@ -119,11 +123,26 @@ CREATE TABLE secrets (
 
 -- What a keyring version opens, in the order of the key.
 CREATE INDEX secrets_keyring ON secrets (keyring, keyring_version, volume, purpose, version);
+-- How old what opens a volume is, and how long what opened it before is kept.
+CREATE INDEX secrets_created  ON secrets (created, volume)  WHERE purpose = 'luks-keyslot' AND status = 'current';
+CREATE INDEX secrets_replaced ON secrets (replaced, volume) WHERE status = 'restore-only';
 
--- Rekeys under way: few, whatever the number of volumes.
+-- Headers of volumes from before a rekey changed them, sealed under the secret of this
+-- purpose and version, with which they go: one of every order under way, a megabyte or so.
+CREATE TABLE header_copies (
+  volume  TEXT    PRIMARY KEY NOT NULL,
+  purpose TEXT    NOT NULL,
+  version INTEGER NOT NULL,
+  created INTEGER NOT NULL,
+  sealed  BLOB    NOT NULL,
+  FOREIGN KEY (volume, purpose, version) REFERENCES secrets (volume, purpose, version) ON DELETE CASCADE
+) STRICT;
+
+-- Rekeys and reencryptions under way: few, whatever the number of volumes.
 CREATE TABLE orders (
   volume     TEXT    PRIMARY KEY NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
   machine    TEXT    NOT NULL,
+  kind       TEXT    NOT NULL,
   status     TEXT    NOT NULL,
   at_boot    INTEGER NOT NULL,
   opens      INTEGER NOT NULL, -- version that opens the disk; 0: the current one
@@ -135,7 +154,17 @@ CREATE TABLE orders (
   delivered  INTEGER NOT NULL,
   fault      TEXT    NOT NULL,
   faults     INTEGER NOT NULL,
-  reported   INTEGER NOT NULL
+  reported   INTEGER NOT NULL,
+  header     INTEGER NOT NULL, -- when the copy of the header was kept
+  -- Of a reencryption:
+  lost       TEXT    NOT NULL, -- JSON array of keyslots
+  agreed     INTEGER NOT NULL, -- that they are lost
+  becomes    BLOB,             -- identity digest of the header that it ends with
+  bytes_done INTEGER NOT NULL,
+  bytes_all  INTEGER NOT NULL,
+  rate       INTEGER NOT NULL, -- bytes a second
+  time_left  INTEGER NOT NULL, -- seconds
+  progressed INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX orders_machine ON orders (machine, volume);

@@ -51,6 +51,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.changeKeyringVersionStmt, err = db.PrepareContext(ctx, changeKeyringVersion); err != nil {
 		return nil, fmt.Errorf("error preparing query ChangeKeyringVersion: %w", err)
 	}
+	if q.countPinsStmt, err = db.PrepareContext(ctx, countPins); err != nil {
+		return nil, fmt.Errorf("error preparing query CountPins: %w", err)
+	}
 	if q.countsStmt, err = db.PrepareContext(ctx, counts); err != nil {
 		return nil, fmt.Errorf("error preparing query Counts: %w", err)
 	}
@@ -117,8 +120,17 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.getMeasurementStmt, err = db.PrepareContext(ctx, getMeasurement); err != nil {
 		return nil, fmt.Errorf("error preparing query GetMeasurement: %w", err)
 	}
+	if q.hasActiveMachineStmt, err = db.PrepareContext(ctx, hasActiveMachine); err != nil {
+		return nil, fmt.Errorf("error preparing query HasActiveMachine: %w", err)
+	}
 	if q.headStmt, err = db.PrepareContext(ctx, head); err != nil {
 		return nil, fmt.Errorf("error preparing query Head: %w", err)
+	}
+	if q.headerCopyOfStmt, err = db.PrepareContext(ctx, headerCopyOf); err != nil {
+		return nil, fmt.Errorf("error preparing query HeaderCopyOf: %w", err)
+	}
+	if q.holdingMachinesStmt, err = db.PrepareContext(ctx, holdingMachines); err != nil {
+		return nil, fmt.Errorf("error preparing query HoldingMachines: %w", err)
 	}
 	if q.keyringUsesStmt, err = db.PrepareContext(ctx, keyringUses); err != nil {
 		return nil, fmt.Errorf("error preparing query KeyringUses: %w", err)
@@ -195,6 +207,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.machinesByProposedNameStmt, err = db.PrepareContext(ctx, machinesByProposedName); err != nil {
 		return nil, fmt.Errorf("error preparing query MachinesByProposedName: %w", err)
 	}
+	if q.machinesLackingStmt, err = db.PrepareContext(ctx, machinesLacking); err != nil {
+		return nil, fmt.Errorf("error preparing query MachinesLacking: %w", err)
+	}
+	if q.measurementGroupsStmt, err = db.PrepareContext(ctx, measurementGroups); err != nil {
+		return nil, fmt.Errorf("error preparing query MeasurementGroups: %w", err)
+	}
 	if q.moveHeadStmt, err = db.PrepareContext(ctx, moveHead); err != nil {
 		return nil, fmt.Errorf("error preparing query MoveHead: %w", err)
 	}
@@ -207,6 +225,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.nextLeaseEpochStmt, err = db.PrepareContext(ctx, nextLeaseEpoch); err != nil {
 		return nil, fmt.Errorf("error preparing query NextLeaseEpoch: %w", err)
 	}
+	if q.oldestApprovedStmt, err = db.PrepareContext(ctx, oldestApproved); err != nil {
+		return nil, fmt.Errorf("error preparing query OldestApproved: %w", err)
+	}
 	if q.ordersStmt, err = db.PrepareContext(ctx, orders); err != nil {
 		return nil, fmt.Errorf("error preparing query Orders: %w", err)
 	}
@@ -215,6 +236,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.ordersOfMachineStmt, err = db.PrepareContext(ctx, ordersOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query OrdersOfMachine: %w", err)
+	}
+	if q.ordersOfVolumesStmt, err = db.PrepareContext(ctx, ordersOfVolumes); err != nil {
+		return nil, fmt.Errorf("error preparing query OrdersOfVolumes: %w", err)
 	}
 	if q.platformsOfMachineStmt, err = db.PrepareContext(ctx, platformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query PlatformsOfMachine: %w", err)
@@ -227,6 +251,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.pruneRotationRunsStmt, err = db.PrepareContext(ctx, pruneRotationRuns); err != nil {
 		return nil, fmt.Errorf("error preparing query PruneRotationRuns: %w", err)
+	}
+	if q.putHeaderCopyStmt, err = db.PrepareContext(ctx, putHeaderCopy); err != nil {
+		return nil, fmt.Errorf("error preparing query PutHeaderCopy: %w", err)
 	}
 	if q.putLeaderStmt, err = db.PrepareContext(ctx, putLeader); err != nil {
 		return nil, fmt.Errorf("error preparing query PutLeader: %w", err)
@@ -285,6 +312,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.secretsOfVolumeStmt, err = db.PrepareContext(ctx, secretsOfVolume); err != nil {
 		return nil, fmt.Errorf("error preparing query SecretsOfVolume: %w", err)
 	}
+	if q.secretsOfVolumesStmt, err = db.PrepareContext(ctx, secretsOfVolumes); err != nil {
+		return nil, fmt.Errorf("error preparing query SecretsOfVolumes: %w", err)
+	}
 	if q.serviceKeysStmt, err = db.PrepareContext(ctx, serviceKeys); err != nil {
 		return nil, fmt.Errorf("error preparing query ServiceKeys: %w", err)
 	}
@@ -309,11 +339,17 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.volumesByUUIDStmt, err = db.PrepareContext(ctx, volumesByUUID); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesByUUID: %w", err)
 	}
+	if q.volumesToPlanStmt, err = db.PrepareContext(ctx, volumesToPlan); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesToPlan: %w", err)
+	}
 	if q.volumesWithKeyStmt, err = db.PrepareContext(ctx, volumesWithKey); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesWithKey: %w", err)
 	}
 	if q.volumesWithMachinesStmt, err = db.PrepareContext(ctx, volumesWithMachines); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesWithMachines: %w", err)
+	}
+	if q.volumesWithMachinesOfStmt, err = db.PrepareContext(ctx, volumesWithMachinesOf); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesWithMachinesOf: %w", err)
 	}
 	if q.wrappersStmt, err = db.PrepareContext(ctx, wrappers); err != nil {
 		return nil, fmt.Errorf("error preparing query Wrappers: %w", err)
@@ -366,6 +402,11 @@ func (q *Queries) Close() error {
 	if q.changeKeyringVersionStmt != nil {
 		if cerr := q.changeKeyringVersionStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing changeKeyringVersionStmt: %w", cerr)
+		}
+	}
+	if q.countPinsStmt != nil {
+		if cerr := q.countPinsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing countPinsStmt: %w", cerr)
 		}
 	}
 	if q.countsStmt != nil {
@@ -478,9 +519,24 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing getMeasurementStmt: %w", cerr)
 		}
 	}
+	if q.hasActiveMachineStmt != nil {
+		if cerr := q.hasActiveMachineStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing hasActiveMachineStmt: %w", cerr)
+		}
+	}
 	if q.headStmt != nil {
 		if cerr := q.headStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing headStmt: %w", cerr)
+		}
+	}
+	if q.headerCopyOfStmt != nil {
+		if cerr := q.headerCopyOfStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing headerCopyOfStmt: %w", cerr)
+		}
+	}
+	if q.holdingMachinesStmt != nil {
+		if cerr := q.holdingMachinesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing holdingMachinesStmt: %w", cerr)
 		}
 	}
 	if q.keyringUsesStmt != nil {
@@ -608,6 +664,16 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing machinesByProposedNameStmt: %w", cerr)
 		}
 	}
+	if q.machinesLackingStmt != nil {
+		if cerr := q.machinesLackingStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing machinesLackingStmt: %w", cerr)
+		}
+	}
+	if q.measurementGroupsStmt != nil {
+		if cerr := q.measurementGroupsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing measurementGroupsStmt: %w", cerr)
+		}
+	}
 	if q.moveHeadStmt != nil {
 		if cerr := q.moveHeadStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing moveHeadStmt: %w", cerr)
@@ -628,6 +694,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing nextLeaseEpochStmt: %w", cerr)
 		}
 	}
+	if q.oldestApprovedStmt != nil {
+		if cerr := q.oldestApprovedStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing oldestApprovedStmt: %w", cerr)
+		}
+	}
 	if q.ordersStmt != nil {
 		if cerr := q.ordersStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing ordersStmt: %w", cerr)
@@ -641,6 +712,11 @@ func (q *Queries) Close() error {
 	if q.ordersOfMachineStmt != nil {
 		if cerr := q.ordersOfMachineStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing ordersOfMachineStmt: %w", cerr)
+		}
+	}
+	if q.ordersOfVolumesStmt != nil {
+		if cerr := q.ordersOfVolumesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing ordersOfVolumesStmt: %w", cerr)
 		}
 	}
 	if q.platformsOfMachineStmt != nil {
@@ -661,6 +737,11 @@ func (q *Queries) Close() error {
 	if q.pruneRotationRunsStmt != nil {
 		if cerr := q.pruneRotationRunsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing pruneRotationRunsStmt: %w", cerr)
+		}
+	}
+	if q.putHeaderCopyStmt != nil {
+		if cerr := q.putHeaderCopyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putHeaderCopyStmt: %w", cerr)
 		}
 	}
 	if q.putLeaderStmt != nil {
@@ -758,6 +839,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing secretsOfVolumeStmt: %w", cerr)
 		}
 	}
+	if q.secretsOfVolumesStmt != nil {
+		if cerr := q.secretsOfVolumesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing secretsOfVolumesStmt: %w", cerr)
+		}
+	}
 	if q.serviceKeysStmt != nil {
 		if cerr := q.serviceKeysStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing serviceKeysStmt: %w", cerr)
@@ -798,6 +884,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing volumesByUUIDStmt: %w", cerr)
 		}
 	}
+	if q.volumesToPlanStmt != nil {
+		if cerr := q.volumesToPlanStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesToPlanStmt: %w", cerr)
+		}
+	}
 	if q.volumesWithKeyStmt != nil {
 		if cerr := q.volumesWithKeyStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing volumesWithKeyStmt: %w", cerr)
@@ -806,6 +897,11 @@ func (q *Queries) Close() error {
 	if q.volumesWithMachinesStmt != nil {
 		if cerr := q.volumesWithMachinesStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing volumesWithMachinesStmt: %w", cerr)
+		}
+	}
+	if q.volumesWithMachinesOfStmt != nil {
+		if cerr := q.volumesWithMachinesOfStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesWithMachinesOfStmt: %w", cerr)
 		}
 	}
 	if q.wrappersStmt != nil {
@@ -861,6 +957,7 @@ type Queries struct {
 	announcementOfStmt                  *sql.Stmt
 	approvedMeasurementsOfGroupStmt     *sql.Stmt
 	changeKeyringVersionStmt            *sql.Stmt
+	countPinsStmt                       *sql.Stmt
 	countsStmt                          *sql.Stmt
 	dependentsOfKeyringStmt             *sql.Stmt
 	dismissKeyringUseStmt               *sql.Stmt
@@ -883,7 +980,10 @@ type Queries struct {
 	findMeasurementsStmt                *sql.Stmt
 	getMachineStmt                      *sql.Stmt
 	getMeasurementStmt                  *sql.Stmt
+	hasActiveMachineStmt                *sql.Stmt
 	headStmt                            *sql.Stmt
+	headerCopyOfStmt                    *sql.Stmt
+	holdingMachinesStmt                 *sql.Stmt
 	keyringUsesStmt                     *sql.Stmt
 	keyringVersionsStmt                 *sql.Stmt
 	lastEntryStmt                       *sql.Stmt
@@ -909,17 +1009,22 @@ type Queries struct {
 	machinesBetweenStmt                 *sql.Stmt
 	machinesByNameStmt                  *sql.Stmt
 	machinesByProposedNameStmt          *sql.Stmt
+	machinesLackingStmt                 *sql.Stmt
+	measurementGroupsStmt               *sql.Stmt
 	moveHeadStmt                        *sql.Stmt
 	moveSecretStmt                      *sql.Stmt
 	moveServiceKeyStmt                  *sql.Stmt
 	nextLeaseEpochStmt                  *sql.Stmt
+	oldestApprovedStmt                  *sql.Stmt
 	ordersStmt                          *sql.Stmt
 	ordersBetweenStmt                   *sql.Stmt
 	ordersOfMachineStmt                 *sql.Stmt
+	ordersOfVolumesStmt                 *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
 	predictedForStmt                    *sql.Stmt
 	pruneRedemptionsStmt                *sql.Stmt
 	pruneRotationRunsStmt               *sql.Stmt
+	putHeaderCopyStmt                   *sql.Stmt
 	putLeaderStmt                       *sql.Stmt
 	putMachineStmt                      *sql.Stmt
 	putMachineStateStmt                 *sql.Stmt
@@ -939,6 +1044,7 @@ type Queries struct {
 	secretsBetweenStmt                  *sql.Stmt
 	secretsOfVersionStmt                *sql.Stmt
 	secretsOfVolumeStmt                 *sql.Stmt
+	secretsOfVolumesStmt                *sql.Stmt
 	serviceKeysStmt                     *sql.Stmt
 	treeHashStmt                        *sql.Stmt
 	usesOfKeyringStmt                   *sql.Stmt
@@ -947,8 +1053,10 @@ type Queries struct {
 	volumesAndSecretsForStmt            *sql.Stmt
 	volumesBetweenStmt                  *sql.Stmt
 	volumesByUUIDStmt                   *sql.Stmt
+	volumesToPlanStmt                   *sql.Stmt
 	volumesWithKeyStmt                  *sql.Stmt
 	volumesWithMachinesStmt             *sql.Stmt
+	volumesWithMachinesOfStmt           *sql.Stmt
 	wrappersStmt                        *sql.Stmt
 }
 
@@ -965,6 +1073,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		announcementOfStmt:                  q.announcementOfStmt,
 		approvedMeasurementsOfGroupStmt:     q.approvedMeasurementsOfGroupStmt,
 		changeKeyringVersionStmt:            q.changeKeyringVersionStmt,
+		countPinsStmt:                       q.countPinsStmt,
 		countsStmt:                          q.countsStmt,
 		dependentsOfKeyringStmt:             q.dependentsOfKeyringStmt,
 		dismissKeyringUseStmt:               q.dismissKeyringUseStmt,
@@ -987,7 +1096,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		findMeasurementsStmt:                q.findMeasurementsStmt,
 		getMachineStmt:                      q.getMachineStmt,
 		getMeasurementStmt:                  q.getMeasurementStmt,
+		hasActiveMachineStmt:                q.hasActiveMachineStmt,
 		headStmt:                            q.headStmt,
+		headerCopyOfStmt:                    q.headerCopyOfStmt,
+		holdingMachinesStmt:                 q.holdingMachinesStmt,
 		keyringUsesStmt:                     q.keyringUsesStmt,
 		keyringVersionsStmt:                 q.keyringVersionsStmt,
 		lastEntryStmt:                       q.lastEntryStmt,
@@ -1013,17 +1125,22 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		machinesBetweenStmt:                 q.machinesBetweenStmt,
 		machinesByNameStmt:                  q.machinesByNameStmt,
 		machinesByProposedNameStmt:          q.machinesByProposedNameStmt,
+		machinesLackingStmt:                 q.machinesLackingStmt,
+		measurementGroupsStmt:               q.measurementGroupsStmt,
 		moveHeadStmt:                        q.moveHeadStmt,
 		moveSecretStmt:                      q.moveSecretStmt,
 		moveServiceKeyStmt:                  q.moveServiceKeyStmt,
 		nextLeaseEpochStmt:                  q.nextLeaseEpochStmt,
+		oldestApprovedStmt:                  q.oldestApprovedStmt,
 		ordersStmt:                          q.ordersStmt,
 		ordersBetweenStmt:                   q.ordersBetweenStmt,
 		ordersOfMachineStmt:                 q.ordersOfMachineStmt,
+		ordersOfVolumesStmt:                 q.ordersOfVolumesStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
 		predictedForStmt:                    q.predictedForStmt,
 		pruneRedemptionsStmt:                q.pruneRedemptionsStmt,
 		pruneRotationRunsStmt:               q.pruneRotationRunsStmt,
+		putHeaderCopyStmt:                   q.putHeaderCopyStmt,
 		putLeaderStmt:                       q.putLeaderStmt,
 		putMachineStmt:                      q.putMachineStmt,
 		putMachineStateStmt:                 q.putMachineStateStmt,
@@ -1043,6 +1160,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		secretsBetweenStmt:                  q.secretsBetweenStmt,
 		secretsOfVersionStmt:                q.secretsOfVersionStmt,
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,
+		secretsOfVolumesStmt:                q.secretsOfVolumesStmt,
 		serviceKeysStmt:                     q.serviceKeysStmt,
 		treeHashStmt:                        q.treeHashStmt,
 		usesOfKeyringStmt:                   q.usesOfKeyringStmt,
@@ -1051,8 +1169,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		volumesAndSecretsForStmt:            q.volumesAndSecretsForStmt,
 		volumesBetweenStmt:                  q.volumesBetweenStmt,
 		volumesByUUIDStmt:                   q.volumesByUUIDStmt,
+		volumesToPlanStmt:                   q.volumesToPlanStmt,
 		volumesWithKeyStmt:                  q.volumesWithKeyStmt,
 		volumesWithMachinesStmt:             q.volumesWithMachinesStmt,
+		volumesWithMachinesOfStmt:           q.volumesWithMachinesOfStmt,
 		wrappersStmt:                        q.wrappersStmt,
 	}
 }

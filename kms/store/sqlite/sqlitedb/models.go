@@ -27,6 +27,14 @@ type Entry struct {
 	Time    int64
 }
 
+type HeaderCopy struct {
+	Volume  string
+	Purpose string
+	Version int64
+	Created int64
+	Sealed  []byte
+}
+
 type KeyringUse struct {
 	Keyring     string
 	Version     int64
@@ -72,6 +80,7 @@ type Measurement struct {
 type Order struct {
 	Volume     string
 	Machine    string
+	Kind       string
 	Status     string
 	AtBoot     bool
 	Opens      int64
@@ -84,6 +93,15 @@ type Order struct {
 	Fault      string
 	Faults     int64
 	Reported   int64
+	Header     int64
+	Lost       string
+	Agreed     bool
+	Becomes    []byte
+	BytesDone  int64
+	BytesAll   int64
+	Rate       int64
+	TimeLeft   int64
+	Progressed int64
 }
 
 type Platform struct {
@@ -152,6 +170,7 @@ type Volume struct {
 	Resume          []byte
 	Keyring         string
 	Created         int64
+	Reencrypted     int64
 	WrappedBefore   string
 }
 
@@ -192,6 +211,8 @@ type WholeMachine struct {
 	ReenrollUntil    int64
 	LastRelease      int64
 	LastRefusal      int64
+	Floors           []byte
+	Pins             []byte
 }
 
 type Wrapper struct {
