@@ -161,3 +161,20 @@ func TestParseSchedule(t *testing.T) {
 		assert.Error(t, err, c)
 	}
 }
+
+func FuzzParseSchedule(f *testing.F) {
+	for _, opens := range []string{"*/10 * * * *", "30 2 * * 1-5", "0 0 29 2 *", "0 0 30 2 *", "@daily", "x", "60 * * * *", "* * * * * *"} {
+		f.Add(opens, "Europe/Berlin")
+	}
+	f.Add("0 0 * * *", "Local")
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, opens, zone string) {
+		s, err := ParseSchedule(opens, zone)
+		if err != nil {
+			return
+		}
+		if next := s.Next(now); !next.IsZero() {
+			assert.True(t, next.After(now), "%s: %s", s, next)
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -50,9 +51,11 @@ func (s *Server) keepSchedule(ctx context.Context) {
 		Schedule: s.Schedule, Clock: s.Clock, Office: s.Leader,
 		TakeOver: s.takeOver, Run: s.runSchedule,
 		Failed: func(err error) {
-			if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
-				s.Logger.Error("rotating by the schedule", "error", err)
+			level := slog.LevelError
+			if errors.Is(err, context.Canceled) || errors.Is(err, kms.ErrDeposed) {
+				level = slog.LevelInfo // the next leader goes on
 			}
+			s.Logger.Log(ctx, level, "rotating by the schedule", "error", err)
 		},
 	}
 	ticker := time.NewTicker(s.StandEvery)

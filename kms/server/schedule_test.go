@@ -33,7 +33,7 @@ type scheduled struct {
 }
 
 // standEvery is how often the services of these tests look who leads.
-const standEvery = 20 * time.Millisecond
+const standEvery = 150 * time.Millisecond
 
 func scheduledConfig(data string) config.Config {
 	c := config.Default()
@@ -124,19 +124,21 @@ func TestAServiceRotatesByItsSchedule(t *testing.T) {
 type gate struct {
 	server.Queue
 	once sync.Once
-	do   func()
+	do   func(first func() error)
 }
 
 func (g *gate) Do(ctx context.Context, steps []rotate.Step, work func(context.Context, *rotate.Step) error) error {
-	g.once.Do(g.do)
+	g.once.Do(func() {
+		g.do(func() error { return work(context.WithoutCancel(ctx), &steps[0]) })
+	})
 	return g.Queue.Do(ctx, steps, work)
 }
 
 // gated is a service whose first steps wait for what is done before them.
-func gated(t *testing.T, do func(*scheduled)) *scheduled {
+func gated(t *testing.T, do func(s *scheduled, first func() error)) *scheduled {
 	t.Helper()
 	s := openScheduled(t, t.TempDir(), nil)
-	s.service.Server.Queue = &gate{Queue: s.service.Server.Queue, do: func() { do(s) }}
+	s.service.Server.Queue = &gate{Queue: s.service.Server.Queue, do: func(first func() error) { do(s, first) }}
 	s.run()
 	s.active("web-17")
 	s.ahead.Store(int64(400 * 24 * time.Hour))
@@ -152,9 +154,10 @@ func (s *scheduled) current() uint32 {
 }
 
 func TestAPauseEndsARunUnderWay(t *testing.T) {
-	s := gated(t, func(s *scheduled) {
+	s := gated(t, func(s *scheduled, first func() error) {
 		_, err := s.operator().PauseRotation(context.Background(), "a freeze")
 		assert.NoError(t, err)
+		assert.ErrorIs(t, first(), kms.ErrPaused)
 	})
 	run := s.history(ended(1))[0]
 	assert.Equal(t, "stopped", run.Outcome)
@@ -181,11 +184,12 @@ func TestAPauseEndsARunUnderWay(t *testing.T) {
 // Between plan and steps another server takes over: what this one planned is refused.
 // Once the other one is gone this one goes on, anew.
 func TestADeposedServerChangesNothing(t *testing.T) {
-	s := gated(t, func(s *scheduled) {
+	s := gated(t, func(s *scheduled, first func() error) {
 		err := s.service.Server.Service.Store.Transact(context.Background(), kms.Key{}, func(kms.State) (kms.Outcome, error) {
 			return kms.Outcome{Leader: &kms.Leadership{Name: kms.RotationLeader, Epoch: 7, Holder: "another"}}, nil
 		})
 		assert.NoError(t, err)
+		assert.ErrorIs(t, first(), kms.ErrDeposed)
 	})
 	runs := s.history(ended(2))
 	assert.Equal(t, "stopped", runs[1].Outcome, "the next leader ended it")
@@ -193,7 +197,6 @@ func TestADeposedServerChangesNothing(t *testing.T) {
 	assert.Equal(t, "partly", runs[0].Outcome)
 	assert.Equal(t, 8, runs[0].Done)
 	assert.EqualValues(t, 2, s.current(), "rotated once")
-	assert.Contains(t, s.log.String(), "another server leads by now")
 }
 
 func TestASitePermitsAndForbidsTheServiceWhatItDoes(t *testing.T) {
