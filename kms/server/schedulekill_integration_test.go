@@ -33,12 +33,16 @@ func beforeMinute() time.Duration {
 	return later + now.Truncate(time.Minute).Add(time.Minute-100*time.Millisecond).Sub(now)
 }
 
+// killStandEvery is shorter than in other tests: after each kill the next process waits
+// for a term to end.
+const killStandEvery = 100 * time.Millisecond
+
 // scheduleIn serves until one run by the schedule has ended; it dies before or after each
 // transaction of the run, and of the office that it is carried out in.
 func scheduleIn(folder string, at *kill.Countdown) error {
 	ahead := beforeMinute()
 	service, err := serve.Open(context.Background(), serve.Options{
-		Config: scheduledConfig(folder), Version: "test", Logger: slog.New(slog.DiscardHandler), StandEvery: standEvery,
+		Config: scheduledConfig(folder), Version: "test", Logger: slog.New(slog.DiscardHandler), StandEvery: killStandEvery,
 		Clock: func() time.Time { return time.Now().Add(ahead) }, Uptime: serve.Uptime,
 	})
 	if err != nil {
@@ -52,7 +56,7 @@ func scheduleIn(folder string, at *kill.Countdown) error {
 	go func() { ended <- service.Run(ctx) }()
 	operator := api.NewOperatorClient(service.Socket)
 	defer operator.Close()
-	for ticker := time.NewTicker(standEvery); ; {
+	for ticker := time.NewTicker(killStandEvery); ; {
 		now, err := operator.Rotation(ctx, 10)
 		if err == nil && len(now.Runs) > 0 && now.Runs[0].Ended != nil && now.Runs[0].Outcome != string(kms.RunStopped) {
 			break
