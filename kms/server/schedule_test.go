@@ -33,7 +33,7 @@ type scheduled struct {
 }
 
 // standEvery is how often the services of these tests look who leads.
-const standEvery = 150 * time.Millisecond
+const standEvery = 500 * time.Millisecond
 
 func scheduledConfig(data string) config.Config {
 	c := config.Default()
