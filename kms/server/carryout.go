@@ -64,25 +64,33 @@ func (c *carrier) permitted(action string, on policy.Resource) (kms.Operator, er
 	return by, nil
 }
 
-// keyringAction is the action of a step of a keyring; false of another.
-func keyringAction(kind rotate.Kind) (action string, of bool) {
-	switch kind {
-	case rotate.RotateKeyring:
-		return kms.ActionRotateKeyring, true
-	case rotate.RewrapKeyring:
-		return kms.ActionRewrapKeyring, true
-	case rotate.DisableKeyringVersion:
-		return kms.ActionDisableKeyring, true
-	case rotate.DestroyKeyringVersion:
-		return kms.ActionDestroyKeyring, true
+// actionOf is the action that a kind of step needs; empty of a kind that is not carried
+// out.
+func actionOf(kind rotate.Kind) string {
+	return map[rotate.Kind]string{
+		rotate.RotateKeyring: kms.ActionRotateKeyring, rotate.RewrapKeyring: kms.ActionRewrapKeyring,
+		rotate.DisableKeyringVersion: kms.ActionDisableKeyring, rotate.DestroyKeyringVersion: kms.ActionDestroyKeyring,
+		rotate.RekeyVolume: kms.ActionRekey, rotate.ReencryptVolume: kms.ActionReencrypt, rotate.DestroySecret: kms.ActionDestroySecret,
+		rotate.RetireMeasurement: kms.ActionRetireMeasurement,
+	}[kind]
+}
+
+// resource is what a step acts on, as policies see it.
+func (c *carrier) resource(ctx context.Context, s *rotate.Step) (policy.Resource, error) {
+	switch s.Kind {
+	case rotate.RekeyVolume, rotate.ReencryptVolume, rotate.DestroySecret:
+		_, on, err := c.volume(ctx, s)
+		return on, err
+	case rotate.RetireMeasurement:
+		return policy.Measurement{ID: s.Object.Name, Group: s.Object.Group}, nil
 	default:
-		return "", false
+		return policy.Keyring{Name: s.Object.Name}, nil
 	}
 }
 
 // retire disables a version of a keyring, or has it destroyed.
 func (c *carrier) retire(ctx context.Context, s *rotate.Step) error {
-	action, _ := keyringAction(s.Kind)
+	action := actionOf(s.Kind)
 	by, err := c.permitted(action, policy.Keyring{Name: s.Object.Name})
 	if err != nil {
 		return err
@@ -101,23 +109,31 @@ func (c *carrier) retire(ctx context.Context, s *rotate.Step) error {
 
 // onVolume asks the policy engine about a volume, and acts on it.
 func (c *carrier) onVolume(ctx context.Context, s *rotate.Step, action string, act func(kms.Operator, *kms.Volume) error) error {
-	found, err := c.server.Store.FindVolumes(ctx, s.Object.Name, 1)
+	v, on, err := c.volume(ctx, s)
 	if err != nil {
 		return err
 	}
-	if len(found) == 0 || found[0].ID != s.Object.Name {
-		return &kms.NotFoundError{Kind: "volume", Ref: s.Object.Name}
-	}
-	v := &found[0]
-	m, err := c.server.Store.Machine(ctx, v.Machine)
-	if err != nil {
-		return err
-	}
-	by, err := c.permitted(action, policy.Volume{ID: v.ID, Machine: policyMachine(m)})
+	by, err := c.permitted(action, on)
 	if err != nil {
 		return err
 	}
 	return act(by, v)
+}
+
+func (c *carrier) volume(ctx context.Context, s *rotate.Step) (*kms.Volume, policy.Resource, error) {
+	found, err := c.server.Store.FindVolumes(ctx, s.Object.Name, 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(found) == 0 || found[0].ID != s.Object.Name {
+		return nil, nil, &kms.NotFoundError{Kind: "volume", Ref: s.Object.Name}
+	}
+	v := &found[0]
+	m, err := c.server.Store.Machine(ctx, v.Machine)
+	if err != nil {
+		return nil, nil, err
+	}
+	return v, policy.Volume{ID: v.ID, Machine: policyMachine(m)}, nil
 }
 
 func (c *carrier) retireMeasurement(ctx context.Context, s *rotate.Step) error {

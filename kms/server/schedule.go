@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
 	"keywright.dev/kms"
 	"keywright.dev/kms/audit"
-	"keywright.dev/kms/policy"
 	"keywright.dev/rotate"
 )
 
@@ -47,9 +47,10 @@ func (s *Server) schedule(ctx context.Context) <-chan struct{} {
 
 // keepSchedule carries out what is due by the schedule.
 func (s *Server) keepSchedule(ctx context.Context) {
+	notDone := later{}
 	k := &rotate.Keeper{
-		Schedule: s.Schedule, Clock: s.Clock, Office: s.Leader,
-		TakeOver: s.takeOver, Run: s.runSchedule,
+		Schedule: s.Schedule, Clock: s.Clock, Office: s.Leader, TakeOver: s.takeOver,
+		Run: func(ctx context.Context, term kms.Term) error { return s.runSchedule(ctx, term, notDone) },
 		Failed: func(err error) {
 			level := slog.LevelError
 			if errors.Is(err, context.Canceled) || errors.Is(err, kms.ErrDeposed) {
@@ -89,11 +90,11 @@ func (s *Server) takeOver(ctx context.Context, term kms.Term) (left bool, err er
 }
 
 // runSchedule carries out all that is due.
-func (s *Server) runSchedule(ctx context.Context, term kms.Term) error {
+func (s *Server) runSchedule(ctx context.Context, term kms.Term, notDone later) error {
 	if pause, err := s.Store.RotationPause(ctx); err != nil || pause != nil {
 		return err
 	}
-	c := &carrier{server: s, by: itself(term)}
+	c := &carrier{server: s, by: itself(term), later: notDone}
 	run, err := rotate.Carry(ctx, c, rotate.Terms{Kinds: rotate.Carried()})
 	if errors.Is(err, kms.ErrPaused) {
 		err = nil // the run's end says so
@@ -108,6 +109,7 @@ type carrier struct {
 	run    *kms.RotationRun // once it did something
 	// through tells that nothing new was in the last plan.
 	through bool
+	later   later
 	// current are the current versions of keyrings, as they were before the plan.
 	current map[string]uint32
 	// denied is what the last plan has, and no policy permits the service. It is no run
@@ -132,16 +134,23 @@ func (c *carrier) Plan(ctx context.Context) (rotate.Agenda, error) {
 		return rotate.Agenda{}, err
 	}
 	c.through = true
-	return rotate.Agenda{Now: now, Steps: c.allowed(plan.Steps)}, nil
+	return rotate.Agenda{Now: now, Steps: c.allowed(ctx, plan.Steps)}, nil
 }
 
-// allowed leaves out what of keyrings no policy permits the service.
-func (c *carrier) allowed(steps []rotate.Step) (allowed []rotate.Step) {
+// allowed leaves out what no policy permits the service, and what was refused, or failed,
+// a short while ago.
+func (c *carrier) allowed(ctx context.Context, steps []rotate.Step) (allowed []rotate.Step) {
 	c.denied = nil
+	c.later.forget(c.server.Clock())
 	for i := range steps {
 		s := &steps[i]
-		if action, of := keyringAction(s.Kind); of {
-			if _, err := c.permitted(action, policy.Keyring{Name: s.Object.Name}); err != nil {
+		_, waits := c.later[s.Action]
+		switch on, err := c.resource(ctx, s); {
+		case waits:
+			continue
+		case err != nil: // it will say so
+		default:
+			if _, err := c.permitted(actionOf(s.Kind), on); err != nil {
 				c.denied = append(c.denied, rotate.Result{Step: s, Err: err, Refused: true})
 				continue
 			}
@@ -149,6 +158,20 @@ func (c *carrier) allowed(steps []rotate.Step) (allowed []rotate.Step) {
 		allowed = append(allowed, *s)
 	}
 	return allowed
+}
+
+// retryAfter is how long a step that was not done is left alone: a schedule may come
+// every minute, and each try would be a run in the history.
+const retryAfter = time.Hour
+
+// later holds the steps that were not done a short while ago. Only what is remembered is
+// lost with the process.
+type later map[rotate.Action]time.Time
+
+// forget drops those that have waited long enough, or whose time is yet to come since the
+// clock was put back.
+func (l later) forget(now time.Time) {
+	maps.DeleteFunc(l, func(_ rotate.Action, since time.Time) bool { return now.Before(since) || now.Sub(since) >= retryAfter })
 }
 
 // CarryOut implements [rotate.Carrier].
@@ -171,7 +194,9 @@ func (c *carrier) CarryOut(ctx context.Context, steps []rotate.Step, done func(r
 	})
 	close(results)
 	for r := range results {
-		done(r)
+		if done(r); r.Err != nil {
+			c.later[r.Step.Action] = c.server.Clock()
+		}
 	}
 	return err
 }

@@ -214,6 +214,11 @@ func TestASitePermitsAndForbidsTheServiceWhatItDoes(t *testing.T) {
 	assert.Equal(t, 2, run.Refused)
 	require.Len(t, run.Failures, 2)
 	assert.Equal(t, "rekey-volume", run.Failures[0].Kind)
+
+	s.ahead.Add(int64(400 * 24 * time.Hour))
+	runs := s.history(ended(2))
+	require.Len(t, runs, 2)
+	assert.Equal(t, 8, runs[0].Done)
 }
 
 // A machine is out: what is ordered for it is for a boot alone, and its running system,
