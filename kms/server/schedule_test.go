@@ -47,6 +47,11 @@ const yearlyPolicy = "[default]\njitter = \"none\"\n"
 
 func openScheduled(t *testing.T, data string, change func(*config.Config)) *scheduled {
 	t.Helper()
+	return openScheduledEvery(t, data, standEvery, change)
+}
+
+func openScheduledEvery(t *testing.T, data string, every time.Duration, change func(*config.Config)) *scheduled {
+	t.Helper()
 	require.NoError(t, os.WriteFile(filepath.Join(data, "rotation.toml"), []byte(yearlyPolicy), 0o600))
 	c := scheduledConfig(data)
 	if change != nil {
@@ -55,7 +60,7 @@ func openScheduled(t *testing.T, data string, change func(*config.Config)) *sche
 	s := &scheduled{rig: &rig{t: t, log: new(process.Output), stopped: make(chan error, 1)}}
 	var err error
 	s.service, err = serve.Open(t.Context(), serve.Options{
-		Config: c, Version: "test", Logger: slog.New(slog.NewJSONHandler(s.log, nil)), StandEvery: standEvery,
+		Config: c, Version: "test", Logger: slog.New(slog.NewJSONHandler(s.log, nil)), StandEvery: every,
 		Clock: func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }, Uptime: serve.Uptime,
 	})
 	require.NoError(t, err)

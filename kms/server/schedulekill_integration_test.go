@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,13 +26,9 @@ func TestMain(m *testing.M) {
 	kill.Main(m, map[string]kill.Work{"schedule": scheduleIn})
 }
 
-// beforeMinute is how far ahead a clock is on which everything is due, and which is about to
-// show the next minute.
-func beforeMinute() time.Duration {
-	const later = 400 * 24 * time.Hour
-	now := time.Now().Add(later)
-	return later + now.Truncate(time.Minute).Add(time.Minute-100*time.Millisecond).Sub(now)
-}
+// muchLater is how far ahead a clock is on which everything is due; past the next minute
+// it is put once the service runs.
+const muchLater = 400 * 24 * time.Hour
 
 // killStandEvery is shorter than in other tests: after each kill the next process waits
 // for a term to end.
@@ -40,10 +37,11 @@ const killStandEvery = 100 * time.Millisecond
 // scheduleIn serves until one run by the schedule has ended; it dies before or after each
 // transaction of the run, and of the office that it is carried out in.
 func scheduleIn(folder string, at *kill.Countdown) error {
-	ahead := beforeMinute()
+	var ahead atomic.Int64
+	ahead.Store(int64(muchLater))
 	service, err := serve.Open(context.Background(), serve.Options{
 		Config: scheduledConfig(folder), Version: "test", Logger: slog.New(slog.DiscardHandler), StandEvery: killStandEvery,
-		Clock: func() time.Time { return time.Now().Add(ahead) }, Uptime: serve.Uptime,
+		Clock: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }, Uptime: serve.Uptime,
 	})
 	if err != nil {
 		return err
@@ -58,6 +56,9 @@ func scheduleIn(folder string, at *kill.Countdown) error {
 	defer operator.Close()
 	for ticker := time.NewTicker(killStandEvery); ; {
 		now, err := operator.Rotation(ctx, 10)
+		if err == nil {
+			ahead.Store(int64(muchLater + time.Minute))
+		}
 		if err == nil && len(now.Runs) > 0 && now.Runs[0].Ended != nil && now.Runs[0].Outcome != string(kms.RunStopped) {
 			break
 		}
@@ -118,10 +119,11 @@ func TestKilledWhileItRotatesByItself(t *testing.T) {
 				require.NoError(t, os.RemoveAll(filepath.Join(folder, "d", "rotation-jobs.db"+suffix)))
 			}
 		}
-		s := openScheduled(t, folder, nil)
-		s.ahead.Store(int64(beforeMinute()))
+		s := openScheduledEvery(t, folder, killStandEvery, nil)
+		s.ahead.Store(int64(muchLater))
 		s.run()
 		defer s.close()
+		s.ahead.Store(int64(muchLater + time.Minute))
 		operator := s.operator()
 		runs := s.history(func(runs []api.RotationRun) bool {
 			plan, err := operator.RotationPlan(context.Background(), time.Time{}, 0)
