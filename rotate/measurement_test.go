@@ -86,9 +86,9 @@ func TestRetirementOfMeasurementsIsARulesToSay(t *testing.T) {
 	assert.Zero(t, p.forGroup("web").RetireMeasurementsAfter)
 	assert.Equal(t, 2, p.forGroup("db").RetireMeasurementsAfter)
 	for text, want := range map[string]string{
-		"[default]\nretire_measurements_after = 0":       `retire_measurements_after: want "never", or a number from 1 to 10`,
-		"[default]\nretire_measurements_after = 11":      `retire_measurements_after: want "never", or a number from 1 to 10`,
-		"[default]\nretire_measurements_after = \"soon\"": `want a whole number, or "never"`,
+		"[default]\nretire_measurements_after = 0":                                  `retire_measurements_after: want "never", or a number from 1 to 10`,
+		"[default]\nretire_measurements_after = 11":                                 `retire_measurements_after: want "never", or a number from 1 to 10`,
+		"[default]\nretire_measurements_after = \"soon\"":                           `want a whole number, or "never"`,
 		"[[rule]]\nname = \"a\"\nmachines = [\"a\"]\nretire_measurements_after = 1": "set it in a rule without keyrings and machines",
 	} {
 		_, err := Parse([]byte(text))
