@@ -114,8 +114,10 @@ func (e *enrolling) deliver(out *Outcome, volume *Volume, version uint32, key se
 	}
 	switch {
 	case known != nil:
+		released.RecoveryVersion = known.Version
 		released.Recovery, err = e.unwrap(volume, known, PurposeRecovery)
 	case !e.details.NoRecoveryKey:
+		released.RecoveryVersion = 1
 		released.Recovery, err = e.newSecret(out, volume, PurposeRecovery)
 	}
 	// What was unwrapped is wiped with the release, whatever comes.

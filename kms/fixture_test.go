@@ -287,6 +287,10 @@ func (d *direct) Rekey(ctx context.Context, r api.RekeyRequest) (api.RekeyRespon
 	return api.RekeyResponse{Sealed: sealed(s)}, err
 }
 
+func (d *direct) KeepHeader(ctx context.Context, r api.HeaderCopyRequest) (api.HeaderCopyResponse, error) {
+	return api.HeaderCopyResponse{}, d.service.KeepHeader(ctx, kms.HeaderUpload{Machine: r.Machine, Volume: r.Volume, Version: r.Version, Sealed: r.Copy})
+}
+
 func (d *direct) RekeyedChallenge(context.Context) (api.Challenge, error) {
 	return challenge(d.service.IssueChallenge(exchange.PurposeRekeyed))
 }

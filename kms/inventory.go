@@ -148,7 +148,7 @@ func (r *releasing) reported(out *Outcome, state *State) error {
 	for _, report := range r.details.Volumes {
 		known := findVolume(state.Volumes, report.ID)
 		inventory, refusal := inventoryOf(report)
-		if known == nil || known.Status != VolumeActive || refusal != nil || findVolume(out.Volumes, report.ID) != nil || bytes.Equal(known.Inventory, inventory) {
+		if known == nil || known.Status != VolumeActive || refusal != nil || len(report.Becomes) > 0 || findVolume(out.Volumes, report.ID) != nil || bytes.Equal(known.Inventory, inventory) {
 			continue
 		}
 		v := *known

@@ -25,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	works := map[string]kill.Work{"replace root": replaceRoot, "first start": firstStart}
+	works := map[string]kill.Work{"replace root": replaceRoot, "first start": firstStart, "serve": serveMachine}
 	for name, act := range keyringActs() {
 		works[name] = act.work
 	}

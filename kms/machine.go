@@ -135,6 +135,8 @@ type Volume struct {
 	Resume  []byte
 	Keyring string
 	Created time.Time
+	// Reencrypted is when the data last came under a new volume key; zero if never.
+	Reencrypted time.Time
 }
 
 // SecretStatus is the state of one version of a volume's secret.
@@ -149,15 +151,19 @@ const (
 	SecretRestoreOnly SecretStatus = "restore-only"
 )
 
-// The purposes of secrets. Both open a LUKS keyslot of their own.
+// The purposes of secrets.
 const (
 	// PurposeKeyslot is that of the secret that attested boots are released.
 	PurposeKeyslot = "luks-keyslot"
 	// PurposeRecovery is that of a recovery key, for people.
 	PurposeRecovery = "recovery"
+	// PurposeHeader is that of the key that the copy of a header is sealed under,
+	// from before a rekey; of the version that the rekey makes.
+	PurposeHeader = "luks-header"
 )
 
-// Secret is one version of what opens a volume's keyslot, wrapped.
+// Secret is one version of what opens a volume's keyslot, or the copy of its
+// header, wrapped.
 type Secret struct {
 	Volume         string // volume id
 	Purpose        string

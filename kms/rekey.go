@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/secret"
 )
 
@@ -27,27 +28,30 @@ func (s *Service) OrderRekey(ctx context.Context, by Operator, volume *Volume, r
 		d.fact("reason", "", reason)
 		d.fact("at_boot", "", strconv.FormatBool(atBoot))
 		order := Order{
-			Volume: v.ID, Machine: v.Machine, Status: OrderOpen, AtBoot: atBoot, Reason: reason,
+			Volume: v.ID, Machine: v.Machine, Kind: KindRekey, Status: OrderOpen, AtBoot: atBoot, Reason: reason,
 			Created: s.Clock(), By: by.changedBy(),
 		}
 		switch known := findOrder(state.Orders, v.ID); {
 		case v.Status != VolumeActive:
 			return nil, disallow("volume/%s is %s: only an active volume is rekeyed", v.ID, v.Status)
 		case known == nil:
+		case known.Kind == KindReencrypt:
+			return nil, disallow("a reencryption of volume/%s is ordered already, which begins with a rekey", v.ID)
 		case known.Status == OrderCommitted:
 			return nil, disallow("a rekey of volume/%s is committed, and waits for the machine to remove the keyslot before", v.ID)
 		case known.AtBoot || !atBoot:
 			return nil, disallow("a rekey of volume/%s is ordered already", v.ID)
 		default:
-			out.DropSecrets = pendingOf(state.Secrets, v.ID)
+			out.DropSecrets = madeFor(state.Secrets, v.ID)
 		}
 		out.Orders = []Order{order}
 		return &order, nil
 	})
 }
 
-// WithdrawRekey takes an order back that was not committed. The machine removes
-// what it made of it when it asks next.
+// WithdrawRekey takes an order back that was not committed, or a reencryption that
+// has not begun on the disk. The machine removes what it made of it when it asks
+// next.
 func (s *Service) WithdrawRekey(ctx context.Context, by Operator, volume *Volume, reason string) (*Order, error) {
 	return s.changeOrder(ctx, by, ActionWithdrawRekey, volume, func(state *State, v *Volume, d *draft, out *Outcome) (*Order, error) {
 		d.fact("reason", "", reason)
@@ -58,7 +62,10 @@ func (s *Service) WithdrawRekey(ctx context.Context, by Operator, volume *Volume
 		case known.Status == OrderCommitted:
 			return nil, disallow("the rekey of volume/%s is committed: its new secret is current", v.ID)
 		}
-		out.DropOrders, out.DropSecrets = []string{v.ID}, pendingOf(state.Secrets, v.ID)
+		if err := disallowWithdrawal(known); err != nil {
+			return nil, err
+		}
+		out.DropOrders, out.DropSecrets = []string{v.ID}, madeFor(state.Secrets, v.ID)
 		return known, nil
 	})
 }
@@ -83,13 +90,13 @@ func (s *Service) changeOrder(ctx context.Context, by Operator, action string, v
 	if err != nil {
 		return nil, fmt.Errorf("%s volume/%s: %w", action, volume.ID, err)
 	}
-	if s.Ordered != nil && !by.DryRun {
-		s.Ordered(volume.Machine)
+	if tell := s.ordered.Load(); tell != nil && !by.DryRun {
+		(*tell)(volume.Machine)
 	}
 	return order, nil
 }
 
-// HasOrders tells whether a running machine has anything to rekey. Whoever knows a
+// HasOrders tells whether a running machine has anything to rekey or reencrypt. Whoever knows a
 // machine's id may ask: it says nothing else.
 func (s *Service) HasOrders(ctx context.Context, machine string, source netip.Addr) (bool, error) {
 	m, err := s.Store.Machine(ctx, machine)
@@ -102,7 +109,7 @@ func (s *Service) HasOrders(ctx context.Context, machine string, source netip.Ad
 		return false, s.unproven(judgeStatus(m.Status), source)
 	}
 	orders, err := s.Store.OrdersOf(ctx, machine)
-	return slices.ContainsFunc(orders, func(o Order) bool { return !o.AtBoot }), err
+	return slices.ContainsFunc(orders, func(o Order) bool { return !o.AtBoot && !o.Waits() }), err
 }
 
 func findOrder(orders []Order, volume string) *Order {
@@ -113,27 +120,31 @@ func findOrder(orders []Order, volume string) *Order {
 	return &orders[i]
 }
 
-// pendingOf names what an order of a volume made that was not committed.
-func pendingOf(secrets []Secret, volume string) []SecretRef {
+// madeFor names what an order of a volume made that was not committed.
+func madeFor(secrets []Secret, volume string) []SecretRef {
+	made := headerKeysOf(secrets, volume)
 	if row := findSecret(secrets, volume, PurposeKeyslot, SecretPending); row != nil {
-		return []SecretRef{row.Ref()}
+		made = append(made, row.Ref())
 	}
-	return nil
+	return made
 }
 
-// nextSecret returns the secret of an open order, which is made when it is
-// delivered first: fresh, and under the keyring version that is current then. The
-// caller wipes it. With atBoot it is handed to a boot.
-func (s *Service) nextSecret(out *Outcome, state *State, v *Volume, order Order, binding [32]byte, atBoot bool) (secret.Bytes, uint32, error) {
-	now := s.Clock()
-	key, err := s.orderedSecret(out, state, v, &order, binding, atBoot)
-	if err != nil {
-		return secret.Bytes{}, 0, fmt.Errorf("making the next secret of volume/%s: %w", v.ID, err)
+// deliverOrdered adds the secret of an open order to what is released of its volume,
+// and the key for the copy of the header. They are made when it is delivered first:
+// fresh, and under the keyring version that is current then. With atBoot they are
+// handed to a boot.
+func (s *Service) deliverOrdered(released *exchange.ReleasedSecret, out *Outcome, state *State, v *Volume, order Order, binding [32]byte, atBoot bool) (err error) {
+	if released.Next, err = s.orderedSecret(out, state, v, &order, binding, atBoot); err != nil {
+		return fmt.Errorf("making the next secret of volume/%s: %w", v.ID, err)
+	}
+	released.NextVersion = order.Version
+	if released.HeaderKey, err = s.headerKey(out, state, v, order.Version, binding); err != nil {
+		return fmt.Errorf("making the key for a copy of the header of volume/%s: %w", v.ID, err)
 	}
 	order.Deliveries++
-	order.Delivered = now
+	order.Delivered = s.Clock()
 	out.Orders = append(out.Orders, order)
-	return key, order.Version, nil
+	return nil
 }
 
 func (s *Service) orderedSecret(out *Outcome, state *State, v *Volume, order *Order, binding [32]byte, atBoot bool) (secret.Bytes, error) {
@@ -148,7 +159,7 @@ func (s *Service) orderedSecret(out *Outcome, state *State, v *Volume, order *Or
 		return key, err
 	}
 	row := Secret{
-		Volume: v.ID, Purpose: PurposeKeyslot, Version: newestSecret(state.Secrets, v.ID) + 1,
+		Volume: v.ID, Purpose: PurposeKeyslot, Version: newestSecret(state.Secrets, v.ID, PurposeKeyslot) + 1,
 		Status: SecretPending, Keyring: v.Keyring, Created: s.Clock(), AtBoot: atBoot,
 	}
 	row.Wrapped, row.KeyringVersion, err = s.Keys.Wrap(secretContext(binding, v.Machine, &row, PurposeKeyslot), key)
@@ -171,9 +182,9 @@ func (o *Outcome) handedToRunning(row *Secret) {
 	}
 }
 
-func newestSecret(secrets []Secret, volume string) (version uint32) {
+func newestSecret(secrets []Secret, volume, purpose string) (version uint32) {
 	for i := range secrets {
-		if secrets[i].Volume == volume && secrets[i].Purpose == PurposeKeyslot {
+		if secrets[i].Volume == volume && secrets[i].Purpose == purpose {
 			version = max(version, secrets[i].Version)
 		}
 	}

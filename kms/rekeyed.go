@@ -28,7 +28,7 @@ func (s *Service) ReportRekey(ctx context.Context, a Attested) (Sealed, error) {
 	if v.refusal == nil {
 		v.refusal = r.readDetails()
 	}
-	if err := s.transact(ctx, v.key(&a, &redemption), r.decide); err != nil {
+	if err := s.transact(ctx, r.key(), r.decide); err != nil {
 		return Sealed{}, err
 	}
 	answer, err := exchange.MarshalRekeyAnswer(exchange.RekeyAnswer{Version: r.details.Version, Status: r.status})
@@ -50,8 +50,25 @@ func (r *rekeyed) readDetails() *Refusal {
 	if err != nil || len(details.Fault) > exchange.MaxFault || !printable(details.Fault) || details.Done && details.Fault != "" {
 		return refuse(ReasonMalformed, "the details of the statement cannot be parsed")
 	}
-	r.details = details
+	if !wellStaged(&details) {
+		return refuse(ReasonMalformed, "the statement reports on a reencryption in another form than a guest does")
+	}
+	r.details, r.becomes = details, details.Volume.Becomes
 	return nil
+}
+
+// wellStaged tells whether a report says one thing.
+func wellStaged(d *exchange.RekeyedDetails) bool {
+	switch d.Reencryption {
+	case "":
+		return d.Progress == nil
+	case exchange.StageProgress:
+		return d.Progress != nil && d.Progress.Valid() && !d.Done && d.Fault == ""
+	case exchange.StageReady, exchange.StageBegun, exchange.StageDone:
+		return d.Progress == nil && !d.Done && d.Fault == ""
+	default:
+		return false
+	}
 }
 
 func (r *rekeyed) decide(state State) (Outcome, *Refusal, error) {
@@ -77,6 +94,9 @@ func (r *rekeyed) decide(state State) (Outcome, *Refusal, error) {
 	if refusal != nil {
 		return r.service.refused(Outcome{Redeem: &r.redemption}, d, refusal)
 	}
+	if r.details.Reencryption == exchange.StageProgress {
+		return out, nil, nil // it stands with the order: the log would hold little else
+	}
 	out, err = r.service.entered(out, d, result, nil)
 	return out, nil, err
 }
@@ -89,11 +109,16 @@ func (r *rekeyed) advance(out *Outcome, state *State, v Volume, order Order, d *
 		d.fact("fault", order.Fault, r.details.Fault)
 		order.Fault, order.Reported = r.details.Fault, r.service.Clock()
 		order.Faults++
+		if order.Status == OrderRekeyed {
+			order.weigh(&r.details.Volume)
+		}
 		out.Orders = []Order{order}
 		r.status = exchange.RekeyStatus(order.Status)
 		return audit.Failed, nil
+	case r.details.Reencryption != "":
+		return r.advanceReencryption(out, state, v, order, d)
 	case r.details.Done:
-		return audit.Done, r.finish(out, &v, &order, d)
+		return audit.Done, r.finish(out, state, &v, &order, d)
 	case order.Status == OrderCommitted:
 		r.status = exchange.RekeyCommitted
 		return audit.Done, nil
@@ -132,8 +157,8 @@ func (r *rekeyed) commit(out *Outcome, state *State, v *Volume, order *Order, d 
 }
 
 // finish ends the order: of what opened the volume before nothing is accepted any
-// more.
-func (r *rekeyed) finish(out *Outcome, v *Volume, order *Order, d *draft) *Refusal {
+// more, and the copy of its header, which that opens, goes.
+func (r *rekeyed) finish(out *Outcome, state *State, v *Volume, order *Order, d *draft) *Refusal {
 	if order.Status != OrderCommitted {
 		return refuse(ReasonOrder, "the rekey of volume/%s was not committed", v.ID)
 	}
@@ -145,8 +170,9 @@ func (r *rekeyed) finish(out *Outcome, v *Volume, order *Order, d *draft) *Refus
 		return refusal
 	}
 	d.fact("finished", "", "true")
-	out.Volumes, out.DropOrders = []Volume{*v}, []string{v.ID}
-	r.status = exchange.RekeyFinished
+	out.Volumes = []Volume{*v}
+	out.DropSecrets = append(out.DropSecrets, headerKeysOf(state.Secrets, v.ID)...)
+	r.status = order.endRekey(out, &r.details.Volume)
 	return nil
 }
 
@@ -168,7 +194,8 @@ func (r *releasing) finishReported(out *Outcome, state *State) {
 			out.Volumes = append(out.Volumes, *known)
 		}
 		if refusal := findVolume(out.Volumes, known.ID).acceptOwn(report, slots); refusal == nil {
-			out.DropOrders = append(out.DropOrders, known.ID)
+			order.endRekey(out, report)
+			out.DropSecrets = append(out.DropSecrets, headerKeysOf(state.Secrets, known.ID)...)
 		}
 	}
 }
@@ -205,11 +232,17 @@ func (o *Order) settled(report *exchange.VolumeReport) (slots []int, yes bool) {
 // boots and their keyslots are accepted; what is gone is accepted no more, so that
 // it is foreign where it comes back.
 func (v *Volume) acceptOwn(report *exchange.VolumeReport, slots []int) *Refusal {
+	return v.takeOver(report, ownItems(report, slots))
+}
+
+// takeOver takes over a report. What is its own is accepted, and nothing else that is
+// new.
+func (v *Volume) takeOver(report *exchange.VolumeReport, own []Item) *Refusal {
 	inventory, refusal := inventoryOf(*report)
 	if refusal != nil {
 		return refusal
 	}
-	foreign, own := v.foreign(report), ownItems(report, slots)
+	foreign := v.foreign(report)
 	var accepted []byte
 	for _, i := range itemsOf(report) {
 		if !slices.Contains(foreign, i) || slices.Contains(own, i) {
@@ -244,6 +277,9 @@ func orderedItems(order *Order, report *exchange.VolumeReport) []Item {
 	if order == nil {
 		return nil
 	}
+	if order.isRekeyed() {
+		return tokenItems(report)
+	}
 	var own exchange.VolumeReport
 	var slots []int
 	seen := make(map[uint32]bool)
@@ -258,6 +294,20 @@ func orderedItems(order *Order, report *exchange.VolumeReport) []Item {
 		own.Tokens = append(own.Tokens, t)
 		if slots = append(slots, t.Slots...); t.Version == order.Version {
 			slots = append(slots, t.Announced...)
+		}
+	}
+	own.Slots = slotsAt(report, slots)
+	return itemsOf(&own)
+}
+
+// tokenItems returns all tokens of the service for a volume, and what they name or
+// announce: what a reencryption may leave.
+func tokenItems(report *exchange.VolumeReport) []Item {
+	own := exchange.VolumeReport{}
+	var slots []int
+	for _, t := range report.Tokens {
+		if t.Volume == report.ID {
+			own.Tokens, slots = append(own.Tokens, t), append(slots, slices.Concat(t.Slots, t.Announced)...)
 		}
 	}
 	own.Slots = slotsAt(report, slots)

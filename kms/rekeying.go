@@ -33,12 +33,14 @@ func (s *Service) DeliverRekey(ctx context.Context, a Attested) (Sealed, error) 
 		return Sealed{}, err
 	}
 	if v.refusal == nil {
-		if _, err := exchange.ParseDetails[exchange.RekeyDetails](v.statement.Details); err != nil {
+		details, err := exchange.ParseDetails[exchange.RekeyDetails](v.statement.Details)
+		if err != nil {
 			v.refusal = refuse(ReasonMalformed, "the details of the statement cannot be parsed")
 		}
+		r.becomes = details.Becomes
 	}
 	defer func() { r.release.Wipe() }()
-	if err := s.transact(ctx, v.key(&a, &redemption), r.decide); err != nil {
+	if err := s.transact(ctx, r.key(), r.decide); err != nil {
 		return Sealed{}, err
 	}
 	return s.seal(v, &r.release)
@@ -50,6 +52,15 @@ type running struct {
 	service    *Service
 	attested   Attested
 	redemption Redemption
+	// becomes is as in [exchange.VolumeReport].
+	becomes []byte
+}
+
+// key loads recovery keys as well, which a reencryption replaces.
+func (r *running) key() Key {
+	key := r.verified.key(&r.attested, &r.redemption)
+	key.Recovery = true
+	return key
 }
 
 // judge wants a system that had the keys of this volume from here in this very
@@ -61,7 +72,7 @@ func (r *running) judge(state *State, d *draft) (*Volume, *Order, *Refusal) {
 	if len(r.statement.Volumes) != 1 {
 		return nil, nil, refuse(ReasonVolume, "the statement names %d volumes, want one", len(r.statement.Volumes))
 	}
-	if refusal := judgeVolumes(r.statement.Volumes, state, d); refusal != nil {
+	if refusal := judgeVolumes(r.statement.Volumes, func(string) []byte { return r.becomes }, state, d); refusal != nil {
 		return nil, nil, refusal
 	}
 	v := findVolume(state.Volumes, r.statement.Volumes[0].ID)
@@ -71,7 +82,7 @@ func (r *running) judge(state *State, d *draft) (*Volume, *Order, *Refusal) {
 	}
 	order := findOrder(state.Orders, v.ID)
 	if order == nil {
-		return nil, nil, refuse(ReasonOrder, "no rekey of volume/%s is ordered", v.ID)
+		return nil, nil, refuse(ReasonOrder, "neither a rekey nor a reencryption of volume/%s is ordered", v.ID)
 	}
 	ask := func(p Policy, m policy.Machine, b policy.Boot) policy.Decision {
 		return p.Release(m, policy.Volume{ID: v.ID, Machine: m}, b)
@@ -129,10 +140,12 @@ func (r *rekeying) decide(state State) (Outcome, *Refusal, error) {
 
 func judgeDelivery(order *Order) *Refusal {
 	switch {
+	case order.Waits():
+		return refuse(ReasonOrder, "the reencryption of volume/%s waits until somebody agrees to the loss of keyslots", order.Volume)
 	case order.AtBoot:
 		return refuse(ReasonOrder, "the rekey of volume/%s is for a boot alone", order.Volume)
 	case order.Deliveries >= maxDeliveries:
-		return refuse(ReasonRate, "the secrets of this rekey were given out %d times: the next boot goes on with it", order.Deliveries)
+		return refuse(ReasonHandedOut, "the secrets of this rekey were given out %d times: the next boot goes on with it", order.Deliveries)
 	default:
 		return nil
 	}
@@ -151,7 +164,7 @@ func (r *rekeying) deliver(out *Outcome, state *State, v *Volume, order *Order) 
 		return refuse(ReasonVolume, "the secret of volume/%s does not open for the keys that signed this quote", v.ID), nil
 	}
 	r.release.Secrets = []exchange.ReleasedSecret{{
-		Volume: v.ID, UUID: v.UUID, Version: row.Version, Identity: [32]byte(v.Identity), Key: key,
+		Volume: v.ID, UUID: v.UUID, Version: row.Version, Identity: r.statement.Volumes[0].Identity, Key: key,
 	}}
 	out.handedToRunning(row)
 	m := *state.Machine
@@ -159,12 +172,14 @@ func (r *rekeying) deliver(out *Outcome, state *State, v *Volume, order *Order) 
 	out.Machine = &m
 	released := &r.release.Secrets[0]
 	now := r.service.Clock()
+	if order.isRekeyed() {
+		return nil, r.deliverReencryption(out, state, v, order, released)
+	}
 	if order.Status == OrderCommitted {
 		again := *order
 		again.Deliveries, again.Delivered = order.Deliveries+1, now
 		out.Orders = []Order{again}
 		return nil, nil
 	}
-	released.Next, released.NextVersion, err = r.service.nextSecret(out, state, v, *order, r.binding, false)
-	return nil, err
+	return nil, r.service.deliverOrdered(released, out, state, v, *order, r.binding, false)
 }

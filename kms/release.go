@@ -222,7 +222,7 @@ func (r *releasing) judge(state *State, d *draft) *Refusal {
 	if len(r.releasesInWindow(m)) >= maxReleases {
 		return refuse(ReasonRate, "%d releases in 10 minutes of TPM clock", maxReleases)
 	}
-	if refusal := judgeVolumes(r.statement.Volumes, state, d); refusal != nil {
+	if refusal := judgeVolumes(r.statement.Volumes, r.becomes, state, d); refusal != nil {
 		return refusal
 	}
 	if refusal := r.judgePolicy(state, d); refusal != nil {
@@ -243,7 +243,7 @@ func judgeStatus(status MachineStatus) *Refusal {
 }
 
 // judgeVolumes holds each volume of the statement against what was enrolled.
-func judgeVolumes(volumes []exchange.Volume, state *State, d *draft) *Refusal {
+func judgeVolumes(volumes []exchange.Volume, becomes func(volume string) []byte, state *State, d *draft) *Refusal {
 	for i, asked := range volumes {
 		known := findVolume(state.Volumes, asked.ID)
 		switch {
@@ -254,13 +254,16 @@ func judgeVolumes(volumes []exchange.Volume, state *State, d *draft) *Refusal {
 		case known.UUID != asked.UUID:
 			d.fact("volume.uuid", known.UUID, asked.UUID)
 			return refuse(ReasonVolume, "the LUKS UUID of volume/%s is another", known.ID)
-		case !bytes.Equal(known.Identity, asked.Identity[:]):
+		}
+		if refusal := judgeIdentity(known, findOrder(state.Orders, known.ID), asked, becomes(asked.ID)); refusal != nil {
 			d.fact("volume.identity", hexBytes(known.Identity), hexDigest(asked.Identity))
-			return refuse(ReasonVolume, "the LUKS header of volume/%s is not the one that was enrolled", known.ID)
+			return refusal
 		}
 	}
 	return nil
 }
+
+func (r *releasing) becomes(volume string) []byte { return becomesOf(r.details.Volumes, volume) }
 
 // unwrap opens the current secret of each volume under the names of the keys
 // that verified this quote.
@@ -279,7 +282,7 @@ func (r *releasing) unwrap(state *State) *Refusal {
 			return refuse(ReasonVolume, "the secret of volume/%s does not open for the keys that signed this quote", volume.ID)
 		}
 		r.release.Secrets = append(r.release.Secrets, exchange.ReleasedSecret{
-			Volume: volume.ID, UUID: volume.UUID, Version: row.Version, Identity: [32]byte(volume.Identity), Key: key,
+			Volume: volume.ID, UUID: volume.UUID, Version: row.Version, Identity: asked.Identity, Key: key,
 		})
 	}
 	return nil
@@ -326,6 +329,7 @@ func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) error {
 	}
 	r.received(out, state)
 	r.finishReported(out, state)
+	r.heedReencryptions(out, state)
 	return r.deliverNext(out, state)
 }
 

@@ -64,7 +64,7 @@ func newestOfVersions(secrets []Secret, volume string, versions []uint32) (newes
 func (r *releasing) rekeyRestored(m *Machine, state *State) {
 	for _, ref := range r.restored {
 		order := Order{
-			Volume: ref.Volume, Machine: m.ID, Status: OrderOpen, Created: r.now, By: "service/restore",
+			Volume: ref.Volume, Machine: m.ID, Kind: KindRekey, Status: OrderOpen, Created: r.now, By: "service/restore",
 			Reason: fmt.Sprintf("the disk was restored: version %d opened it", ref.Version),
 		}
 		known := findOrder(state.Orders, ref.Volume)
@@ -72,8 +72,8 @@ func (r *releasing) rekeyRestored(m *Machine, state *State) {
 		case known == nil:
 			state.Orders = append(state.Orders, order)
 			known = &state.Orders[len(state.Orders)-1]
-		case known.Status == OrderCommitted:
-			order.AtBoot = known.AtBoot
+		case known.Status != OrderOpen:
+			order.AtBoot, order.Kind = known.AtBoot, known.Kind
 			*known = order
 		}
 		known.From = ref.Version
@@ -91,9 +91,8 @@ func (r *releasing) deliverNext(out *Outcome, state *State) error {
 		if order == nil || order.Status != OrderOpen {
 			continue
 		}
-		var err error
-		released.Next, released.NextVersion, err = r.service.nextSecret(out, state, findVolume(state.Volumes, released.Volume), *order, r.binding, true)
-		if err != nil {
+		v := findVolume(state.Volumes, released.Volume)
+		if err := r.service.deliverOrdered(released, out, state, v, *order, r.binding, true); err != nil {
 			return err
 		}
 	}

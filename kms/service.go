@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"keywright.dev/kms/attest"
@@ -55,8 +56,9 @@ type Config struct {
 	Policy func() Policy
 	Clock  func() time.Time
 	Random io.Reader
-	// Ordered, where it is set, is told of a machine whose orders changed.
-	Ordered func(machine string)
+	// ReencryptRate is the most bytes that a machine reencrypts in a second; 0: as fast
+	// as it goes.
+	ReencryptRate uint64
 }
 
 // Service is the domain. It is safe for concurrent use.
@@ -68,6 +70,7 @@ type Service struct {
 	limits, keyLimits *machineLimits
 	aggregates        *aggregates
 	maxPending        int64
+	ordered           atomic.Pointer[func(machine string)]
 }
 
 // rememberedLogs bounds the cache of event logs: a fleet boots few images.
@@ -84,6 +87,10 @@ func New(c Config) (*Service, error) {
 		maxPending: maxPending,
 	}, nil
 }
+
+// NotifyOrdered has tell called, in the place of whoever was told before, with each
+// machine whose orders change.
+func (s *Service) NotifyOrdered(tell func(machine string)) { s.ordered.Store(&tell) }
 
 // ServiceKey returns the fingerprint of the current service identity key.
 func (s *Service) ServiceKey() [32]byte { return s.Identities.all()[0].fingerprint }

@@ -322,7 +322,7 @@ func (g *staging) stageMeasurements(out *Outcome, state *State) bool {
 func (g *staging) tell(out *Outcome, state *State) {
 	g.result.Boots = nil
 	var spare draft
-	fault := judgeVolumes(g.statement.Volumes, state, &spare)
+	fault := judgeVolumes(g.statement.Volumes, func(volume string) []byte { return becomesOf(g.details.Volumes, volume) }, state, &spare)
 	if fault == nil && g.details.Fault != "" {
 		fault = refuse(ReasonVolume, "the machine says: %s", g.details.Fault)
 	}

@@ -9,6 +9,8 @@ type VolumeKeys struct {
 	Status  VolumeStatus
 	Keyring string // that new secrets are wrapped with
 	Created time.Time
+	// Reencrypted is when the data last came under a new volume key; zero if never.
+	Reencrypted time.Time
 
 	Machine       string // id
 	Name, Group   string // of the machine
@@ -22,6 +24,14 @@ type VolumeKeys struct {
 	Wrapped []KeyringRange
 	// Order is what is under way; nil where nothing is.
 	Order *Order
+}
+
+// ToPlan names volumes, few of many: those with an order, and those that have
+type ToPlan struct {
+	// a current secret for boots that was made at Made or before, or after Begun,
+	Made, Begun time.Time
+	// or a restore-only one that was replaced at Replaced or before.
+	Replaced time.Time
 }
 
 // SecretHistory is what is known of one version of a secret.

@@ -77,8 +77,8 @@ func (p *planner) measurement(m Measurement) {
 	r := p.policy.forGroup(m.Group)
 	notBefore, opens := r.notBefore(p.now)
 	s := Step{
-		Action: Action{RetireMeasurement, Object{Type: typeMeasurement, Name: hex.EncodeToString(m.Digest[:])}},
-		Group:  m.Group, Boots: m.Boots, Rule: r.Name, Due: p.now, NotBefore: notBefore,
+		Action: Action{RetireMeasurement, Object{Type: typeMeasurement, Name: hex.EncodeToString(m.Digest[:]), Group: m.Group}},
+		Boots:  m.Boots, Rule: r.Name, Due: p.now, NotBefore: notBefore,
 		Reason: fmt.Sprintf("each machine of group %s had its last %d good boots with newer ones", m.Group, m.Boots),
 	}
 	switch {

@@ -59,7 +59,7 @@ func TestOldMeasurementsAreRetired(t *testing.T) {
 	require.Len(t, plan.Steps, 2)
 	s := plan.Steps[1]
 	assert.Equal(t, "retire-measurement measurement/01"+hex.EncodeToString(make([]byte, 31)), s.String())
-	assert.Equal(t, "web", s.Group)
+	assert.Equal(t, "web", s.Object.Group)
 	assert.Equal(t, 3, s.Boots)
 	assert.Equal(t, []Line{{Rule: "web", Kind: RetireMeasurement, Count: 2}}, plan.Lines)
 

@@ -40,6 +40,7 @@ type settingsFile struct {
 	Windows          []windowFile `toml:"windows"`
 	Rate             *quoted      `toml:"rate"`
 	Concurrency      *whole       `toml:"concurrency"`
+	AnswerWithin     *quoted      `toml:"answer_within"`
 	RetainForRestore *quoted      `toml:"retain_for_restore"`
 	DestroyWait      *quoted      `toml:"destroy_wait"`
 

@@ -41,6 +41,9 @@ type Settings struct {
 	// time at machines that can be reached.
 	Rate        Rate
 	Concurrency int
+	// AnswerWithin is how long a machine may take over an order that has not failed:
+	// what is overdue meanwhile is on its way.
+	AnswerWithin time.Duration
 	// RetainForRestore is how long a secret is kept, after a new one took its
 	// place, for images of the disk from before.
 	RetainForRestore time.Duration
@@ -76,6 +79,7 @@ func Shipped() Settings {
 		Jitter:       30 * day,
 		Rate:         Rate{600, time.Hour},
 		Concurrency:  50,
+		AnswerWithin: 7 * day,
 		// A year's images, and a month in which nobody looked.
 		RetainForRestore: 400 * day,
 		DestroyWait:      kms.DefaultDestroyWait,

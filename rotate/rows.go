@@ -33,21 +33,26 @@ func Volumes(ctx context.Context, rows Rows, waits func(machine string) bool, no
 				yield(Volume{}, err)
 				return
 			}
-			for i := range page {
-				v := &page[i]
-				if v.Status != kms.VolumeActive || v.MachineStatus != kms.MachineActive {
-					continue
-				}
-				if !yield(volumeOf(v, waits(v.Machine), now), nil) {
-					return
-				}
-			}
-			if len(page) < volumesPage {
+			if !yieldAll(page, waits, now, yield) || len(page) < volumesPage {
 				return
 			}
 			after = page[len(page)-1].ID
 		}
 	}
+}
+
+// yieldAll yields what plans are for of a page, and tells whether more is wanted.
+func yieldAll(page []kms.VolumeKeys, waits func(machine string) bool, now time.Time, yield func(Volume, error) bool) bool {
+	for i := range page {
+		v := &page[i]
+		if v.Status != kms.VolumeActive || v.MachineStatus != kms.MachineActive {
+			continue
+		}
+		if !yield(volumeOf(v, waits(v.Machine), now), nil) {
+			return false
+		}
+	}
+	return true
 }
 
 func nextPage(ctx context.Context, rows Rows, after string, pause kms.Pause) ([]kms.VolumeKeys, error) {
@@ -58,11 +63,11 @@ func nextPage(ctx context.Context, rows Rows, after string, pause kms.Pause) ([]
 }
 
 // volumeOf says what a plan wants to know. Nobody tells the service how large a volume
-// is, nor that its volume key was replaced.
+// is.
 func volumeOf(k *kms.VolumeKeys, waits bool, now time.Time) Volume {
 	v := Volume{
 		ID: k.ID, Machine: k.Machine, Name: k.Name, Group: k.Group, Keyring: k.Keyring,
-		Created: k.Created, Seen: k.Released, Wrapped: ranges(k.Wrapped),
+		Created: k.Created, Reencrypted: k.Reencrypted, Seen: k.Released, Wrapped: ranges(k.Wrapped),
 	}
 	for i := range k.Secrets {
 		v.addSecret(&k.Secrets[i])
@@ -91,7 +96,11 @@ func (v *Volume) addSecret(h *kms.SecretHistory) {
 // orderOf finds what a rekey needs: before the commit the secret that opens the disk,
 // after it the one before, whose keyslot may be there still.
 func (v *Volume) orderOf(o *kms.Order) Order {
-	order := Order{Kind: RekeyVolume, Opened: o.Created, AtBoot: o.AtBoot, Attempts: o.Faults, From: v.Secret.Version}
+	kind := RekeyVolume
+	if o.Kind == kms.KindReencrypt {
+		kind = ReencryptVolume
+	}
+	order := Order{Kind: kind, Opened: o.Created, AtBoot: o.AtBoot, Attempts: o.Faults, From: v.Secret.Version}
 	switch n := len(v.RestoreOnly); {
 	case o.From != 0:
 		order.From = o.From
@@ -102,7 +111,14 @@ func (v *Volume) orderOf(o *kms.Order) Order {
 }
 
 func isAtWork(o *kms.Order, now time.Time) bool {
-	return o != nil && !o.AtBoot && !o.Delivered.IsZero() && now.Sub(o.Delivered) < atWork
+	if o == nil || o.AtBoot {
+		return false
+	}
+	last := o.Delivered
+	if o.Progress.At.After(last) {
+		last = o.Progress.At
+	}
+	return !last.IsZero() && now.Sub(last) < atWork
 }
 
 func ranges(list []kms.KeyringRange) (out []Versions) {

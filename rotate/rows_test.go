@@ -3,8 +3,8 @@ package rotate_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"testing"
 	"time"
@@ -62,7 +62,7 @@ func TestRowsSayWhatAPlanWants(t *testing.T) {
 	})
 	first := []rotate.Versions{{Keyring: kms.DefaultKeyring, First: 1, Last: 1}}
 	want := rotate.Volume{
-		ID: volume, Machine: machine, Name: "web-1", Group: "web", Keyring: kms.DefaultKeyring, Created: made, Seen: made.Add(time.Hour),
+		ID: volume, Machine: machine, Name: "web-1", Group: "web", Keyring: kms.DefaultKeyring, Created: made, Reencrypted: made.Add(time.Hour), Seen: made.Add(time.Hour),
 		Secret:      rotate.Secret{Version: 2, Created: made.Add(time.Minute), Wrapped: first},
 		Recovery:    rotate.Secret{Version: 1, Created: made, AtBoot: true, Wrapped: first},
 		RestoreOnly: []rotate.Retained{{Secret: rotate.Secret{Version: 1, Created: made, AtBoot: true, Wrapped: first}, Replaced: made.Add(time.Hour)}},
@@ -78,6 +78,13 @@ func TestRowsSayWhatAPlanWants(t *testing.T) {
 	order.From = 1
 	write(t, s, kms.Outcome{Orders: []kms.Order{order}})
 	assert.EqualValues(t, 1, volumesOf(t, s, nobody, late)[0].Order.From, "what a restored disk is opened with")
+
+	reencryption := order
+	reencryption.From, reencryption.Kind, reencryption.Status, reencryption.Progress.At = 0, kms.KindReencrypt, kms.OrderReencrypting, late.Add(-time.Minute)
+	write(t, s, kms.Outcome{Orders: []kms.Order{reencryption}})
+	under := volumesOf(t, s, nobody, late)[0]
+	assert.Equal(t, rotate.ReencryptVolume, under.Order.Kind)
+	assert.True(t, under.Connected, "it reported progress")
 
 	order.From, order.Status, order.AtBoot = 0, kms.OrderCommitted, true
 	current.Status, next.Status = kms.SecretRestoreOnly, kms.SecretCurrent
@@ -122,40 +129,49 @@ func TestPagesOfVolumesAreOnePlan(t *testing.T) {
 	}
 }
 
-// BenchmarkPlanOfRows plans over volumes in a store on disk.
-func BenchmarkPlanOfRows(b *testing.B) {
-	const machines = 20_000
-	s, err := sqlite.Open(b.Context(), sqlite.Config{Path: filepath.Join(b.TempDir(), "store.db"), Clock: time.Now, Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(b, err)
-	b.Cleanup(func() { require.NoError(b, s.Close()) })
-	require.NoError(b, storetest.AddKeyring(s))
-	done := make(chan error, 64)
-	for part := range 64 {
-		go func() {
-			for n := part; n < machines; n += 64 {
-				m := storetest.NewMachine(n)
-				o := kms.Outcome{Machine: m}
-				for i := 2 * n; i < 2*n+2; i++ {
-					o.Volumes = append(o.Volumes, storetest.NewVolume(m.ID, i))
-					o.Secrets = append(o.Secrets, storetest.NewSecret(storetest.VolumeID(i), 1), storetest.NewRecoveryKey(storetest.VolumeID(i), 1))
-				}
-				if err := s.Transact(context.Background(), kms.Key{}, func(kms.State) (kms.Outcome, error) { return o, nil }); err != nil {
-					done <- fmt.Errorf("enrolling: %w", err)
-					return
-				}
-			}
-			done <- nil
-		}()
+// TestAPlanOfWhatMayBeDueIsThePlan plans over all volumes and over those that may be
+// due, for many moments.
+func TestAPlanOfWhatMayBeDueIsThePlan(t *testing.T) {
+	s, made := openStore(t), storetest.Epoch()
+	random := rand.New(rand.NewPCG(1, 2))
+	hours := func(most int) time.Time { return made.Add(time.Duration(random.IntN(most)) * time.Hour) }
+	for n := range 80 {
+		m := storetest.NewMachine(n)
+		v := storetest.NewVolume(m.ID, n)
+		secret := storetest.NewSecret(v.ID, 1)
+		secret.Created = hours(24 * 400)
+		out := kms.Outcome{Machine: m, Volumes: []kms.Volume{v}, Secrets: []kms.Secret{secret}}
+		switch n % 4 {
+		case 1:
+			kept := secret
+			kept.Status, kept.Replaced = kms.SecretRestoreOnly, hours(24*800)
+			secret.Version, secret.Created = 2, kept.Replaced
+			out.Secrets = []kms.Secret{kept, secret}
+		case 3: // rekeyed shortly before a plan is made
+			out.Secrets[0].Version, out.Secrets[0].Created = 2, made.Add(time.Duration(n/4*45)*24*time.Hour-time.Minute)
+		case 2:
+			out.Orders = []kms.Order{{Volume: v.ID, Machine: m.ID, Status: kms.OrderOpen, Created: hours(24 * 800), Faults: n % 3}}
+		}
+		write(t, s, out)
 	}
-	for range 64 {
-		require.NoError(b, <-done)
+	policies := make(map[string]*rotate.Policy)
+	for name, text := range map[string]string{
+		"default": "", "short": "[default]\nsecret_age = \"90d\"\nrate = \"3/h\"\n", "never": "[default]\nsecret_age = \"never\"\n",
+		"reencrypts": "[default]\nvolume_key_age = \"365d\"\n",
+		"rules":      "[[rule]]\nname = \"a\"\nmachines = [\"web-1*\"]\nsecret_age = \"30d\"\nretain_for_restore = \"60d\"\n",
+	} {
+		p, err := rotate.Parse([]byte(text))
+		require.NoError(t, err)
+		policies[name] = p
 	}
-	now := storetest.Epoch().AddDate(2, 0, 0)
-	b.ReportAllocs()
-	for b.Loop() {
-		plan, err := rotate.Make(rotate.State{Volumes: rotate.Volumes(context.Background(), s, nobody, now, noPause)}, rotate.Default(), now)
-		require.NoError(b, err)
-		require.EqualValues(b, 2*machines, plan.Overdue.Count)
+	for name, p := range policies {
+		for days := 0; days < 900; days += 45 {
+			now := made.Add(time.Duration(days) * 24 * time.Hour)
+			want, err := rotate.Make(rotate.State{Volumes: rotate.Volumes(t.Context(), s, nobody, now, noPause)}, p, now)
+			require.NoError(t, err)
+			got, err := rotate.Make(rotate.State{Volumes: rotate.VolumesDue(t.Context(), s, p, now, nobody, now, noPause)}, p, now)
+			require.NoError(t, err)
+			require.Equal(t, want, got, "%s on day %d", name, days)
+		}
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(2*machines), "ns/volume")
 }

@@ -22,6 +22,7 @@ func (f *settingsFile) over(s *Settings) []error {
 	l.windows(f.Windows, &s.Windows)
 	l.rate(f.Rate, &s.Rate)
 	l.number("concurrency", f.Concurrency, &s.Concurrency, 1, maxConcurrency)
+	l.span("answer_within", f.AnswerWithin, &s.AnswerWithin)
 	l.span("retain_for_restore", f.RetainForRestore, &s.RetainForRestore)
 	l.span("destroy_wait", f.DestroyWait, &s.DestroyWait)
 	l.boots(f.RetireMeasurementsAfter, &s.RetireMeasurementsAfter)

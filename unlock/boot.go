@@ -258,8 +258,8 @@ func (b *Boot) statement(recipient *exchange.Recipient) (exchange.Statement, err
 		details.ServiceKeys = append(details.ServiceKeys, pin[:])
 	}
 	for _, v := range b.Volumes {
-		s.Volumes = append(s.Volumes, exchange.Volume{ID: v.ID, UUID: v.LUKS.Header().UUID, Identity: v.Identity})
-		about, err := report(v.ID, v.LUKS)
+		s.Volumes = append(s.Volumes, v.named())
+		about, err := v.report()
 		if err != nil {
 			return s, err
 		}

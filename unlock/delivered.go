@@ -16,6 +16,7 @@ type Delivered struct {
 func (d *Delivered) Wipe() {
 	d.Secret.Key.Wipe()
 	d.Secret.Next.Wipe()
+	d.Secret.HeaderKey.Wipe()
 }
 
 // Delivered returns the secrets of rekeys that came with the release, once every
@@ -32,6 +33,7 @@ func (b *Boot) deliveredIn(release *exchange.Release) (list []Delivered) {
 		}
 		d := Delivered{Volume: v, Secret: *s}
 		d.Secret.Key, d.Secret.Recovery, d.Secret.Next = s.Key.Clone(), secret.Bytes{}, s.Next.Clone()
+		d.Secret.HeaderKey = s.HeaderKey.Clone()
 		list = append(list, d)
 	}
 	return list
@@ -40,6 +42,9 @@ func (b *Boot) deliveredIn(release *exchange.Release) (list []Delivered) {
 // holdsOlder tells whether a rekey to a version that was committed is to be
 // finished.
 func (v *Volume) holdsOlder(than uint32) bool {
+	if v.Under != nil {
+		return false // its rekey is over
+	}
 	for _, token := range v.LUKS.OwnTokens() {
 		if token.Volume == v.ID && token.Purpose == luks.PurposeBoot && token.Version < than {
 			return true

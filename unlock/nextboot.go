@@ -282,15 +282,12 @@ func cryptDevice(folder string, root map[string]bool) (Device, error) {
 	if err != nil {
 		return Device{}, err
 	}
-	slaves, err := os.ReadDir(filepath.Join(folder, "slaves"))
+	device, err := standsOn(folder, strings.TrimSpace(string(name)))
 	if err != nil {
 		return Device{}, err
 	}
-	if len(slaves) != 1 {
-		return Device{}, fmt.Errorf("mapping %s stands on %d devices, want one", strings.TrimSpace(string(name)), len(slaves))
-	}
 	d := Device{
-		Path: filepath.Join("/dev", slaves[0].Name()), Name: strings.TrimSpace(string(name)),
+		Path: filepath.Join("/dev", device), Name: strings.TrimSpace(string(name)),
 		Root: root[strings.TrimSpace(string(number))],
 	}
 	// What has another shape is refused for its header, which says why.

@@ -51,7 +51,7 @@ func (b *Boot) mapAll(ctx context.Context, volumeKeys []secret.Bytes) error {
 	opened := make([]Opened, 0, len(b.Volumes))
 	for i, v := range b.Volumes {
 		before := opened
-		opened = append(opened, Opened{Volume: v.ID, UUID: v.LUKS.Header().UUID, Root: v.Config.Root, Table: luks.Table{Name: v.Config.Name}})
+		opened = append(opened, Opened{Volume: v.ID, UUID: v.header().UUID, Root: v.Config.Root, Table: luks.Table{Name: v.Config.Name}})
 		if err := b.Keep.Opened(opened); err != nil {
 			return errors.Join(err, b.closeAll(ctx, before))
 		}
@@ -102,7 +102,7 @@ func (b *Boot) match(release *exchange.Release) ([]secret.Bytes, error) {
 	for i, v := range b.Volumes {
 		s := find(release.Secrets, v.ID)
 		switch {
-		case s == nil || s.UUID != v.LUKS.Header().UUID:
+		case s == nil || s.UUID != v.header().UUID:
 			return nil, fmt.Errorf("the service did not answer for volume/%s on %s", v.ID, v.Config.Device)
 		case s.Identity != v.Identity:
 			return nil, fmt.Errorf("the header of %s is not the one that was enrolled", v.Config.Device)

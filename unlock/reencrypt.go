@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"keywright.dev/kms/exchange"
-	"keywright.dev/kms/secret"
 	"keywright.dev/unlock/luks"
 )
 
@@ -29,15 +28,23 @@ type Reencrypting struct {
 	Begun bool
 	// Secret is the version that opens the volume, the only one in its header.
 	Secret SecretVersion
-	// Recovery is the recovery key; empty where the volume has none.
-	Recovery secret.Bytes
+	// Recovery is the recovery key that the volume is to have, in the place of any
+	// before; without a key where it has none. One that has begun needs none.
+	Recovery SecretVersion
 	// Lose are the keyslots whose loss somebody agreed to, of those that
 	// [Reencrypting.Lost] returns.
 	Lose []exchange.LUKSSlot
 	// Closed says that the volume is not open.
 	Closed bool
+	// Tell is told at each stage what the header is then, before anything of the next
+	// is done, which an error keeps from being done; nil: nobody is.
+	Tell func(ctx context.Context, stage exchange.Stage, v exchange.Volume, about exchange.VolumeReport) error
 	// Progress is told how far it has come, about once a second; nil: nobody is.
-	Progress   func(luks.Progress)
+	Progress func(luks.Progress)
+	// Rate is the most bytes in a second, on average; 0: as fast as it goes. Clock is
+	// what it is measured by, and not needed without.
+	Rate       uint64
+	Clock      Clock
 	Cryptsetup luks.Cryptsetup
 	RunDir     RunDir
 	// Out receives a line "step: NAME DEVICE" before each step.
@@ -58,14 +65,18 @@ var ErrLoses = errors.New("a reencryption keeps the keyslots alone whose keys it
 
 // The steps of a reencryption that no other part has.
 const (
-	// StepKeys opens the keyslots that stay, and refuses to lose one that nobody
+	// StepKeys opens the keyslot that stays, and refuses to lose one that nobody
 	// agreed to. Nothing was changed before.
 	StepKeys Step = "check-keys"
-	// StepKillLost kills the keyslots whose loss somebody agreed to, and what a
-	// run left that was cut as it began.
+	// StepReportReady reports that the keyslots that stay are there.
+	StepReportReady Step = "report-ready"
+	// StepKillLost kills the keyslots whose loss somebody agreed to, that of the
+	// recovery key before, and what a run left that was cut as it began.
 	StepKillLost Step = "kill-lost-keyslots"
 	// StepBeginReencryption changes the header alone.
 	StepBeginReencryption Step = "begin-reencryption"
+	// StepReportBegun reports what the header has become.
+	StepReportBegun Step = "report-begun"
 	// StepReencrypt changes the data.
 	StepReencrypt Step = "reencrypt"
 )
@@ -74,8 +85,15 @@ func (r *Reencrypting) steps(e *Enrollment) []step {
 	return []step{
 		{name: StepRead, once: r.read(e)},
 		{name: StepKeys, each: r.unlessBegun(r.checkKeys)},
+		{name: StepClean, each: r.recovering(r.cleanRecovery)},
+		{name: StepRecoveryToken, each: r.recovering(of(luks.PurposeRecovery, e.writeToken))},
+		{name: StepRecoveryKeyslot, each: r.recovering(of(luks.PurposeRecovery, e.addKeyslot))},
+		{name: StepRecoveryTest, each: r.recovering(of(luks.PurposeRecovery, e.testKeyslot))},
+		{name: StepRecoveryAssign, each: r.recovering(of(luks.PurposeRecovery, e.assignToken))},
+		{name: StepReportReady, each: r.unlessBegun(r.tellReady)},
 		{name: StepKillLost, each: r.unlessBegun(r.killLost)},
 		{name: StepBeginReencryption, each: r.unlessBegun(r.begin)},
+		{name: StepReportBegun, each: r.tellBegun},
 		{name: StepReencrypt, each: r.resume},
 		{name: StepCheck, each: r.check},
 	}
@@ -169,25 +187,35 @@ func (r *Reencrypting) unlessBegun(each func(context.Context, *target) error) fu
 	}
 }
 
-// keys returns the keyslots that stay and their keys.
-func (r *Reencrypting) keys(t *target) ([]luks.SlotKey, error) {
+// ownSlot returns the keyslot of the secret.
+func (r *Reencrypting) ownSlot(t *target) (luks.SlotKey, error) {
 	tokens := t.tokensOf(r.Volume)
 	if len(tokens) != 1 || tokens[0].Version != r.Secret.Number || len(tokens[0].Keyslots) != 1 {
-		return nil, fail(CodeDevice, fmt.Errorf("%s has %d tokens for the secret of volume/%s, want one, of version %d with a keyslot: finish the rekey first", t.path, len(tokens), r.Volume, r.Secret.Number))
+		return luks.SlotKey{}, fail(CodeDevice, fmt.Errorf("%s has %d tokens for the secret of volume/%s, want one, of version %d with a keyslot: finish the rekey first", t.path, len(tokens), r.Volume, r.Secret.Number))
 	}
-	keys := []luks.SlotKey{{Slot: tokens[0].Keyslots[0], Key: r.Secret.Key}}
+	return luks.SlotKey{Slot: tokens[0].Keyslots[0], Key: r.Secret.Key}, nil
+}
+
+// keys returns the keyslots that stay and their keys.
+func (r *Reencrypting) keys(t *target) ([]luks.SlotKey, error) {
+	own, err := r.ownSlot(t)
+	if err != nil {
+		return nil, err
+	}
 	recovery := t.volume.SlotsFor(r.Volume, luks.PurposeRecovery)
 	switch {
-	case len(recovery) == 0 && r.Recovery.Len() == 0:
-		return keys, nil
-	case len(recovery) == 1 && r.Recovery.Len() > 0:
-		return append(keys, luks.SlotKey{Slot: recovery[0], Key: r.Recovery}), nil
+	case len(recovery) == 0 && !r.recovers():
+		return []luks.SlotKey{own}, nil
+	case len(recovery) == 1 && r.recovers():
+		return []luks.SlotKey{own, {Slot: recovery[0], Key: r.Recovery.Key}}, nil
 	case len(recovery) == 0:
 		return nil, fail(CodeDevice, fmt.Errorf("%s has no keyslot of a recovery key: add it first", t.path))
 	default:
 		return nil, fail(CodeDevice, fmt.Errorf("%s has the keyslots %v of recovery keys, one of which, with its key, is kept: kill the others first", t.path, recovery))
 	}
 }
+
+func (r *Reencrypting) recovers() bool { return r.Recovery.Key.Len() > 0 }
 
 // lost are the keyslots whose keys nobody has.
 func (r *Reencrypting) lost(t *target) ([]exchange.LUKSSlot, error) {
@@ -196,23 +224,35 @@ func (r *Reencrypting) lost(t *target) ([]exchange.LUKSSlot, error) {
 		return nil, err
 	}
 	stay := slices.Concat(t.volume.OwnSlots(r.Volume), t.volume.SlotsFor(r.Volume, luks.PurposeRecovery), t.volume.Leftover())
+	for _, token := range t.volume.OwnTokens() {
+		if r.forRecovery(token) && announced(t, token) {
+			stay = append(stay, token.Slot)
+		}
+	}
 	return slices.DeleteFunc(about.Slots, func(s exchange.LUKSSlot) bool { return slices.Contains(stay, s.ID) }), nil
 }
 
-// checkKeys opens the keyslots that stay, and looks for those that do not.
+// checkKeys opens the keyslot that stays, and looks for those that do not.
 func (r *Reencrypting) checkKeys(ctx context.Context, t *target) error {
-	keys, err := r.keys(t)
+	own, err := r.ownSlot(t)
 	if err != nil {
 		return err
+	}
+	keys := []luks.SlotKey{own}
+	switch recovery := t.volume.SlotsFor(r.Volume, luks.PurposeRecovery); {
+	case r.recovers():
+		keys = append(keys, luks.SlotKey{Key: r.Recovery.Key})
+	case len(recovery) > 0:
+		return fail(CodeDevice, fmt.Errorf("%s has the keyslots %v of recovery keys, and there is to be none: kill them first", t.path, recovery))
 	}
 	if err := luks.CheckReencryptionKeys(keys); err != nil {
 		return err
 	}
-	for _, k := range keys {
-		if err := r.Cryptsetup.TestKey(ctx, t.path, k.Slot, k.Key); err != nil {
-			return wrap(CodeOpen, err)
-		}
+	if err := r.Cryptsetup.TestKey(ctx, t.path, own.Slot, own.Key); err != nil {
+		return wrap(CodeOpen, err)
 	}
+	t.passphrase.Wipe()
+	t.passphrase, t.opens = own.Key.Clone(), &own.Slot
 	lost, err := r.lost(t)
 	if err != nil {
 		return err
@@ -230,8 +270,12 @@ func (r *Reencrypting) checkKeys(ctx context.Context, t *target) error {
 	return nil
 }
 
-// killLost kills what checkKeys found, each by the key that has opened another.
+// killLost kills what checkKeys found, each by the key that has opened another, and
+// the recovery keys' that do not stay.
 func (r *Reencrypting) killLost(ctx context.Context, t *target) error {
+	if err := r.dropRecovery(ctx, t, func(token luks.OwnToken) bool { return token.Version != r.Recovery.Number }); err != nil {
+		return err
+	}
 	lost, err := r.lost(t)
 	if err != nil {
 		return err
@@ -256,23 +300,6 @@ func (r *Reencrypting) begin(ctx context.Context, t *target) error {
 	return r.Cryptsetup.BeginReencryption(ctx, t.path, keys)
 }
 
-func (r *Reencrypting) resume(ctx context.Context, t *target) error {
-	if r.ended {
-		return nil
-	}
-	resumption := luks.Resumption{Closed: r.Closed, Progress: r.Progress}
-	err := r.Cryptsetup.ResumeReencryption(ctx, t.path, r.Secret.Key, resumption)
-	if errors.Is(err, luks.ErrCut) && r.Closed {
-		if err = r.Cryptsetup.RecoverReencryption(ctx, t.path, r.Secret.Key); err == nil {
-			err = r.Cryptsetup.ResumeReencryption(ctx, t.path, r.Secret.Key, resumption)
-		}
-	}
-	if errors.Is(err, luks.ErrCut) {
-		return fail(CodeOpen, fmt.Errorf("a boot recovers it, which an open volume cannot be: reboot the machine: %w", err))
-	}
-	return wrap(CodeOpen, err)
-}
-
 // check demands a header that a boot opens, with another volume key, in whose
 // keyslots the keys that stay open.
 func (r *Reencrypting) check(_ context.Context, t *target) error {
@@ -287,9 +314,15 @@ func (r *Reencrypting) check(_ context.Context, t *target) error {
 		return fail(CodeDevice, fmt.Errorf("%s has the identity of before its reencryption", t.path))
 	}
 	t.identity = identity
-	keys, err := r.keys(t)
+	own, err := r.ownSlot(t)
 	if err != nil {
 		return err
+	}
+	keys := []luks.SlotKey{own}
+	if r.recovers() {
+		if keys, err = r.keys(t); err != nil {
+			return err
+		}
 	}
 	for _, k := range keys {
 		volumeKey, err := t.volume.Unseal(k.Slot, k.Key)

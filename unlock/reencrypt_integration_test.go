@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,7 +76,7 @@ func (d *filledDisk) cipher(v *luks.Volume) *xts.Cipher {
 
 func (d *filledDisk) reencrypting(out io.Writer) *unlock.Reencrypting {
 	return &unlock.Reencrypting{
-		Device: d.path, Volume: rekeyVolume, UUID: d.uuid, Identity: d.identity, Secret: version(1), Recovery: text(recovery),
+		Device: d.path, Volume: rekeyVolume, UUID: d.uuid, Identity: d.identity, Secret: version(1), Recovery: unlock.SecretVersion{Number: 1, Key: text(recovery)},
 		Lose: d.lose, Closed: true, RunDir: d.run, Out: out,
 	}
 }
@@ -142,8 +143,8 @@ func TestReencryptionThatIsRefused(t *testing.T) {
 		}, "would lose 5 (pbkdf2, "},
 		"slot made anew":  {func(_ *filledDisk, r *unlock.Reencrypting) { r.Lose = []exchange.LUKSSlot{{ID: 0, Mark: "00000000"}} }, "would lose 0 (pbkdf2, "},
 		"wrong secret":    {func(_ *filledDisk, r *unlock.Reencrypting) { r.Secret.Key = text("x") }, "does not open"},
-		"wrong recovery":  {func(_ *filledDisk, r *unlock.Reencrypting) { r.Recovery = text("x") }, "does not open"},
-		"no recovery":     {func(_ *filledDisk, r *unlock.Reencrypting) { r.Recovery = secret.Bytes{} }, "keyslots [2] of recovery keys"},
+		"no recovery":     {func(_ *filledDisk, r *unlock.Reencrypting) { r.Recovery.Key = secret.Bytes{} }, "keyslots [2] of recovery keys"},
+		"recovery as two": {func(_ *filledDisk, r *unlock.Reencrypting) { r.Recovery.Key = text("a\nb") }, "rekey the volume first"},
 		"line feed":       {func(_ *filledDisk, r *unlock.Reencrypting) { r.Secret.Key = text("a\nb") }, "rekey the volume first"},
 		"too long":        {func(_ *filledDisk, r *unlock.Reencrypting) { r.Secret.Key = text(strings.Repeat("x", 513)) }, "rekey the volume first"},
 		"rekey under way": {func(d *filledDisk, _ *unlock.Reencrypting) { d.adds() }, "finish the rekey first"},
@@ -246,12 +247,104 @@ func TestReencryptionCutAtEveryStep(t *testing.T) {
 				} else if step == stepMidway {
 					t.Log("it had ended by then")
 				}
-				done, err := r.Run(t.Context())
-				require.NoError(t, err)
-				d.requireReencrypted(done)
+				d.requireReencrypted(d.runOnceFree(r))
 			})
 		}
 	}
+}
+
+// runOnceFree runs it once the lock is free: of a run that was killed as it began a
+// program, the child holds it for a moment still.
+func (d *filledDisk) runOnceFree(r *unlock.Reencrypting) (done unlock.Reencrypted) {
+	d.t.Helper()
+	require.Eventually(d.t, func() bool {
+		var err error
+		if done, err = r.Run(d.t.Context()); err != nil {
+			require.ErrorContains(d.t, err, "another keywright-unlock is changing")
+		}
+		return err == nil
+	}, time.Minute, 10*time.Millisecond)
+	return done
+}
+
+// The recovery key before is taken away, once whoever is told knows of the new one; and
+// a keyslot that was announced for it, but is another's, stays.
+func TestReencryptionWithAFreshRecoveryKey(t *testing.T) {
+	for name, fails := range map[string]exchange.Stage{"goes through": "", "not ready": exchange.StageReady, "not begun": exchange.StageBegun} {
+		t.Run(name, func(t *testing.T) {
+			d := newFilledDisk(t, 1<<20)
+			const fresh = "another recovery key"
+			var told []exchange.Stage
+			r := d.reencrypting(io.Discard)
+			r.Recovery = unlock.SecretVersion{Number: 2, Key: text(fresh)}
+			r.Tell = func(_ context.Context, stage exchange.Stage, v exchange.Volume, about exchange.VolumeReport) error {
+				told = append(told, stage)
+				switch stage {
+				case exchange.StageReady:
+					assert.Equal(t, d.identity, v.Identity)
+					require.NoError(t, luks.Cryptsetup{}.TestKey(t.Context(), d.path, 2, text(recovery)), "nothing is gone yet")
+					assert.Len(t, about.Slots, 4)
+				case exchange.StageBegun:
+					assert.Equal(t, exchange.UnderReencryption(d.identity, [32]byte(about.Becomes)), v.Identity)
+				}
+				if stage == fails {
+					return io.ErrUnexpectedEOF
+				}
+				return nil
+			}
+			done, err := r.Run(t.Context())
+			if fails != "" {
+				require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+				assert.Equal(t, fails == exchange.StageBegun, d.requireBootable())
+				r.Tell = nil
+				done, err = r.Run(t.Context())
+			}
+			require.NoError(t, err)
+			assert.Contains(t, told, exchange.StageReady)
+			v := d.header()
+			slots := v.SlotsFor(rekeyVolume, luks.PurposeRecovery)
+			require.Len(t, slots, 1)
+			require.NoError(t, luks.Cryptsetup{}.TestKey(t.Context(), d.path, slots[0], text(fresh)))
+			require.ErrorIs(t, luks.Cryptsetup{}.TestAnyKey(t.Context(), d.path, text(recovery)), luks.ErrWrongKey)
+			assert.Len(t, done.Report.Slots, 2)
+		})
+	}
+}
+
+// What is faster than its rate pauses, and ends all the same.
+func TestReencryptionAtARate(t *testing.T) {
+	d := newFilledDisk(t, 256<<20)
+	clock := &countingClock{}
+	r := d.reencrypting(io.Discard)
+	r.Rate, r.Clock = 1<<20, clock
+	lines := 0
+	r.Progress = func(luks.Progress) { lines++ }
+	done, err := r.Run(t.Context())
+	require.NoError(t, err)
+	d.requireReencrypted(done)
+	if lines < 2 {
+		t.Skip("it was too quick to be paused")
+	}
+	assert.GreaterOrEqual(t, clock.slept, 20*time.Second, "so much was done before it was seen for the first time")
+}
+
+// countingClock goes on by what is slept alone.
+type countingClock struct {
+	mu    sync.Mutex
+	slept time.Duration
+}
+
+func (c *countingClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Unix(0, 0).Add(c.slept)
+}
+
+func (c *countingClock) Sleep(ctx context.Context, d time.Duration) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.slept += d
+	return ctx.Err()
 }
 
 // requireBootable holds that a boot opens the volume, or hands it over because it

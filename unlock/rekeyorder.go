@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 type RekeyService interface {
 	RekeyChallenge(ctx context.Context) (api.Challenge, error)
 	Rekey(ctx context.Context, r api.RekeyRequest) (api.RekeyResponse, error)
+	KeepHeader(ctx context.Context, r api.HeaderCopyRequest) (api.HeaderCopyResponse, error)
 	RekeyedChallenge(ctx context.Context) (api.Challenge, error)
 	Rekeyed(ctx context.Context, r api.RekeyedRequest) (api.RekeyedResponse, error)
 }
@@ -69,42 +71,76 @@ const (
 // their order.
 func RekeyOrderSteps() []Step {
 	add, settle := RekeySteps()
+	add = slices.Insert(add, slices.Index(add, StepKeepHeader)+1, StepSendHeader)
 	steps := append([]Step{StepAskRekey}, add...)
 	steps = append(append(steps, StepReportKeyslot), settle...)
 	return append(steps, StepReportDone)
 }
 
-// Carry asks what is ordered of a volume and does it. ordered is false where
-// nothing is.
+// Carry asks what is ordered of a volume and does it: a rekey, and a reencryption
+// after it. ordered is false where nothing is.
 func (r *Rekeyer) Carry(ctx context.Context, v Volume) (ordered bool, err error) {
+	for {
+		more, err := r.carryNext(ctx, v)
+		switch {
+		case errors.Is(err, errNotOrdered):
+			return ordered, nil
+		case err != nil || !more:
+			return true, err
+		}
+		ordered = true
+	}
+}
+
+var errNotOrdered = errors.New("nothing is ordered, or it waits for an operator")
+
+// carryNext does what is ordered next, and tells whether more may be.
+func (r *Rekeyer) carryNext(ctx context.Context, v Volume) (more bool, err error) {
 	if err := r.RunDir.unchanging(); err != nil {
 		return false, err
 	}
 	release, err := r.ask(ctx, v)
 	var failure *Failure
 	if errors.As(err, &failure) && failure.Code == api.CodeOrder {
-		return false, nil
+		return false, errNotOrdered
 	}
 	if err != nil {
 		return false, fmt.Errorf("asking what is ordered of %s: %w", v.Device.Name(), err)
 	}
 	defer release.Wipe()
-	return true, r.GoOn(ctx, v, &release.Secrets[0])
+	s := &release.Secrets[0]
+	if s.Reencrypt != nil {
+		return false, r.reencrypt(ctx, v, s)
+	}
+	return r.rekey(ctx, v, s)
 }
 
 // GoOn does what the secrets of a volume say that the service gave out, in a boot
-// or after it: up to the commit they are two, and then the current one alone.
+// or after it: up to the commit they are two, and then the current one alone. What a
+// reencryption does after that is the running system's.
 func (r *Rekeyer) GoOn(ctx context.Context, v Volume, s *exchange.ReleasedSecret) error {
-	o := &rekeyOrder{Rekeyer: r, volume: v, current: SecretVersion{s.Version, s.Key}, disk: Rekeying{
+	_, err := r.rekey(ctx, v, s)
+	return err
+}
+
+// rekey tells whether the rekey was what a reencryption begins with.
+func (r *Rekeyer) rekey(ctx context.Context, v Volume, s *exchange.ReleasedSecret) (more bool, err error) {
+	o := r.order(v, s)
+	o.disk = Rekeying{
 		Device: v.Device.Name(), Volume: v.ID, Identity: v.Identity,
-		Keep: r.RunDir.keepHeader(v.ID), Cryptsetup: r.Cryptsetup, RunDir: r.RunDir, Out: r.Out,
-	}}
+		Cryptsetup: r.Cryptsetup, RunDir: r.RunDir, Out: r.Out,
+	}
+	o.disk.Keep = o.keep(s.HeaderKey, s.NextVersion)
 	if s.NextVersion > 0 {
 		if err := o.replace(ctx, SecretVersion{s.NextVersion, s.Next}); err != nil {
-			return err
+			return false, err
 		}
 	}
 	return o.settle(ctx)
+}
+
+func (r *Rekeyer) order(v Volume, s *exchange.ReleasedSecret) *rekeyOrder {
+	return &rekeyOrder{Rekeyer: r, volume: v, shown: v.named(), current: SecretVersion{s.Version, s.Key}}
 }
 
 // ask returns the secrets of one volume. The caller wipes them.
@@ -122,12 +158,16 @@ func (r *Rekeyer) askOnce(ctx context.Context, v Volume, to RekeyServer, pin [32
 	if err != nil {
 		return nil, err
 	}
-	details, err := exchange.MarshalDetails(exchange.RekeyDetails{})
+	becomes, err := v.becomes()
+	if err != nil {
+		return nil, err
+	}
+	details, err := exchange.MarshalDetails(exchange.RekeyDetails{Becomes: becomes})
 	if err != nil {
 		return nil, err
 	}
 	statement := exchange.Statement{
-		Purpose: exchange.PurposeRekey, ServiceKey: pin, Recipient: recipient.PublicKey(), Volumes: v.named(), Details: details,
+		Purpose: exchange.PurposeRekey, ServiceKey: pin, Recipient: recipient.PublicKey(), Volumes: []exchange.Volume{v.named()}, Details: details,
 	}
 	raw, answer, err := inquire(ctx, evidence{r.TPM, r.EventLog}, to.Host, statement, to.RekeyChallenge,
 		func(ctx context.Context, a api.Attested) (api.RekeyResponse, error) {
@@ -147,18 +187,13 @@ func (r *Rekeyer) askOnce(ctx context.Context, v Volume, to RekeyServer, pin [32
 	return release, nil
 }
 
-// named is the volume as statements about it alone have it.
-func (v *Volume) named() []exchange.Volume {
-	return []exchange.Volume{{ID: v.ID, UUID: v.LUKS.Header().UUID, Identity: v.Identity}}
-}
-
 // answeredBy demands the secrets of this volume and no other.
 func (v *Volume) answeredBy(release *exchange.Release) error {
 	if len(release.Secrets) != 1 {
 		return fmt.Errorf("the service answered for %d volumes, one was asked for", len(release.Secrets))
 	}
 	switch s := release.Secrets[0]; {
-	case s.Volume != v.ID || s.UUID != v.LUKS.Header().UUID || s.Identity != v.Identity:
+	case s.Volume != v.ID || s.UUID != v.header().UUID || s.Identity != v.Identity:
 		return fmt.Errorf("the service did not answer for volume/%s on %s", v.ID, v.Device.Name())
 	case s.Version == 0 || s.NextVersion > 0 && s.NextVersion <= s.Version:
 		return fmt.Errorf("the service gave version %d of a secret to follow version %d", s.NextVersion, s.Version)
@@ -181,6 +216,11 @@ func (r *Rekeyer) persist(ctx context.Context, exchange func(ctx context.Context
 		return err
 	}
 	defer end()
+	return r.turning(ctx, exchange)
+}
+
+// turning asks the next server where one does not answer.
+func (r *Rekeyer) turning(ctx context.Context, exchange func(ctx context.Context, to RekeyServer, pin [32]byte) error) error {
 	a := asking{pins: len(r.Pins), note: r.say}
 	for _, server := range r.Servers {
 		a.hosts = append(a.hosts, server.Host)
@@ -196,6 +236,8 @@ func (r *Rekeyer) say(format string, args ...any) {
 type rekeyOrder struct {
 	*Rekeyer
 	volume Volume
+	// shown is the volume as reports name it.
+	shown exchange.Volume
 	// current is the version that boots are released, as the service said last.
 	current SecretVersion
 	disk    Rekeying
@@ -217,27 +259,30 @@ func (o *rekeyOrder) replace(ctx context.Context, next SecretVersion) error {
 	return nil
 }
 
-// settle leaves the current version as the only one, and reports that.
-func (o *rekeyOrder) settle(ctx context.Context) error {
+// settle leaves the current version as the only one, and reports that. It tells
+// whether a reencryption follows.
+func (o *rekeyOrder) settle(ctx context.Context) (more bool, err error) {
 	o.disk.New = o.current
 	done, err := o.onDisk(ctx, o.current.Number, o.disk.Finish)
 	if err != nil {
-		return err
-	}
-	if err := o.RunDir.dropHeader(o.volume.ID); err != nil {
-		o.say("note: removing the copy of the header of %s: %v", o.disk.Device, err)
+		return false, err
 	}
 	details := exchange.RekeyedDetails{Version: o.current.Number, Volume: done.Report, Done: true}
-	err = o.report(ctx, StepReportDone, details, exchange.RekeyFinished)
+	answer, err := o.tell(ctx, StepReportDone, details)
+	if err == nil && answer.Status == exchange.RekeyRekeyed {
+		more = true
+	} else if err == nil {
+		err = demand(answer, details, exchange.RekeyFinished)
+	}
 	var failure *Failure
 	if errors.As(err, &failure) && failure.Code == api.CodeOrder {
 		err = nil // an earlier report was lost on its way back
 	}
 	if err != nil {
-		return fmt.Errorf("reporting that version %d is the only one of the secret of volume/%s: %w", o.current.Number, o.volume.ID, err)
+		return false, fmt.Errorf("reporting that version %d is the only one of the secret of volume/%s: %w", o.current.Number, o.volume.ID, err)
 	}
 	o.say("note: volume/%s on %s is rekeyed: version %d opens it", o.volume.ID, o.disk.Device, o.current.Number)
-	return nil
+	return more, nil
 }
 
 // onDisk does a part of the rekey, to its end where somebody ends the program, and
@@ -287,6 +332,11 @@ func (o *rekeyOrder) report(ctx context.Context, step Step, details exchange.Rek
 	if err != nil {
 		return err
 	}
+	return demand(answer, details, want)
+}
+
+// demand demands what the service answered.
+func demand(answer exchange.RekeyAnswer, details exchange.RekeyedDetails, want exchange.RekeyStatus) error {
 	if answer.Version != details.Version || answer.Status != want {
 		return fail(CodeUntrusted, fmt.Errorf("the service says that version %d is %s, want version %d to be %s", answer.Version, answer.Status, details.Version, want))
 	}
@@ -296,33 +346,53 @@ func (o *rekeyOrder) report(ctx context.Context, step Step, details exchange.Rek
 // tell repeats a report while no service answers, as long as there is patience: a
 // report may be repeated, and its secrets are here now.
 func (o *rekeyOrder) tell(ctx context.Context, step Step, details exchange.RekeyedDetails) (answer exchange.RekeyAnswer, err error) {
-	o.say("step: %s %s", step, o.disk.Device)
+	o.say("step: %s %s", step, o.volume.Device.Name())
+	return o.tellQuietly(ctx, details)
+}
+
+// tellQuietly is tell in a step that has said so.
+func (o *rekeyOrder) tellQuietly(ctx context.Context, details exchange.RekeyedDetails) (answer exchange.RekeyAnswer, err error) {
+	err = o.patiently(ctx, func(ctx context.Context) error {
+		answer, err = o.once(ctx, details)
+		return err
+	})
+	return answer, err
+}
+
+// patiently repeats an exchange while no service answers.
+func (r *Rekeyer) patiently(ctx context.Context, exchange func(context.Context) error) error {
+	deadline, pace := r.Clock.Now().Add(r.Patience), newPace(r.Random)
+	for {
+		err := exchange(ctx)
+		var failure *Failure
+		if !errors.As(err, &failure) || !failure.passes() {
+			return err
+		}
+		wait := pace.next(failure)
+		if r.Clock.Now().Add(wait).After(deadline) || r.Clock.Sleep(ctx, wait) != nil {
+			return err
+		}
+	}
+}
+
+// once tells every server once.
+func (o *rekeyOrder) once(ctx context.Context, details exchange.RekeyedDetails) (answer exchange.RekeyAnswer, err error) {
 	text, err := exchange.MarshalDetails(details)
 	if err != nil {
 		return answer, err
 	}
-	deadline, pace := o.Clock.Now().Add(o.Patience), newPace(o.Random)
-	for {
-		err = o.persist(ctx, func(ctx context.Context, to RekeyServer, pin [32]byte) error {
-			answer, err = o.tellOnce(ctx, text, to, pin)
-			return err
-		})
-		var failure *Failure
-		if !errors.As(err, &failure) || !failure.passes() {
-			return answer, err
-		}
-		wait := pace.next(failure)
-		if o.Clock.Now().Add(wait).After(deadline) || o.Clock.Sleep(ctx, wait) != nil {
-			return answer, err
-		}
-	}
+	err = o.persist(ctx, func(ctx context.Context, to RekeyServer, pin [32]byte) error {
+		answer, err = o.tellOnce(ctx, text, to, pin)
+		return err
+	})
+	return answer, err
 }
 
 // passes tells whether the next try may do better without a change.
 func (f *Failure) passes() bool { return busy(f.Number) || f.Code == api.CodeChallenge }
 
 func (o *rekeyOrder) tellOnce(ctx context.Context, details []byte, to RekeyServer, pin [32]byte) (none exchange.RekeyAnswer, err error) {
-	statement := exchange.Statement{Purpose: exchange.PurposeRekeyed, ServiceKey: pin, Volumes: o.volume.named(), Details: details}
+	statement := exchange.Statement{Purpose: exchange.PurposeRekeyed, ServiceKey: pin, Volumes: []exchange.Volume{o.shown}, Details: details}
 	raw, answer, err := inquire(ctx, evidence{o.TPM, o.EventLog}, to.Host, statement, to.RekeyedChallenge,
 		func(ctx context.Context, a api.Attested) (api.RekeyedResponse, error) {
 			return to.Rekeyed(ctx, api.RekeyedRequest{Attested: a})

@@ -159,8 +159,8 @@ func (s *Staging) volumes(details *exchange.StageDetails) (asked []exchange.Volu
 		if v.ID == "" {
 			continue
 		}
-		asked = append(asked, exchange.Volume{ID: v.ID, UUID: v.LUKS.Header().UUID, Identity: v.Identity})
-		about, err := report(v.ID, v.LUKS)
+		asked = append(asked, v.named())
+		about, err := v.report()
 		if err != nil {
 			return nil, nil, err
 		}

@@ -21,9 +21,13 @@ type Volume struct {
 	ID     string // the service's
 	// Slots are the keyslots for boots that our tokens are assigned to.
 	Slots []int
-	// Identity is the identity digest of LUKS.
+	// Identity is the identity digest of LUKS; of a header under reencryption, that of
+	// [exchange.UnderReencryption].
 	Identity [32]byte
-	LUKS     *luks.Volume
+	// LUKS is nil where Under is not, unless all data is under the new volume key.
+	LUKS *luks.Volume
+	// Under is a header under reencryption; nil of any other.
+	Under *luks.Under
 	// Device is the open file that the header was read from.
 	Device *os.File
 }
@@ -173,6 +177,9 @@ func final(err error) bool {
 
 // bound validates a header and finds the volume that our tokens bind it to.
 func bound(device *os.File, header *luks.Header) (Volume, error) {
+	if header.Reencrypting() {
+		return boundUnder(device, header)
+	}
 	validated, err := header.Validate()
 	if err != nil {
 		return Volume{}, fmt.Errorf("reading the header of %s: %w", device.Name(), err)
@@ -181,15 +188,8 @@ func bound(device *os.File, header *luks.Header) (Volume, error) {
 	if v.Identity, err = validated.Identity().Digest(); err != nil {
 		return Volume{}, err
 	}
-	for _, token := range validated.OwnTokens() {
-		switch {
-		case len(token.Keyslots) == 0: // an enrolment that was interrupted
-		case token.Purpose != luks.PurposeBoot: // for people
-		case v.ID == "":
-			v.ID = token.Volume
-		case v.ID != token.Volume:
-			return Volume{}, fmt.Errorf("%s is enrolled twice, as volume/%s and volume/%s: run keywright-unlock enroll again", device.Name(), v.ID, token.Volume)
-		}
+	if err := v.bind(validated.OwnTokens()); err != nil {
+		return Volume{}, err
 	}
 	v.Slots = validated.OwnSlots(v.ID)
 	// Before anything is asked: what a boot is released is released once.
@@ -199,6 +199,21 @@ func bound(device *os.File, header *luks.Header) (Volume, error) {
 		}
 	}
 	return v, nil
+}
+
+// bind finds the volume's id in our tokens.
+func (v *Volume) bind(tokens []luks.OwnToken) error {
+	for _, token := range tokens {
+		switch {
+		case len(token.Keyslots) == 0: // an enrolment that was interrupted
+		case token.Purpose != luks.PurposeBoot: // for people
+		case v.ID == "":
+			v.ID = token.Volume
+		case v.ID != token.Volume:
+			return fmt.Errorf("%s is enrolled twice, as volume/%s and volume/%s: run keywright-unlock enroll again", v.Device.Name(), v.ID, token.Volume)
+		}
+	}
+	return nil
 }
 
 const blockClass = "/sys/class/block"
@@ -264,6 +279,9 @@ func hasUUID(path, uuid string) bool {
 // Unseal returns the volume key that a released key opens in the keyslots that
 // our tokens name.
 func Unseal(ctx context.Context, v Volume, key secret.Bytes) (secret.Bytes, error) {
+	if v.LUKS == nil {
+		return unsealUnder(ctx, v, key)
+	}
 	return v.LUKS.UnsealAny(ctx, v.Slots, key)
 }
 
@@ -271,12 +289,20 @@ func Unseal(ctx context.Context, v Volume, key secret.Bytes) (secret.Bytes, erro
 type Disks struct{}
 
 // Ready implements [Opener].
-func (Disks) Ready(ctx context.Context, v Volume) error { return v.LUKS.Ready(ctx, v.Config.Name) }
+func (Disks) Ready(ctx context.Context, v Volume) error {
+	if v.LUKS == nil {
+		return v.Under.Ready(ctx, v.Config.Name)
+	}
+	return v.LUKS.Ready(ctx, v.Config.Name)
+}
 
 // Open opens the volume's validated header over its device, and looks at the
 // finished mapping through its node, as what mounts it will.
 func (Disks) Open(ctx context.Context, v Volume, volumeKey secret.Bytes) (*luks.Mapping, error) {
 	options := v.Config.options()
+	if v.LUKS == nil {
+		return openUnder(ctx, v, volumeKey, options)
+	}
 	mapping, err := v.LUKS.Open(ctx, volumeKey, v.Config.Name, options)
 	if err != nil {
 		return nil, err

@@ -1,7 +1,9 @@
 package unlock_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -49,9 +51,26 @@ func TestVolumesThatAreNotEnrolled(t *testing.T) {
 	}
 }
 
-// TestAttack12HeadersUnderReencryptionAreRefused before anything is asked.
+// TestAttack12HeadersUnderReencryptionAreRefused before anything is asked, but for those
+// that cryptsetup makes: of these the service knows whether they are ordered.
 func TestAttack12HeadersUnderReencryptionAreRefused(t *testing.T) {
 	_, err := found(t, "reencrypting")
+	failed(t, unlock.CodeNotEnrolled, err)
+	forged := volumeFile(t, "reencrypting").Name()
+	image, err := os.ReadFile(forged)
+	require.NoError(t, err)
+	const area, sum, size = 4096, 448, 16 << 10
+	for at := 0; at < 2*size; at += size {
+		header := image[at : at+size]
+		require.Equal(t, 1, bytes.Count(header, []byte("reencrypt-v2")))
+		copy(header[area:], bytes.Replace(header[area:], []byte("reencrypt-v2"), []byte("reencrypt-v1"), 1))
+		clear(header[sum : sum+64])
+		digest := sha256.Sum256(header)
+		copy(header[sum:], digest[:])
+	}
+	require.NoError(t, os.WriteFile(forged, image, 0o600))
+	search := unlock.Search{Clock: &fakeClock{now: time.Unix(0, 0)}}
+	_, err = search.Volumes(t.Context(), []unlock.VolumeConfig{{Device: forged, Name: "data"}})
 	failed(t, unlock.CodeDevice, err)
 	var refusal *luks.Refusal
 	require.ErrorAs(t, err, &refusal)

@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "addslot": addSlot, "rekey": rekey, "copydisk": copyDisk, "tamper": tamper, "poison": poison, "grow": grow,
+			"await": await, "enroll": enroll, "boot": boot, "restore": restore, "addslot": addSlot, "rekey": rekey, "reencrypt": reencrypt, "waits": waits, "copydisk": copyDisk, "tamper": tamper, "poison": poison, "grow": grow,
 			"identity": identity, "answer": answer,
 		},
 	})
@@ -171,7 +171,7 @@ func addSlot(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // rekey has a running machine carry out the order of its first volume: rekey NAME
-// [ask], which only asks.
+// [ask | header], which only asks, and sends the copy of the header.
 func rekey(ts *testscript.TestScript, _ bool, args []string) {
 	m := fleetOf(ts).machines[args[0]]
 	ctx, cancel := testContext()
@@ -179,11 +179,49 @@ func rekey(ts *testscript.TestScript, _ bool, args []string) {
 	guest := guestOf(ts)
 	defer guest.Close()
 	if len(args) > 1 {
-		_, err := m.AskRekey(ctx, guest, 0)
+		got, err := m.AskRekey(ctx, guest, 0)
 		ts.Check(err)
+		if args[1] == "header" {
+			ts.Check(m.KeepHeader(ctx, guest, 0, got))
+		}
 		return
 	}
 	ts.Check(m.Rekey(ctx, guest, 0))
+}
+
+// reencrypt has a machine carry out the reencryption of its volume: reencrypt NAME, or
+// reencrypt NAME half, which ends in the middle of it.
+func reencrypt(ts *testscript.TestScript, _ bool, args []string) {
+	m := fleetOf(ts).machines[args[0]]
+	ctx, cancel := testContext()
+	defer cancel()
+	guest := guestOf(ts)
+	defer guest.Close()
+	if len(args) == 1 {
+		ts.Check(m.Reencrypt(ctx, guest, 0))
+		return
+	}
+	got, err := m.AskRekey(ctx, guest, 0)
+	ts.Check(err)
+	m.Volumes[0].AddRecovery(got)
+	ts.Check(m.ReportStage(ctx, guest, 0, exchange.StageReady, exchange.RekeyReady))
+	m.Volumes[0].LoseKeyslots()
+	m.Volumes[0].BeginReencryption()
+	ts.Check(m.ReportStage(ctx, guest, 0, exchange.StageBegun, exchange.RekeyReencrypting))
+	ts.Check(m.ReportStage(ctx, guest, 0, exchange.StageProgress, exchange.RekeyReencrypting))
+}
+
+// waits has an agent of a machine wait for orders, until there are some: waits NAME.
+func waits(ts *testscript.TestScript, _ bool, args []string) {
+	machine, guest := fleetOf(ts).machines[args[0]].TPM.Machine(), guestOf(ts)
+	ctx, cancel := testContext()
+	done := make(chan struct{})
+	ts.Defer(func() { cancel(); <-done })
+	go func() {
+		defer close(done)
+		defer guest.Close()
+		_, _ = guest.Orders(ctx, machine) // the script says what it waited for
+	}()
 }
 
 // copyDisk enrols a new machine with the volume key of another: copydisk NAME NEW.
@@ -213,6 +251,8 @@ func grow(ts *testscript.TestScript, _ bool, args []string) {
 		_, err = db.Exec("UPDATE "+table+" SET created = created - ?", int64(days)*24*time.Hour.Microseconds())
 		ts.Check(err)
 	}
+	_, err = db.Exec("UPDATE volumes SET reencrypted = reencrypted - ? WHERE reencrypted > 0", int64(days)*24*time.Hour.Microseconds())
+	ts.Check(err)
 }
 
 // tamper replaces a text in a file: tamper FILE OLD NEW.

@@ -16,6 +16,7 @@ const (
 	PathRekeyChallenge   = "/v1/rekey/challenge"
 	PathRekey            = "/v1/rekey"
 	PathRekeyedChallenge = "/v1/rekeyed/challenge"
+	PathRekeyHeader      = "/v1/rekey/header"
 	PathRekeyed          = "/v1/rekeyed"
 )
 

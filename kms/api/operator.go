@@ -161,7 +161,7 @@ type Volume struct {
 	Keyring  string          `json:"keyring"`
 	Created  time.Time       `json:"created"`
 	Secrets  []SecretVersion `json:"secrets,omitempty"`
-	// Order is its rekey that is under way.
+	// Order is its rekey or reencryption that is under way.
 	Order *Order `json:"order,omitempty"`
 	// Report is what the guest last reported of the header.
 	Report *VolumeReport `json:"report,omitempty"`

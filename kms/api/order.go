@@ -5,12 +5,15 @@ import (
 	"time"
 )
 
-// Order is a rekey that a machine is to carry out.
+// Order is a rekey or a reencryption that a machine is to carry out.
 type Order struct {
 	Volume  string `json:"volume"`  // id
 	Machine string `json:"machine"` // id
+	Kind    string `json:"kind"`    // rekey or reencrypt
 	// Status is open until the machine reports the keyslot of the new version, then
-	// committed until the one of the version before is gone.
+	// committed until the one of the version before is gone. A reencryption goes on:
+	// it is rekeyed until every keyslot is there that stays, ready until the header is
+	// under reencryption, then reencrypting.
 	Status string `json:"status"`
 	// AtBoot has only a boot carry it out.
 	AtBoot bool `json:"at_boot,omitempty"`
@@ -29,6 +32,34 @@ type Order struct {
 	Fault    string     `json:"fault,omitempty"`
 	Faults   int        `json:"faults,omitempty"`
 	Reported *time.Time `json:"reported,omitempty"`
+	// HeaderKept is when the machine sent the copy of its header from before the rekey.
+	HeaderKept *time.Time `json:"header_kept,omitempty"`
+	// Lost are the keyslots that a reencryption takes away since nobody has their keys;
+	// Waits tells that it waits, or will, until somebody agrees to that.
+	Lost  []LUKSSlot `json:"lost,omitempty"`
+	Waits bool       `json:"waits,omitempty"`
+	// Progress is how far a reencryption has come; absent before the machine said so.
+	Progress *ReencryptionProgress `json:"progress,omitempty"`
+}
+
+// ReencryptionProgress is how far a reencryption has come.
+type ReencryptionProgress struct {
+	Done  uint64    `json:"done"`  // bytes
+	Total uint64    `json:"total"` // bytes
+	Rate  uint64    `json:"rate"`  // bytes a second
+	Left  int64     `json:"left"`  // seconds, an estimate
+	At    time.Time `json:"at"`
+}
+
+// ReencryptVolume is the body that orders a reencryption.
+type ReencryptVolume struct {
+	Reason string `json:"reason" minLength:"1" maxLength:"500"`
+}
+
+// LoseKeyslots is the body that agrees to the loss of the keyslots that a reencryption
+// names.
+type LoseKeyslots struct {
+	Reason string `json:"reason" minLength:"1" maxLength:"500"`
 }
 
 // RekeyVolume is the body that orders a rekey.
@@ -44,9 +75,30 @@ type WithdrawRekey struct {
 	Reason string `json:"reason,omitempty" maxLength:"500"`
 }
 
+// DestroySecret is the body that destroys a secret which a rekey replaced.
+type DestroySecret struct {
+	Version uint32 `json:"version" minimum:"1"`
+	Reason  string `json:"reason" minLength:"1" maxLength:"500"`
+}
+
+// DestroySecret destroys a secret that a rekey replaced, and returns what it was.
+func (o *OperatorClient) DestroySecret(ctx context.Context, ref string, d DestroySecret) (SecretVersion, error) {
+	return post[SecretVersion](ctx, o.c, at(PathVolumeDestroy, ref), d)
+}
+
 // RekeyVolume has a volume's machine replace its secret.
 func (o *OperatorClient) RekeyVolume(ctx context.Context, ref string, r RekeyVolume) (Order, error) {
 	return post[Order](ctx, o.c, at(PathVolumeRekey, ref), r)
+}
+
+// ReencryptVolume has a volume's machine put its data under a new volume key.
+func (o *OperatorClient) ReencryptVolume(ctx context.Context, ref string, r ReencryptVolume) (Order, error) {
+	return post[Order](ctx, o.c, at(PathVolumeReencrypt, ref), r)
+}
+
+// LoseKeyslots agrees to the loss of keyslots.
+func (o *OperatorClient) LoseKeyslots(ctx context.Context, ref string, r LoseKeyslots) (Order, error) {
+	return post[Order](ctx, o.c, at(PathVolumeLose, ref), r)
 }
 
 // WithdrawRekey takes back an order that was not committed.
@@ -54,7 +106,7 @@ func (o *OperatorClient) WithdrawRekey(ctx context.Context, ref string, r Withdr
 	return post[Order](ctx, o.c, at(PathVolumeWithdraw, ref), r)
 }
 
-// Orders lists the rekeys that are under way, ordered by volume.
+// Orders lists the rekeys and reencryptions that are under way, ordered by volume.
 func (o *OperatorClient) Orders(ctx context.Context, q ListQuery) (Page[Order], error) {
 	return get[Page[Order]](ctx, o.c, PathOrders, q.values())
 }

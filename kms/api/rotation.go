@@ -21,11 +21,13 @@ type RotationPlan struct {
 	Unlisted int `json:"unlisted"`
 	// Totals count the steps, and what is due beside them.
 	Totals []RotationTotal `json:"totals"`
-	// Overdue is older than the policy lets it become, Excused likewise, with somebody
-	// who answers for it.
-	Overdue RotationLateness `json:"overdue"`
-	Excused RotationLateness `json:"excused"`
-	Orders  RotationOrders   `json:"orders"`
+	// Overdue is older than the policy lets it become. So is UnderWay, of which an order
+	// is open that is younger than the rule's answer_within and has not failed, and
+	// Excused, for which somebody answers.
+	Overdue  RotationLateness `json:"overdue"`
+	UnderWay RotationLateness `json:"under_way"`
+	Excused  RotationLateness `json:"excused"`
+	Orders   RotationOrders   `json:"orders"`
 }
 
 // RotationStep is one thing to do.
@@ -43,9 +45,13 @@ type RotationStep struct {
 	// Due is since when it is due, NotBefore from when on it may begin.
 	Due       time.Time `json:"due"`
 	NotBefore time.Time `json:"not_before"`
-	// Away tells that no agent of the machine waits for orders: it is to boot, or to
-	// come back.
+	// Away tells that no agent of the machine waits for orders, at the server that
+	// answers: it is to boot, or to come back.
 	Away bool `json:"away,omitempty"`
+	// AtBoot has nothing but an attested boot of the machine carry it out.
+	AtBoot bool `json:"at_boot,omitempty"`
+	// After are the steps of the same chain that are done before it begins.
+	After []RotationAction `json:"after,omitempty"`
 	// WaitDays is how long the destruction of a keyring version can be cancelled.
 	WaitDays int `json:"wait_days,omitempty"`
 	// Boots is after how many good boots of newer ones a measurement is retired.

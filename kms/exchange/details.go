@@ -72,7 +72,10 @@ type NextBoot struct {
 
 // RekeyDetails is the JSON in a statement with [PurposeRekey], which names one
 // volume.
-type RekeyDetails struct{}
+type RekeyDetails struct {
+	// Becomes is as in [VolumeReport].
+	Becomes []byte `json:"becomes,omitempty"`
+}
 
 // RekeyedDetails is the JSON in a statement with [PurposeRekeyed], which names one
 // volume.
@@ -86,6 +89,10 @@ type RekeyedDetails struct {
 	// Fault says why there is no such keyslot: printable ASCII, at most MaxFault
 	// bytes; empty where there is.
 	Fault string `json:"fault,omitempty"`
+	// Reencryption says that the report is about a reencryption, whose rekey is over.
+	Reencryption Stage `json:"reencryption,omitempty"`
+	// Progress is of StageProgress alone.
+	Progress *Progress `json:"progress,omitempty"`
 }
 
 // VolumeReport is what a guest reports of a LUKS header beside its identity.
@@ -99,6 +106,9 @@ type VolumeReport struct {
 	Sequence uint64      `json:"sequence"`
 	Slots    []LUKSSlot  `json:"slots"`
 	Tokens   []LUKSToken `json:"tokens"`
+	// Becomes is the identity digest that a header under reencryption will have; of
+	// it neither slots, tokens nor a volume key are reported. Empty otherwise.
+	Becomes []byte `json:"becomes,omitempty"`
 }
 
 // LUKSSlot is a keyslot of a LUKS2 header.

@@ -75,3 +75,10 @@ func FuzzParseDetails(f *testing.F) {
 	f.Add([]byte(`{"volumes":[],"volumes":[]}`))
 	f.Fuzz(func(t *testing.T, data []byte) { reparse[exchange.CommitDetails](t, data) })
 }
+
+// FuzzParseRekeyedDetails is [FuzzParseDetails] for what running systems report.
+func FuzzParseRekeyedDetails(f *testing.F) {
+	f.Add([]byte(`{"version":2,"volume":{"id":"v","volume_key_digest":null,"sequence":1,"slots":[],"tokens":[],"becomes":"AQ=="},"reencryption":"progress","progress":{"done":1,"total":2,"rate":3,"left":4}}`))
+	f.Add([]byte(`{"version":2,"volume":{},"progress":{"done":-1}}`))
+	f.Fuzz(func(t *testing.T, data []byte) { reparse[exchange.RekeyedDetails](t, data) })
+}

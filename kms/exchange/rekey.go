@@ -18,6 +18,13 @@ const (
 	RekeyCommitted RekeyStatus = "committed"
 	// RekeyFinished ends it.
 	RekeyFinished RekeyStatus = "finished"
+	// RekeyRekeyed ends the rekey that a reencryption begins with.
+	RekeyRekeyed RekeyStatus = "rekeyed"
+	// RekeyReady lets the guest take away the keyslots that a reencryption loses, that
+	// of the recovery key before among them, and begin it.
+	RekeyReady RekeyStatus = "ready"
+	// RekeyReencrypting lets it change the data: boots open the header as it is now.
+	RekeyReencrypting RekeyStatus = "reencrypting"
 )
 
 // RekeyAnswer is what the service answers to a report about a rekey, under its
@@ -44,7 +51,7 @@ func ParseRekeyAnswer(data []byte) (RekeyAnswer, error) {
 		return RekeyAnswer{}, fmt.Errorf("%w answer about a rekey: not its JSON object", ErrMalformed)
 	}
 	switch a.Status {
-	case RekeyOpen, RekeyCommitted, RekeyFinished:
+	case RekeyOpen, RekeyCommitted, RekeyFinished, RekeyRekeyed, RekeyReady, RekeyReencrypting:
 		return a, nil
 	default:
 		return RekeyAnswer{}, fmt.Errorf("%w answer about a rekey: unknown status", ErrMalformed)

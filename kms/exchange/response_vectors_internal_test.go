@@ -142,8 +142,8 @@ func writeResponseVectors(t *testing.T) {
 	t.Helper()
 	r, other := newResponder(t), newResponder(t)
 	release := &Release{ID: [32]byte{1, 2, 3}, Entry: []byte("a signed audit entry"), Secrets: []ReleasedSecret{
-		{Volume: "vol-a", UUID: "8c3a1f40-5f6e-4a57-9c5f-0d9d3c2b1a02", Version: 3, Identity: [32]byte{4}, Key: secret.Copy([]byte("key of vol-a"))},
-		{Volume: "vol-b", UUID: "8c3a1f40-5f6e-4a57-9c5f-0d9d3c2b1a03", Version: 1, Resume: [16]byte{5}, Key: secret.Copy([]byte("key of vol-b")), Recovery: secret.Copy([]byte("cccccccc-bbbbbbbb"))},
+		{Volume: "vol-a", UUID: "8c3a1f40-5f6e-4a57-9c5f-0d9d3c2b1a02", Version: 3, Identity: [32]byte{4}, Key: secret.Copy([]byte("key of vol-a")), Reencrypt: &Reencryption{From: [32]byte{6}, Begun: true, Rate: 50 << 20, Lose: []LUKSSlot{{ID: 31, Mark: "5f1a03c2"}}}},
+		{Volume: "vol-b", UUID: "8c3a1f40-5f6e-4a57-9c5f-0d9d3c2b1a03", Version: 1, Resume: [16]byte{5}, Key: secret.Copy([]byte("key of vol-b")), Recovery: secret.Copy([]byte("cccccccc-bbbbbbbb")), RecoveryVersion: 1},
 	}}
 	message := marshaled(t, release)
 	ok := r.vector("two volumes", "ok", message, release.ID)

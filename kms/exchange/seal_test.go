@@ -35,7 +35,7 @@ func fullRelease() *exchange.Release {
 		ID: [32]byte{9}, Entry: []byte("entry"),
 		Secrets: []exchange.ReleasedSecret{
 			{Volume: "v1", UUID: "u1", Version: 2, Identity: [32]byte{1}, Key: secret.Copy([]byte("key one"))},
-			{Volume: "v2", UUID: "u2", Version: 1, Resume: [16]byte{2}, Key: secret.Copy([]byte("key two")), Recovery: secret.Copy([]byte("recovery two"))},
+			{Volume: "v2", UUID: "u2", Version: 1, Resume: [16]byte{2}, Key: secret.Copy([]byte("key two")), Recovery: secret.Copy([]byte("recovery two")), RecoveryVersion: 2},
 		},
 	}
 }

@@ -36,6 +36,8 @@ func newOperators(s *Server) *operators {
 	o.addOrders()
 	o.addIdentity()
 	o.addRotation()
+	o.addCompromise()
+	o.addRuns()
 	o.addRecovery()
 	o.addRoots()
 	o.addCustodians()

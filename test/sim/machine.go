@@ -60,6 +60,12 @@ type Volume struct {
 	Key, Recovery secret.Bytes
 	// Own are the service's keyslots for boots: from the enrolment on one.
 	Own []Keyslot
+	// NewRecovery is the keyslot of the recovery key that is taking the place of the
+	// one before, or has; RecoveryGone tells that that one has none any more.
+	NewRecovery  *Keyslot
+	RecoveryGone bool
+	// Becomes is as in [exchange.VolumeReport].
+	Becomes []byte
 }
 
 // NewMachine makes a machine with volumes, booted once with log.
@@ -97,6 +103,24 @@ func newUUID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// Snapshot returns a copy of the machine with all its state, as a hypervisor makes
+// it.
+func (m *Machine) Snapshot() *Machine {
+	copied := *m
+	copied.TPM, copied.Volumes = m.TPM.Snapshot(), slices.Clone(m.Volumes)
+	for i := range copied.Volumes {
+		copied.Volumes[i] = m.Volumes[i].Image()
+	}
+	return &copied
+}
+
+// Image returns a copy of the volume with its header, as an image of the disk has it.
+func (v *Volume) Image() Volume {
+	image := *v
+	image.Slots, image.Tokens, image.Own = slices.Clone(v.Slots), slices.Clone(v.Tokens), slices.Clone(v.Own)
+	return image
 }
 
 // Boot restarts the machine.
@@ -152,13 +176,20 @@ func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 }
 
 func (m *Machine) report(v *Volume) exchange.VolumeReport {
+	if len(v.Becomes) > 0 {
+		return exchange.VolumeReport{ID: v.ID, Slots: []exchange.LUKSSlot{}, Tokens: []exchange.LUKSToken{}, Becomes: v.Becomes}
+	}
 	report := exchange.VolumeReport{
 		ID: v.ID, VolumeKeyDigest: v.VolumeKeyDigest, Slots: slices.Clone(v.Slots),
 		Tokens: append(v.ownTokens(), v.Tokens...),
 	}
-	if v.Recovery.Len() > 0 && !m.NoRecoveryKey {
+	if v.NewRecovery != nil {
+		report.Slots = append(report.Slots, exchange.LUKSSlot{ID: v.NewRecovery.Slot, KDF: "pbkdf2", Priority: 1, Mark: v.mark("rec")})
+		report.Tokens = append(report.Tokens, exchange.LUKSToken{ID: 2, Type: "keywright", Slots: []int{v.NewRecovery.Slot}, Volume: v.ID, Purpose: "recovery", Version: v.NewRecovery.Version})
+	}
+	if v.Recovery.Len() > 0 && !m.NoRecoveryKey && !v.RecoveryGone {
 		report.Slots = append(report.Slots, exchange.LUKSSlot{ID: 2, KDF: "pbkdf2", Priority: 1, Mark: "7be201d9"})
-		report.Tokens = append(report.Tokens, exchange.LUKSToken{ID: 1, Type: "keywright", Slots: []int{2}, Volume: v.ID, Purpose: "recovery"})
+		report.Tokens = append(report.Tokens, exchange.LUKSToken{ID: 1, Type: "keywright", Slots: []int{2}, Volume: v.ID, Purpose: "recovery", Version: 1})
 	}
 	return report
 }
@@ -202,7 +233,7 @@ func (m *Machine) keep(release *exchange.Release) error {
 		if v.ID != s.Volume || len(v.Own) == 0 || s.Resume != [16]byte{} {
 			v.Own = []Keyslot{{Slot: 1, Version: s.Version, Key: s.Key.Clone()}} // an enrolment's
 		}
-		if v.ID, v.Resume, v.Key = s.Volume, s.Resume, s.Key; !v.opens(s.Key) {
+		if v.ID, v.Resume, v.Key = s.Volume, s.Resume, s.Key; !v.Opens(s.Key) {
 			return fmt.Errorf("secret %d, version %d, opens no keyslot", i, s.Version)
 		}
 		if s.Recovery.Len() > 0 {

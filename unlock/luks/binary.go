@@ -52,10 +52,13 @@ func (c *headerCopy) json() []byte { return c.bytes[binarySize:] }
 
 // asPrimary returns the copy as it stands at the start of a device, whichever of
 // the two it is.
-func (c *headerCopy) asPrimary() []byte {
+func (c *headerCopy) asPrimary() []byte { return c.asCopy(primaryMagic, 0) }
+
+// asCopy returns it as it stands at an offset.
+func (c *headerCopy) asCopy(magic string, offset uint64) []byte {
 	b := bytes.Clone(c.bytes)
-	copy(b, primaryMagic)
-	binary.BigEndian.PutUint64(b[256:], 0)
+	copy(b, magic)
+	binary.BigEndian.PutUint64(b[256:], offset)
 	copy(b[checksumOffset:], checksum(b))
 	return b
 }

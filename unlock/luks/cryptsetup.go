@@ -84,6 +84,7 @@ const (
 type input struct {
 	stdin []secret.Bytes // one behind the other
 	third []secret.Bytes // file descriptor 3
+	files []*os.File     // those behind it
 	// stdout takes what the run says there; nil: nobody does.
 	stdout io.Writer
 	// patience is how long a run that is asked to end may finish writing; 0:
@@ -111,7 +112,7 @@ func (c Cryptsetup) run(ctx context.Context, action, device string, in input, ar
 	var said strings.Builder
 	cmd := exec.CommandContext(ctx, program, append(strings.Fields(action), args...)...)
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.Stdin, cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = stdin, []*os.File{third}, in.stdout, &said
+	cmd.Stdin, cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = stdin, append([]*os.File{third}, in.files...), in.stdout, &said
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = cmp.Or(in.patience, endPatience)
 	return c.explain(ctx, cmd.Run(), action, device, said.String())

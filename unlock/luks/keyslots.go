@@ -80,6 +80,15 @@ func (c Cryptsetup) TestKey(ctx context.Context, device string, slot int, key se
 	return wrongKey(err)
 }
 
+// TestAnyKey opens any keyslot with key and changes nothing. A key that opens none is
+// [ErrWrongKey].
+func (c Cryptsetup) TestAnyKey(ctx context.Context, device string, key secret.Bytes) error {
+	if err := checkKey(key); err != nil {
+		return fmt.Errorf("testing a key of %s: %w", device, err)
+	}
+	return wrongKey(c.run(ctx, "open --test-passphrase", device, input{stdin: []secret.Bytes{key}}, "--type", "luks2", "--key-file", "-", device))
+}
+
 // ImportToken writes a token of ours under a free number.
 func (c Cryptsetup) ImportToken(ctx context.Context, device string, number int, token Token) error {
 	return c.writeToken(ctx, device, number, token)

@@ -270,6 +270,7 @@ func (t Table) same(got Table) error {
 		{"sector size", t.SectorSize, got.SectorSize},
 		{"read-only", t.ReadOnly, got.ReadOnly},
 		{"flags", strings.Join(t.Flags, " "), strings.Join(got.Flags, " ")},
+		{"number of targets", 1 + len(t.Rest), 1 + len(got.Rest)},
 	} {
 		if field.want != field.got {
 			return fmt.Errorf("mapping %s is not what its header says: %s is %v, want %v", got.Name, field.name, field.got, field.want)

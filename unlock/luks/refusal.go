@@ -52,6 +52,8 @@ const (
 	CodeKeyslotShape   Code = "keyslot-shape"    // unknown priority or anti-forensic splitter
 	CodeKeyslotForeign Code = "keyslot-foreign"  // asked to be opened, but not as enrolment makes them
 
+	CodeReencryption Code = "reencryption" // not one that [Header.ValidateUnder] hands to cryptsetup
+
 	CodeTokenKeyslots Code = "token-keyslots" // names a keyslot that does not exist
 )
 

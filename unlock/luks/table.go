@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -35,6 +37,19 @@ type Table struct {
 	SectorSize     uint32   // in bytes
 	Flags          []string // sorted, without sector_size
 	ReadOnly       bool
+	// Rest are the targets behind the first one, of a volume under reencryption: in
+	// all that is not named here they are as that one.
+	Rest []Target `json:",omitempty"`
+
+	start uint64 // of a target that is parsed
+}
+
+// Target is a part of a mapping.
+type Target struct {
+	Start          uint64 // on the mapping, in bytes
+	KeyDescription string
+	IVTweak        uint64
+	Offset         uint64 // on the backing device, in bytes
 }
 
 // Options returns the options that make a mapping like this one.
@@ -46,7 +61,8 @@ func (t Table) Options() Options {
 var ErrNoMapping = errors.New("no such mapping")
 
 // ReadTable returns the active table of the mapping with a name. A mapping of
-// any other shape than one crypt target is an error.
+// any other shape than one crypt target, or up to [maxTargets] on one device, is an
+// error.
 func ReadTable(name string) (Table, error) {
 	if err := CheckName(name); err != nil {
 		return Table{}, err
@@ -117,10 +133,53 @@ func readTable(name string) (Table, error) {
 	if err := control(unix.DM_TABLE_STATUS, buffer); err != nil {
 		return Table{}, err
 	}
-	if request.Target_count != 1 || request.Flags&unix.DM_BUFFER_FULL_FLAG != 0 || request.Data_start > statusSize-unix.SizeofDmTargetSpec {
-		return Table{}, fmt.Errorf("%d targets, want one", request.Target_count)
+	if request.Target_count == 0 || request.Target_count > maxTargets || request.Flags&unix.DM_BUFFER_FULL_FLAG != 0 || request.Data_start > statusSize-unix.SizeofDmTargetSpec {
+		return Table{}, fmt.Errorf("%d targets, want 1 to %d", request.Target_count, maxTargets)
 	}
-	return parseTarget(buffer[request.Data_start:])
+	return parseTargets(buffer[request.Data_start:], int(request.Target_count))
+}
+
+// maxTargets is what a mapping has that cryptsetup opened under reencryption: a part
+// under either volume key, and one in between.
+const maxTargets = 3
+
+// parseTargets parses the targets of a mapping, each of which says how far behind the
+// first one the next is.
+func parseTargets(b []byte, count int) (t Table, err error) {
+	at := 0
+	for n := range count {
+		if at < 0 || at+unix.SizeofDmTargetSpec > len(b) {
+			return Table{}, errors.New("a target is outside of the answer")
+		}
+		next, err := parseTarget(b[at:])
+		switch {
+		case err != nil:
+			return Table{}, err
+		case n == 0 && next.start != 0:
+			return Table{}, errors.New("the first target is not at the beginning")
+		case n == 0:
+			t = next
+		default:
+			if err := t.append(next); err != nil {
+				return Table{}, err
+			}
+		}
+		at = int(binary.NativeEndian.Uint32(b[at+20:]))
+	}
+	return t, nil
+}
+
+// append adds a target that begins where the table ends.
+func (t *Table) append(next Table) error {
+	same := next
+	same.Length, same.KeyDescription, same.IVTweak, same.Offset = t.Length, t.KeyDescription, t.IVTweak, t.Offset
+	same.start, same.Rest = t.start, t.Rest
+	if !reflect.DeepEqual(*t, same) || next.start != t.Length {
+		return errors.New("the targets are not parts of one volume")
+	}
+	t.Rest = append(t.Rest, Target{next.start, next.KeyDescription, next.IVTweak, next.Offset})
+	t.Length += next.Length
+	return nil
 }
 
 func control(command uint, buffer []byte) error {
@@ -141,12 +200,12 @@ func control(command uint, buffer []byte) error {
 func parseTarget(b []byte) (Table, error) {
 	start, length := binary.NativeEndian.Uint64(b), binary.NativeEndian.Uint64(b[8:])
 	kind, _, _ := bytes.Cut(b[24:unix.SizeofDmTargetSpec], []byte{0})
-	if string(kind) != "crypt" || start != 0 {
-		return Table{}, fmt.Errorf("target %q at sector %d, want crypt at 0", kind, start)
+	if string(kind) != "crypt" || start > math.MaxInt64/tableSectorSize || length > math.MaxInt64/tableSectorSize {
+		return Table{}, fmt.Errorf("target %q at sector %d, want crypt", kind, start)
 	}
 	parameters, _, _ := bytes.Cut(b[unix.SizeofDmTargetSpec:], []byte{0})
 	t, err := parseParameters(parameters)
-	t.Length = length * tableSectorSize
+	t.Length, t.start = length*tableSectorSize, start*tableSectorSize
 	return t, err
 }
 

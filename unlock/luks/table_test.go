@@ -50,8 +50,42 @@ func TestParseTarget(t *testing.T) {
 	assert.EqualValues(t, 4096, table.Length)
 	_, err = parseTarget(target("linear", 0, 8, parameters))
 	require.ErrorContains(t, err, `target "linear"`)
-	_, err = parseTarget(target("crypt", 8, 8, parameters))
+	_, err = parseTargets(target("crypt", 8, 8, parameters), 1)
 	require.Error(t, err)
+	_, err = parseTarget(target("crypt", 1<<60, 8, parameters))
+	require.Error(t, err)
+}
+
+// A volume under reencryption has a target for each part, as the kernel answers.
+func TestParseTargets(t *testing.T) {
+	of := func(parts ...[]byte) []byte {
+		var b []byte
+		for _, p := range parts {
+			p = append(p, make([]byte, (8-len(p)%8)%8)...)
+			b = append(b, p...)
+			binary.NativeEndian.PutUint32(b[len(b)-len(p)+20:], uint32(len(b)))
+		}
+		return b
+	}
+	old := ":64:logon:cryptsetup:8c3a1f40-5f6e-4a57-9c5f-0d9d3c2b1a00-d0"
+	next := ":64:logon:cryptsetup:8c3a1f40-5f6e-4a57-9c5f-0d9d3c2b1a00-d1"
+	first := target("crypt", 0, 65536, "aes-xts-plain64 "+next+" 0 254:0 32768 1 sector_size:4096")
+	second := target("crypt", 65536, 131072, "aes-xts-plain64 "+old+" 65536 254:0 98304 1 sector_size:4096")
+	table, err := parseTargets(of(first, second), 2)
+	require.NoError(t, err)
+	assert.Equal(t, Table{
+		Length: 96 << 20, Cipher: cipherSpec, KeySize: 64, KeyDescription: next[len(":64:"):], Device: "254:0", Offset: 16 << 20, SectorSize: 4096,
+		Rest: []Target{{Start: 32 << 20, KeyDescription: old[len(":64:"):], IVTweak: 65536, Offset: 48 << 20}},
+	}, table)
+	for name, b := range map[string][]byte{
+		"a gap":          of(first, target("crypt", 65544, 8, "aes-xts-plain64 "+old+" 65536 254:0 98304 1 sector_size:4096")),
+		"another device": of(first, target("crypt", 65536, 8, "aes-xts-plain64 "+old+" 65536 254:1 98304 1 sector_size:4096")),
+		"in the clear":   of(first, target("linear", 65536, 8, "254:0 98304")),
+		"cut":            of(first)[:len(first)],
+	} {
+		_, err := parseTargets(b, 2)
+		require.Error(t, err, name)
+	}
 }
 
 // Row 25: a mapping passes for the volume's only if all that decides what is

@@ -65,6 +65,11 @@ func (v *Volume) checkConfig() *Refusal {
 		// it in no form.
 		return refuse(CodeRequirements, "%q", c.Requirements.names())
 	}
+	return v.checkSizes()
+}
+
+func (v *Volume) checkSizes() *Refusal {
+	c := v.header.metadata.Config
 	if size := v.header.chosen.size; uint64(c.JSONSize) != size-binarySize {
 		return refuse(CodeConfig, "json_size %d in a header of %d bytes", c.JSONSize, size)
 	}

@@ -51,14 +51,15 @@ func (p *Program) volumeWithdrawRekey() *cobra.Command {
 		dryRun bool
 	)
 	c := &cobra.Command{
-		Use: "withdraw-rekey VOLUME", Short: "Take back a rekey that was not committed",
+		Use: "withdraw-rekey VOLUME", Short: "Take back a rekey that was not committed, or a reencryption that has not begun",
 		Long: `Take an order back. The secret that boots are released stays the current one; what
 the machine made of the other is removed with the next order.
 
-A rekey that is committed cannot be taken back: its new secret is the current one.`,
+A rekey that is committed cannot be taken back: its new secret is the current one. A
+reencryption can, once its rekey is over, until the machine was given what it begins with.`,
 		Args: exactly("VOLUME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.changeOrder(c.Context(), args[0], dryRun, "took back the rekey of", func(ctx context.Context, o *api.OperatorClient, id string) (api.Order, error) {
+			return p.changeOrder(c.Context(), args[0], dryRun, "took back the order of", func(ctx context.Context, o *api.OperatorClient, id string) (api.Order, error) {
 				return o.WithdrawRekey(ctx, id, body)
 			})
 		},
@@ -83,19 +84,24 @@ func (p *Program) changeOrder(ctx context.Context, argument string, dryRun bool,
 	if dryRun {
 		done = "would have " + done
 	}
-	return p.print(order, func(w io.Writer) { fmt.Fprintf(w, "%s volume/%s of machine/%s\n", done, short(v.ID), short(v.Machine)) })
+	return p.print(order, func(w io.Writer) {
+		fmt.Fprintf(w, "%s volume/%s of machine/%s\n", done, short(v.ID), short(v.Machine))
+		writeLost(w, &order)
+	})
 }
 
-// writeOrder says how far a rekey of the volume has come.
+// writeOrder says how far an order of the volume has come.
 func writeOrder(w io.Writer, o *api.Order) {
 	if o == nil {
 		return
 	}
-	fmt.Fprintf(w, "rekey ordered at %s by %s: %s\n", clock(o.Created), o.By, word(o.Reason))
+	fmt.Fprintf(w, "%s ordered at %s by %s: %s\n", kindOf(o), clock(o.Created), o.By, word(o.Reason))
+	writeLost(w, o)
 	if o.From > 0 {
 		fmt.Fprintf(w, "  the disk was restored from before a rekey: it opens with version %d\n", o.From)
 	}
 	switch {
+	case writeReencryption(w, o):
 	case o.Status == "committed":
 		fmt.Fprintf(w, "  committed: the keyslot of the version before is still to be removed\n")
 	case o.Version > 0:
@@ -104,6 +110,9 @@ func writeOrder(w io.Writer, o *api.Order) {
 		fmt.Fprintf(w, "  waits for the machine's next boot\n")
 	default:
 		fmt.Fprintf(w, "  waits for the machine\n")
+	}
+	if o.HeaderKept != nil {
+		fmt.Fprintf(w, "  the header from before is kept since %s: keywright volume header-copy\n", clock(*o.HeaderKept))
 	}
 	if o.Fault != "" {
 		fmt.Fprintf(w, "  failed %d times, last at %s: %s\n", o.Faults, clock(*o.Reported), word(o.Fault))

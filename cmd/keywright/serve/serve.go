@@ -20,6 +20,7 @@ import (
 	"keywright.dev/kms/server"
 	"keywright.dev/kms/store/sqlite"
 	"keywright.dev/rotate"
+	"keywright.dev/rotate/jobs"
 )
 
 // Options are what a service is made of beside its data folder.
@@ -32,6 +33,9 @@ type Options struct {
 	Clock       func() time.Time
 	// Uptime is CLOCK_BOOTTIME.
 	Uptime func() time.Duration
+	// StandEvery is how often the service looks who rotates by the schedule; 0 is
+	// [server.StandEvery].
+	StandEvery time.Duration
 	// Waiting is told why a start waits.
 	Waiting func(error)
 }
@@ -50,6 +54,7 @@ type Service struct {
 	Server *server.Server
 
 	store      *sqlite.Store
+	jobs       *jobs.Queue // nil where nothing is rotated by itself
 	roots      []root.Root
 	keys       *kms.Keys
 	challenges *kms.Challenges
@@ -133,7 +138,7 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 	}
 	domain, err := kms.New(kms.Config{
 		Store: timedStore{p.store, metrics, o.Clock}, Keys: p.keys, Challenges: p.challenges, Identities: p.identities, Identity: identityMaker(), Log: p.log,
-		Trust: trustOf(trust), Recovery: recipients, Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
+		Trust: trustOf(trust), Recovery: recipients, ReencryptRate: uint64(o.Config.Rotation.ReencryptRate), Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
 	})
 	if err != nil {
 		return err
@@ -157,14 +162,18 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 	}
 	s.GuestURL, s.Fingerprint = guestURL(o.Config.Server, bound), exchange.FormatFingerprint(domain.ServiceKey())
 	s.Metrics = s.listeners.Metrics.Addr().String()
-	s.Server, err = server.New(server.Config{
+	c := server.Config{
 		Version: o.Version, Restored: p.restored, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
 		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine }, Rotation: rotation,
 		Excuses: func() ([]rotate.Excuse, error) { return openExcuses(o.Config.Rotation, o.Clock()) },
 		TLS:     pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL,
 		Roots: p.roots, Leases: p.keys.Leases, Challenges: challenges, Owner: os.Geteuid(), Limits: limits, Upkeep: p.challenges.RotateIfDue,
 		Metrics: metrics, Logger: o.Logger, Clock: o.Clock, Random: rand.Reader,
-	})
+	}
+	if err := s.schedule(ctx, o, &c); err != nil {
+		return err
+	}
+	s.Server, err = server.New(c)
 	return err
 }
 
@@ -228,6 +237,9 @@ func (s *Service) Close() error {
 		s.keys.Wipe()
 	}
 	err := closeRoots(s.roots)
+	if s.jobs != nil {
+		err = errors.Join(err, s.jobs.Close())
+	}
 	if s.store != nil {
 		err = errors.Join(err, s.store.Close())
 	}

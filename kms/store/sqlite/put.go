@@ -41,6 +41,9 @@ func (p *putter) put(o kms.Outcome) error {
 	if err := p.putWrappers(o); err != nil {
 		return err
 	}
+	if err := p.putRotation(o); err != nil {
+		return err
+	}
 	return p.addEntries(o.Entries)
 }
 
@@ -151,6 +154,9 @@ func (p *putter) putRows(o kms.Outcome) error {
 		if err := p.rows.PutSecret(p.ctx, fromSecret(s)); err != nil {
 			return fmt.Errorf("%s secret %s@%d: %w", s.Purpose, s.Volume, s.Version, translate(err))
 		}
+	}
+	if err := p.putHeaderCopy(o.HeaderCopy); err != nil {
+		return err
 	}
 	if err := p.putOrders(o); err != nil {
 		return err

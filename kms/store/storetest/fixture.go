@@ -68,7 +68,7 @@ func NewVolume(machine string, n int) kms.Volume {
 		Status: kms.VolumeActive, Identity: digestOf("identity", n), VolumeKeyDigest: digestOf("volume key", n),
 		Inventory: bytes.Repeat([]byte("{}"), 200), Accepted: digestOf("accepted", n),
 		Foreign: true, Copied: true, Resume: digestOf("resume", n)[:16],
-		Keyring: kms.DefaultKeyring, Created: Epoch(),
+		Keyring: kms.DefaultKeyring, Created: Epoch(), Reencrypted: Epoch().Add(time.Hour),
 	}
 }
 

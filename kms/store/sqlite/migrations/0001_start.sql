@@ -86,6 +86,7 @@ CREATE TABLE volumes (
   resume            BLOB,
   keyring           TEXT    NOT NULL,
   created           INTEGER NOT NULL,
+  reencrypted       INTEGER NOT NULL, -- when the volume key was made anew last
   wrapped_before    TEXT    NOT NULL DEFAULT '', -- what wrapped secrets that are gone, as in secrets
   PRIMARY KEY (machine, id)
 ) STRICT, WITHOUT ROWID;
@@ -122,11 +123,26 @@ CREATE TABLE secrets (
 
 -- What a keyring version opens, in the order of the key.
 CREATE INDEX secrets_keyring ON secrets (keyring, keyring_version, volume, purpose, version);
+-- How old what opens a volume is, and how long what opened it before is kept.
+CREATE INDEX secrets_created  ON secrets (created, volume)  WHERE purpose = 'luks-keyslot' AND status = 'current';
+CREATE INDEX secrets_replaced ON secrets (replaced, volume) WHERE status = 'restore-only';
 
--- Rekeys under way: few, whatever the number of volumes.
+-- Headers of volumes from before a rekey changed them, sealed under the secret of this
+-- purpose and version, with which they go: one of every order under way, a megabyte or so.
+CREATE TABLE header_copies (
+  volume  TEXT    PRIMARY KEY NOT NULL,
+  purpose TEXT    NOT NULL,
+  version INTEGER NOT NULL,
+  created INTEGER NOT NULL,
+  sealed  BLOB    NOT NULL,
+  FOREIGN KEY (volume, purpose, version) REFERENCES secrets (volume, purpose, version) ON DELETE CASCADE
+) STRICT;
+
+-- Rekeys and reencryptions under way: few, whatever the number of volumes.
 CREATE TABLE orders (
   volume     TEXT    PRIMARY KEY NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
   machine    TEXT    NOT NULL,
+  kind       TEXT    NOT NULL,
   status     TEXT    NOT NULL,
   at_boot    INTEGER NOT NULL,
   opens      INTEGER NOT NULL, -- version that opens the disk; 0: the current one
@@ -138,7 +154,17 @@ CREATE TABLE orders (
   delivered  INTEGER NOT NULL,
   fault      TEXT    NOT NULL,
   faults     INTEGER NOT NULL,
-  reported   INTEGER NOT NULL
+  reported   INTEGER NOT NULL,
+  header     INTEGER NOT NULL, -- when the copy of the header was kept
+  -- Of a reencryption:
+  lost       TEXT    NOT NULL, -- JSON array of keyslots
+  agreed     INTEGER NOT NULL, -- that they are lost
+  becomes    BLOB,             -- identity digest of the header that it ends with
+  bytes_done INTEGER NOT NULL,
+  bytes_all  INTEGER NOT NULL,
+  rate       INTEGER NOT NULL, -- bytes a second
+  time_left  INTEGER NOT NULL, -- seconds
+  progressed INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX orders_machine ON orders (machine, volume);
@@ -238,6 +264,38 @@ CREATE TABLE lease_epoch (
 ) STRICT;
 
 INSERT INTO lease_epoch (only, epoch) VALUES (1, 0);
+
+-- Who does what one of several servers does at a time. A row stays: its epoch only
+-- grows.
+CREATE TABLE leaders (
+  name     TEXT    PRIMARY KEY NOT NULL,
+  epoch    INTEGER NOT NULL,
+  holder   TEXT    NOT NULL, -- empty: nobody
+  renewals INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row while rotations are held.
+CREATE TABLE rotation_pause (
+  only   INTEGER PRIMARY KEY CHECK (only = 1),
+  since  INTEGER NOT NULL,
+  by     TEXT    NOT NULL,
+  reason TEXT    NOT NULL
+) STRICT;
+
+CREATE TABLE rotation_runs (
+  num      INTEGER PRIMARY KEY,
+  id       TEXT    NOT NULL UNIQUE,
+  why      TEXT    NOT NULL,
+  by       TEXT    NOT NULL,
+  epoch    INTEGER NOT NULL, -- of the leader that runs it; 0: no leader
+  started  INTEGER NOT NULL,
+  ended    INTEGER NOT NULL,
+  outcome  TEXT    NOT NULL,
+  done     INTEGER NOT NULL,
+  refused  INTEGER NOT NULL,
+  failed   INTEGER NOT NULL,
+  failures TEXT    NOT NULL -- JSON
+) STRICT;
 
 CREATE TABLE service_keys (
   kind            TEXT    NOT NULL,

@@ -27,6 +27,14 @@ type Entry struct {
 	Time    int64
 }
 
+type HeaderCopy struct {
+	Volume  string
+	Purpose string
+	Version int64
+	Created int64
+	Sealed  []byte
+}
+
 type KeyringUse struct {
 	Keyring     string
 	Version     int64
@@ -48,6 +56,13 @@ type KeyringVersion struct {
 	DestroyAt int64
 }
 
+type Leader struct {
+	Name     string
+	Epoch    int64
+	Holder   string
+	Renewals int64
+}
+
 type Measurement struct {
 	Num        int64
 	Digest     []byte
@@ -65,6 +80,7 @@ type Measurement struct {
 type Order struct {
 	Volume     string
 	Machine    string
+	Kind       string
 	Status     string
 	AtBoot     bool
 	Opens      int64
@@ -77,6 +93,15 @@ type Order struct {
 	Fault      string
 	Faults     int64
 	Reported   int64
+	Header     int64
+	Lost       string
+	Agreed     bool
+	Becomes    []byte
+	BytesDone  int64
+	BytesAll   int64
+	Rate       int64
+	TimeLeft   int64
+	Progressed int64
 }
 
 type Platform struct {
@@ -87,6 +112,21 @@ type Platform struct {
 	Approved bool
 	Created  int64
 	Expires  int64
+}
+
+type RotationRun struct {
+	Num      int64
+	ID       string
+	Why      string
+	By       string
+	Epoch    int64
+	Started  int64
+	Ended    int64
+	Outcome  string
+	Done     int64
+	Refused  int64
+	Failed   int64
+	Failures string
 }
 
 type Secret struct {
@@ -130,6 +170,7 @@ type Volume struct {
 	Resume          []byte
 	Keyring         string
 	Created         int64
+	Reencrypted     int64
 	WrappedBefore   string
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 const listCopiedVolumes = `-- name: ListCopiedVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE copied = 1 AND id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE copied = 1 AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListCopiedVolumesParams struct {
@@ -41,6 +41,7 @@ func (q *Queries) ListCopiedVolumes(ctx context.Context, arg ListCopiedVolumesPa
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.Reencrypted,
 			&i.WrappedBefore,
 		); err != nil {
 			return nil, err
@@ -57,7 +58,7 @@ func (q *Queries) ListCopiedVolumes(ctx context.Context, arg ListCopiedVolumesPa
 }
 
 const listForeignVolumes = `-- name: ListForeignVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE has_foreign = 1 AND id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE has_foreign = 1 AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListForeignVolumesParams struct {
@@ -88,6 +89,7 @@ func (q *Queries) ListForeignVolumes(ctx context.Context, arg ListForeignVolumes
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.Reencrypted,
 			&i.WrappedBefore,
 		); err != nil {
 			return nil, err
@@ -104,7 +106,7 @@ func (q *Queries) ListForeignVolumes(ctx context.Context, arg ListForeignVolumes
 }
 
 const listVolumes = `-- name: ListVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE id > ? ORDER BY id LIMIT ?
 `
 
 type ListVolumesParams struct {
@@ -135,6 +137,7 @@ func (q *Queries) ListVolumes(ctx context.Context, arg ListVolumesParams) ([]Vol
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.Reencrypted,
 			&i.WrappedBefore,
 		); err != nil {
 			return nil, err
@@ -151,7 +154,7 @@ func (q *Queries) ListVolumes(ctx context.Context, arg ListVolumesParams) ([]Vol
 }
 
 const listVolumesOfMachine = `-- name: ListVolumesOfMachine :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListVolumesOfMachineParams struct {
@@ -183,6 +186,7 @@ func (q *Queries) ListVolumesOfMachine(ctx context.Context, arg ListVolumesOfMac
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.Reencrypted,
 			&i.WrappedBefore,
 		); err != nil {
 			return nil, err
@@ -242,7 +246,7 @@ func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret,
 }
 
 const volumesBetween = `-- name: VolumesBetween :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
 `
 
 type VolumesBetweenParams struct {
@@ -274,6 +278,7 @@ func (q *Queries) VolumesBetween(ctx context.Context, arg VolumesBetweenParams) 
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.Reencrypted,
 			&i.WrappedBefore,
 		); err != nil {
 			return nil, err
@@ -290,7 +295,7 @@ func (q *Queries) VolumesBetween(ctx context.Context, arg VolumesBetweenParams) 
 }
 
 const volumesByUUID = `-- name: VolumesByUUID :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE uuid = ?1 AND status <> 'former' ORDER BY machine LIMIT ?2
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE uuid = ?1 AND status <> 'former' ORDER BY machine LIMIT ?2
 `
 
 type VolumesByUUIDParams struct {
@@ -321,6 +326,7 @@ func (q *Queries) VolumesByUUID(ctx context.Context, arg VolumesByUUIDParams) ([
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.Reencrypted,
 			&i.WrappedBefore,
 		); err != nil {
 			return nil, err
@@ -337,7 +343,7 @@ func (q *Queries) VolumesByUUID(ctx context.Context, arg VolumesByUUIDParams) ([
 }
 
 const volumesWithKey = `-- name: VolumesWithKey :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, wrapped_before FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?
 `
 
 type VolumesWithKeyParams struct {
@@ -369,6 +375,7 @@ func (q *Queries) VolumesWithKey(ctx context.Context, arg VolumesWithKeyParams) 
 			&i.Resume,
 			&i.Keyring,
 			&i.Created,
+			&i.Reencrypted,
 			&i.WrappedBefore,
 		); err != nil {
 			return nil, err

@@ -73,11 +73,12 @@ func (q *Queries) PutSecret(ctx context.Context, arg PutSecretParams) error {
 
 const putVolume = `-- name: PutVolume :exec
 INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied,
-  resume, keyring, created)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  resume, keyring, created, reencrypted)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET machine = excluded.machine, uuid = excluded.uuid, status = excluded.status,
   identity = excluded.identity, volume_key_digest = excluded.volume_key_digest, inventory = excluded.inventory,
-  accepted = excluded.accepted, has_foreign = excluded.has_foreign, copied = excluded.copied, resume = excluded.resume, keyring = excluded.keyring, created = excluded.created
+  accepted = excluded.accepted, has_foreign = excluded.has_foreign, copied = excluded.copied, resume = excluded.resume, keyring = excluded.keyring, created = excluded.created,
+  reencrypted = excluded.reencrypted
 `
 
 type PutVolumeParams struct {
@@ -94,6 +95,7 @@ type PutVolumeParams struct {
 	Resume          []byte
 	Keyring         string
 	Created         int64
+	Reencrypted     int64
 }
 
 func (q *Queries) PutVolume(ctx context.Context, arg PutVolumeParams) error {
@@ -111,13 +113,14 @@ func (q *Queries) PutVolume(ctx context.Context, arg PutVolumeParams) error {
 		arg.Resume,
 		arg.Keyring,
 		arg.Created,
+		arg.Reencrypted,
 	)
 	return err
 }
 
 const volumesAndSecrets = `-- name: VolumesAndSecrets :many
 
-SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, volumes.wrapped_before, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
+SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
   coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.replaced, 0) AS replaced,
   coalesce(s.at_boot, 0) AS at_boot, coalesce(s.disclosed, 0) AS disclosed, coalesce(s.age_copy, '') AS age_copy
@@ -164,6 +167,7 @@ func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]Volu
 			&i.Volume.Resume,
 			&i.Volume.Keyring,
 			&i.Volume.Created,
+			&i.Volume.Reencrypted,
 			&i.Volume.WrappedBefore,
 			&i.Version,
 			&i.Purpose,
@@ -192,16 +196,17 @@ func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]Volu
 
 const volumesAndSecretsFor = `-- name: VolumesAndSecretsFor :many
 
-SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, volumes.wrapped_before, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
+SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
   coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.replaced, 0) AS replaced,
   coalesce(s.at_boot, 0) AS at_boot
-FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id AND s.purpose = ?1
-WHERE volumes.machine = ?2 ORDER BY volumes.id, s.version
+FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id AND s.purpose IN (?1, ?2)
+WHERE volumes.machine = ?3 ORDER BY volumes.id, s.purpose, s.version
 `
 
 type VolumesAndSecretsForParams struct {
 	Purpose string
+	Other   string
 	Machine string
 }
 
@@ -220,7 +225,7 @@ type VolumesAndSecretsForRow struct {
 
 // What a boot asks for: as above, of one purpose, without what only people want.
 func (q *Queries) VolumesAndSecretsFor(ctx context.Context, arg VolumesAndSecretsForParams) ([]VolumesAndSecretsForRow, error) {
-	rows, err := q.query(ctx, q.volumesAndSecretsForStmt, volumesAndSecretsFor, arg.Purpose, arg.Machine)
+	rows, err := q.query(ctx, q.volumesAndSecretsForStmt, volumesAndSecretsFor, arg.Purpose, arg.Other, arg.Machine)
 	if err != nil {
 		return nil, err
 	}
@@ -242,6 +247,7 @@ func (q *Queries) VolumesAndSecretsFor(ctx context.Context, arg VolumesAndSecret
 			&i.Volume.Resume,
 			&i.Volume.Keyring,
 			&i.Volume.Created,
+			&i.Volume.Reencrypted,
 			&i.Volume.WrappedBefore,
 			&i.Version,
 			&i.Purpose,
