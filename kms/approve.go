@@ -7,6 +7,7 @@ import (
 
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/claims"
+	"keywright.dev/kms/exchange"
 )
 
 // The actions of audit entries that operators cause.
@@ -207,6 +208,8 @@ func (p *approving) check(state *State) error {
 		return disallow("another machine has the name: choose another with --name")
 	case state.Platform == nil:
 		return disallow("no platform set with that digest was seen on it")
+	case m.Status == MachinePending && !p.service.Identities.pinnedBy(m):
+		return disallow("it enrolled with a service key that was retired since: run keywright-unlock enroll on it again, with --service-key %s", exchange.FormatFingerprint(p.service.ServiceKey()))
 	case p.tier == claims.Identity && !p.approval.AllowUnmeasured:
 		return disallow("its boot is not measured (tier identity), so that any system on it would get the keys: if you want that, give --allow-unmeasured, and have a policy in the place of forbid-identity-tier that allows it")
 	default:

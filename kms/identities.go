@@ -78,6 +78,11 @@ func (i *Identities) Fingerprints() [][32]byte {
 	return list
 }
 
+// pinnedBy tells whether a machine pins one of the keys.
+func (i *Identities) pinnedBy(m *Machine) bool {
+	return slices.ContainsFunc(m.Pins, func(pin [32]byte) bool { return i.find(pin) != nil })
+}
+
 // IdentityMaker makes and opens service identity keys; package pki does.
 type IdentityMaker struct {
 	Make NewServiceKey

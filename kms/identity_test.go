@@ -144,6 +144,22 @@ func TestIdentityRetiresWithoutWhoIsGone(t *testing.T) {
 	refused(t, kms.ReasonServiceKey, err)
 }
 
+// A machine that enrolled with a key that is retired since would get no keys: it is not
+// approved, and enrols again with the current one.
+func TestIdentityRetiresWhileMachinesEnrol(t *testing.T) {
+	f := rotating(t)
+	m := f.machine("web-17")
+	require.NoError(t, m.Enroll(t.Context(), f.guest()))
+	former, current := f.rotateIdentity()
+	require.NoError(t, f.retireIdentity(former, 0), "anybody can have machines wait")
+	_, err := f.ApproveMachine(t.Context(), operator(), "web-17", kms.Approval{EKHash: m.TPM.Machine()})
+	require.ErrorContains(t, err, "run keywright-unlock enroll on it again, with --service-key "+exchange.FormatFingerprint(current))
+	m.ServiceKey = current
+	require.NoError(t, m.Enroll(t.Context(), f.guest()))
+	f.approve(m)
+	f.unlock(m)
+}
+
 // Applications' calls are answered with the key that the machine knows, too.
 func TestIdentityRotatesWhileKeysAreUsed(t *testing.T) {
 	f := rotating(t)

@@ -24,8 +24,8 @@ const (
 	listedLacking = 20
 )
 
-// Lacking asks which machines do not pin a service identity key. Those that are
-// revoked do not count.
+// Lacking asks which active machines do not pin a service identity key. Others do not
+// count: anybody can have machines wait for approval.
 type Lacking struct {
 	Key   [32]byte // fingerprint
 	Limit int
@@ -45,8 +45,8 @@ type IdentityKey struct {
 	Pinned int64
 }
 
-// IdentityCensus tells which machines know which service identity keys, by their
-// last boots. Revoked machines are not in it.
+// IdentityCensus tells which active machines know which service identity keys, by
+// their last boots.
 type IdentityCensus struct {
 	Keys     []IdentityKey // the current one first
 	Machines int64

@@ -287,11 +287,10 @@ type Reader interface {
 	OldestApproved(ctx context.Context, group string, limit int) ([]Measurement, error)
 	// Holding returns what keeps a measurement from being retired.
 	Holding(ctx context.Context, h Hold) (Holding, error)
-	// PinCounts counts the machines that are not revoked by the service identity keys
-	// that they pin.
+	// PinCounts counts the active machines by the service identity keys that they pin.
 	PinCounts(ctx context.Context) ([]PinCount, error)
-	// MachinesLacking returns the ids of machines that do not pin a service identity
-	// key, above after, ordered.
+	// MachinesLacking returns the ids of active machines that do not pin a service
+	// identity key, above after, ordered.
 	MachinesLacking(ctx context.Context, l Lacking, after string) ([]string, error)
 	// FindMeasurements returns those whose hex digest begins with ref.
 	FindMeasurements(ctx context.Context, ref string, limit int) ([]Measurement, error)

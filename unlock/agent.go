@@ -50,6 +50,7 @@ type Agent struct {
 	Log func(line string)
 
 	told   [][32]byte // service keys that were passed on
+	tell   time.Time  // when others may be
 	server int        // of Orders.Servers, which is waited at
 	said   string     // what was logged of why nobody can be waited at
 	silent *pace      // after no answer, or a refusal
@@ -69,6 +70,8 @@ const (
 	// times, and what is in the way is a person's to remove.
 	firstVain   = 30 * time.Second
 	longestVain = 15 * time.Minute
+	// betweenHints keeps who stands in between from having them passed on in a loop.
+	betweenHints = 10 * time.Minute
 	// maxAgain bounds what a server, or who stands in its place, may ask for.
 	maxAgain = 10 * time.Minute
 )
@@ -130,13 +133,13 @@ func (a *Agent) round(ctx context.Context) (time.Duration, error) {
 
 // compare looks whether the service has other keys than are pinned. What it was told
 // is a hint, which nobody signed: whoever takes the keys over asks for that. One hint
-// is passed on once.
+// is passed on once, and another one not at once.
 func (a *Agent) compare(known *Orders, told [][]byte) {
 	keys, err := exchange.Fingerprints(told)
-	if err != nil || len(keys) == 0 || slices.Equal(keys, known.Pins) || slices.Equal(keys, a.told) {
+	if err != nil || len(keys) == 0 || slices.Equal(keys, known.Pins) || slices.Equal(keys, a.told) || a.Clock.Now().Before(a.tell) {
 		return
 	}
-	a.told = keys
+	a.told, a.tell = keys, a.Clock.Now().Add(betweenHints)
 	a.Log("the service wants other service keys pinned")
 	if err := known.Repin(); err != nil {
 		a.Log(printable("having them taken over: " + err.Error()))

@@ -47,8 +47,8 @@ func (a *ServiceKeysResponse) Verify(pin, nonce [32]byte) ([][32]byte, error) {
 	return keys, exchange.VerifyServiceKeys(pin, a.ServiceKey, nonce, keys, a.Signature)
 }
 
-// IdentityCensus tells which machines know which service identity keys, by their
-// last boots. Revoked machines are not in it.
+// IdentityCensus tells which active machines know which service identity keys, by
+// their last boots.
 type IdentityCensus struct {
 	Keys     []IdentityKey `json:"keys"` // the current one first
 	Machines int64         `json:"machines"`

@@ -46,8 +46,7 @@ func (t Tools) UpdateAsAhead(ctx context.Context) error {
 }
 
 func runReproducibly(ctx context.Context, program string, args ...string) error {
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), reproducible)
+	cmd := exec.CommandContext(ctx, "env", append([]string{reproducible, program}, args...)...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("running %s: %w: %.2000s", program, err, output)
 	}

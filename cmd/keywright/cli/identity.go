@@ -21,8 +21,8 @@ func (p *Program) identityCommand() *cobra.Command {
 func (p *Program) identityCensus() *cobra.Command {
 	return &cobra.Command{
 		Use: "census", Short: "Count which machines know which service identity keys", Args: exactly(),
-		Long: `Count, by their last boots, which machines pin which service identity keys, and name
-those that lack the current one. Revoked machines are not counted.
+		Long: `Count, by their last boots, which active machines pin which service identity keys, and
+name those that lack the current one.
 
 It ends with 4 where a rotation is not finished: machines lack the current key, or pin
 another one beside it.`,
@@ -107,7 +107,7 @@ func (p *Program) identityRetire() *cobra.Command {
 		Use: "retire KEY", Short: "Delete the service identity key before the current one", Args: exactly("KEY"),
 		Long: `Delete the service identity key before the current one, named by its fingerprint or the
 beginning of it. It is refused, and names some, while machines lack the current key: their
-boots would get no keys any more. Those that are revoked or excused (rotation.excuses) do
+boots would get no keys any more. Those that are excused (rotation.excuses) or not active do
 not count; for those that are gone there is --leave-behind. One that comes back asks for
 its passphrase, and gets the current key by a person: docs/operations.md.
 

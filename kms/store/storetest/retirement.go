@@ -86,20 +86,20 @@ func testHolding(t *testing.T, s Store) {
 	assert.True(t, got.Free())
 }
 
-// Machines are counted by what they pin, and those that lack a key are found; who is
-// revoked is neither.
+// Active machines are counted by what they pin, and those that lack a key are found.
 func testPins(t *testing.T, s Store) {
 	former, current := Digest("pin", 1), Digest("pin", 2)
 	var lacking []string
-	for n, pins := range [][][32]byte{{former}, {current, former}, {current}, nil, {former}} {
+	for n, pins := range [][][32]byte{{former}, {current, former}, {current}, nil, {former}, {former}} {
 		m := NewMachine(n + 1)
 		m.Pins = pins
 		switch n {
 		case 0, 3:
 			lacking = append(lacking, m.ID)
-			m.Status = kms.MachinePending
 		case 4:
 			m.Status = kms.MachineRevoked
+		case 5:
+			m.Status = kms.MachinePending
 		}
 		put(t, s, kms.Outcome{Machine: m})
 	}

@@ -18,14 +18,14 @@ ORDER BY m.id LIMIT sqlc.arg(most);
 -- name: HasActiveMachine :one
 SELECT EXISTS (SELECT 1 FROM machines WHERE in_group = ? AND status = 'active');
 
--- Machines that do not pin a service key; all are looked at, until there are
+-- Active machines that do not pin a service key; all are looked at, until there are
 -- enough.
 
 -- name: MachinesLacking :many
 SELECT m.id FROM machines AS m JOIN machine_states AS s ON s.machine = m.num
-WHERE m.status <> 'revoked' AND m.id > sqlc.arg(after) AND instr(coalesce(s.pins, x''), CAST(sqlc.arg(pin) AS BLOB)) = 0
+WHERE m.status = 'active' AND m.id > sqlc.arg(after) AND instr(coalesce(s.pins, x''), CAST(sqlc.arg(pin) AS BLOB)) = 0
 ORDER BY m.id LIMIT sqlc.arg(most);
 
 -- name: CountPins :many
 SELECT s.pins, count(*) AS n FROM machines AS m JOIN machine_states AS s ON s.machine = m.num
-WHERE m.status <> 'revoked' GROUP BY s.pins;
+WHERE m.status = 'active' GROUP BY s.pins;

@@ -11,7 +11,7 @@ import (
 
 const countPins = `-- name: CountPins :many
 SELECT s.pins, count(*) AS n FROM machines AS m JOIN machine_states AS s ON s.machine = m.num
-WHERE m.status <> 'revoked' GROUP BY s.pins
+WHERE m.status = 'active' GROUP BY s.pins
 `
 
 type CountPinsRow struct {
@@ -105,7 +105,7 @@ func (q *Queries) HoldingMachines(ctx context.Context, arg HoldingMachinesParams
 const machinesLacking = `-- name: MachinesLacking :many
 
 SELECT m.id FROM machines AS m JOIN machine_states AS s ON s.machine = m.num
-WHERE m.status <> 'revoked' AND m.id > ?1 AND instr(coalesce(s.pins, x''), CAST(?2 AS BLOB)) = 0
+WHERE m.status = 'active' AND m.id > ?1 AND instr(coalesce(s.pins, x''), CAST(?2 AS BLOB)) = 0
 ORDER BY m.id LIMIT ?3
 `
 
@@ -115,7 +115,7 @@ type MachinesLackingParams struct {
 	Most  int64
 }
 
-// Machines that do not pin a service key; all are looked at, until there are
+// Active machines that do not pin a service key; all are looked at, until there are
 // enough.
 func (q *Queries) MachinesLacking(ctx context.Context, arg MachinesLackingParams) ([]string, error) {
 	rows, err := q.query(ctx, q.machinesLackingStmt, machinesLacking, arg.After, arg.Pin, arg.Most)
