@@ -328,8 +328,8 @@ func TestAttack12ForgedReencryption(t *testing.T) {
 		"becomes what it was":     {4, becomes(func(v *sim.Volume) [32]byte { return v.Identity }), kms.ReasonVolume},
 		"in between alone":        {4, func(v *sim.Volume) { v.BeginReencryption(); v.Becomes = nil }, kms.ReasonVolume},
 		"ended without beginning": {4, func(v *sim.Volume) { v.BeginReencryption(); v.EndReencryption() }, kms.ReasonVolume},
-		"other end than begun": {7, func(v *sim.Volume) { v.EndReencryption(); v.Identity[0] ^= 1 }, kms.ReasonVolume},
-		"cut short":            {7, func(v *sim.Volume) { v.Becomes = v.Becomes[:31] }, kms.ReasonVolume},
+		"other end than begun":    {7, func(v *sim.Volume) { v.EndReencryption(); v.Identity[0] ^= 1 }, kms.ReasonVolume},
+		"cut short":               {7, func(v *sim.Volume) { v.Becomes = v.Becomes[:31] }, kms.ReasonVolume},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, ctx := newFixture(t), t.Context()
