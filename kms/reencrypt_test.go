@@ -2,6 +2,7 @@ package kms_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -451,4 +452,36 @@ func TestReportsOfAReencryptionAreHeldAgainstTheOrder(t *testing.T) {
 	refusedFor(t, kms.ReasonVolume, stage(exchange.StageBegun))
 	refusedFor(t, kms.ReasonOrder, stage(exchange.StageDone))
 	require.NoError(t, m.Reencrypt(ctx, f.guest(), 0))
+}
+
+// A disk that is put back from before the rekey of a reencryption is held as any other,
+// and reencrypted from the beginning.
+func TestReencryptionOfARestoredDisk(t *testing.T) {
+	f, ctx := newFixture(t), t.Context()
+	m := f.running("web-1")
+	before, image := f.volume(m.Volumes[0].ID), m.Volumes[0]
+	image.Own, image.Slots = slices.Clone(image.Own), slices.Clone(image.Slots)
+	f.orderReencryption(m)
+	var got exchange.ReleasedSecret
+	for _, step := range reencryptionSteps()[:4] {
+		require.NoError(t, step(f, m, &got))
+	}
+	m.Volumes[0] = image
+	m.Boot()
+	_, err := m.Unlock(ctx, f.guest())
+	refusedFor(t, kms.ReasonRestored, err)
+	f.expectRestore(m, time.Hour)
+	m.Boot()
+	_, err = m.Unlock(ctx, f.guest())
+	require.NoError(t, err)
+	order := f.orders()[0]
+	assert.Equal(t, []any{kms.KindReencrypt, kms.OrderOpen, uint32(1)}, []any{order.Kind, order.Status, order.From})
+	refusedFor(t, kms.ReasonOrder, m.Reencrypt(ctx, f.guest(), 0))
+	f.agree(m)
+	require.NoError(t, m.Reencrypt(ctx, f.guest(), 0))
+	v := f.volume(before.ID)
+	assert.NotEqual(t, before.Identity, v.Identity)
+	assert.Empty(t, f.orders())
+	f.unlock(m)
+	assert.Zero(t, f.alarms(kms.AlarmForeign))
 }
