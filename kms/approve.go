@@ -161,6 +161,9 @@ func (p *approving) decide(state State) (Outcome, error) {
 	if m.Status == MachinePending {
 		updated.ExpectedPlatform = p.platform
 	}
+	if m.Status == MachinePending || m.Group != updated.Group {
+		updated.Floors = nil // its boots were not of this group's measurements
+	}
 	platform := *state.Platform
 	platform.Approved, platform.Expires = true, time.Time{}
 	out := Outcome{

@@ -159,6 +159,7 @@ func (c *committing) commit(out *Outcome, state *State) *Refusal {
 	m := *state.Machine
 	m.rebase(c.boot.Counters)
 	m.Committed, m.ReenrollUntil = true, time.Time{}
+	m.Pins = [][32]byte{c.statement.ServiceKey}
 	out.Machine = &m
 	return c.expect(out, state)
 }

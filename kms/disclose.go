@@ -15,11 +15,7 @@ import (
 // SealRecoveryKey discloses a volume's recovery key, sealed to the recipient key of
 // whoever asked for it, and bound to what he called the volume.
 func (s *Service) SealRecoveryKey(ctx context.Context, by Operator, v *Volume, called string, recipient []byte) (Sealed, error) {
-	to, err := exchange.ParseRecipientKey(recipient)
-	if err != nil {
-		return Sealed{}, usage("the recipient key is not one that an answer can be sealed to")
-	}
-	statement, err := exchange.DisclosureStatement(called, recipient)
+	to, statement, err := disclosureTo(called, recipient)
 	if err != nil {
 		return Sealed{}, err
 	}
@@ -28,11 +24,25 @@ func (s *Service) SealRecoveryKey(ctx context.Context, by Operator, v *Volume, c
 		return Sealed{}, err
 	}
 	defer key.Wipe()
+	return s.sealDisclosure(to, statement, key)
+}
+
+// disclosureTo reads who a key is disclosed to, before anything is.
+func disclosureTo(called string, recipient []byte) (exchange.RecipientKey, []byte, error) {
+	to, err := exchange.ParseRecipientKey(recipient)
+	if err != nil {
+		return to, nil, usage("the recipient key is not one that an answer can be sealed to")
+	}
+	statement, err := exchange.DisclosureStatement(called, recipient)
+	return to, statement, err
+}
+
+func (s *Service) sealDisclosure(to exchange.RecipientKey, statement []byte, key secret.Bytes) (Sealed, error) {
 	response, err := exchange.SealDisclosure(to, statement, key)
 	if err != nil {
 		return Sealed{}, err
 	}
-	return s.sign(statement, response)
+	return s.sign(s.ServiceKey(), statement, response)
 }
 
 // DiscloseRecoveryKey returns a volume's recovery key. That it was
@@ -69,7 +79,7 @@ func (d *disclosing) decide(state State) (Outcome, error) {
 		return Outcome{}, disallow("it has no recovery key: its enrolment left that out, or is not finished")
 	}
 	var err error
-	if d.key, err = d.service.openRecovery(state.Machine, row); err != nil {
+	if d.key, err = d.service.openFor(state.Machine, row); err != nil {
 		return Outcome{}, err
 	}
 	entry := d.by.draft(ActionDiscloseRecovery, volume.Machine, volumeObject(volume.ID))
@@ -81,15 +91,14 @@ func (d *disclosing) decide(state State) (Outcome, error) {
 	return d.service.entered(Outcome{Secrets: []Secret{disclosed}}, entry, audit.Done, nil)
 }
 
-// openRecovery unwraps a recovery key without its machine, which may be gone: the
-// names are those of the row's keys, and the EK must be the one that is the
+// openFor unwraps a secret without its machine, which may be gone: the names are those of the row's keys, and the EK must be the one that is the
 // machine's id.
-func (s *Service) openRecovery(m *Machine, row *Secret) (secret.Bytes, error) {
+func (s *Service) openFor(m *Machine, row *Secret) (secret.Bytes, error) {
 	ek, ak, refusal := keysOf(m)
 	if refusal != nil {
 		return secret.Bytes{}, errors.New(refusal.Detail)
 	}
-	return s.Keys.Unwrap(secretContext(bindingOf(ek, ak), m.ID, row, PurposeRecovery), row.Wrapped)
+	return s.Keys.Unwrap(secretContext(bindingOf(ek, ak), m.ID, row, row.Purpose), row.Wrapped)
 }
 
 // RecoveryCopy is a volume's recovery key as it was encrypted to people.

@@ -301,6 +301,7 @@ func (e *enrolling) admit(out *Outcome, state *State, d *draft) error {
 		d.fact("volume.former", "", v.ID)
 		v.Status, v.Resume, v.Foreign, v.Copied = VolumeFormer, nil, false, false
 		out.DropOrders = append(out.DropOrders, v.ID)
+		out.DropSecrets = append(out.DropSecrets, madeFor(state.Secrets, v.ID)...)
 		out.Volumes = append(out.Volumes, v)
 	}
 	out.DropPlatforms = stagedPlatforms(state.Platforms)

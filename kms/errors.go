@@ -46,6 +46,11 @@ var (
 	ErrRedeemed = errors.New("the challenge was redeemed before")
 	// ErrRetired means that a row names a keyring version that opens nothing.
 	ErrRetired = errors.New("the keyring version opens nothing")
+	// ErrDeposed means that somebody else leads by now: what the leader before wants
+	// written is not.
+	ErrDeposed = errors.New("another server leads by now")
+	// ErrPaused means that rotations are held.
+	ErrPaused = errors.New("rotations are paused")
 	// ErrUnavailable means that the store or a root cannot answer now, and that
 	// the same request may succeed later.
 	ErrUnavailable = errors.New("unavailable")

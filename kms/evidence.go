@@ -121,7 +121,7 @@ func (s *Service) checkStatement(statement *exchange.Statement) *Refusal {
 	switch {
 	case statement.Selection != exchange.SelectionBitmap():
 		return refuse(ReasonMalformed, "the PCR selection in the statement is not the one of the challenge")
-	case statement.ServiceKey != s.identityFingerprint:
+	case s.Identities.find(statement.ServiceKey) == nil:
 		return refuse(ReasonServiceKey, "the guest pins another service key")
 	case statement.Purpose == exchange.PurposeKey:
 		return nil // about no volume

@@ -141,6 +141,9 @@ func (x *Explanation) advice(name string) string {
 		return fmt.Sprintf("if you restored the machine from a snapshot or a backup: keywright machine readmit %s. ", name) +
 			"If it is a clone that has a copy of the vTPM, give the clone a new vTPM at the hypervisor and enrol it. " +
 			"If neither happened, a copy of its TPM is running: find it before anything else"
+	case ReasonRestored:
+		return fmt.Sprintf("if you put an image of the disk back: keywright machine expect-restore %s --until 1h --reason TEXT. ", name) +
+			"If nobody did, find out who could write to the disk"
 	case ReasonRevoked:
 		return fmt.Sprintf("a revoked machine gets no keys; if the revocation is over: keywright machine readmit %s", name)
 	case ReasonReleased:

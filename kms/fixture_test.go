@@ -2,6 +2,7 @@ package kms_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -21,8 +22,10 @@ import (
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/exchange"
+	"keywright.dev/kms/pki"
 	"keywright.dev/kms/policy"
 	"keywright.dev/kms/root"
+	"keywright.dev/kms/secret"
 	"keywright.dev/kms/store/sqlite"
 	"keywright.dev/test/sim"
 )
@@ -55,7 +58,9 @@ type fixture struct {
 	root   *countingRoot
 	policy *policy.Engine
 	trust  string
-	slept  atomic.Int64 // of the host, in nanoseconds
+	// rotates has the service keep its identity key in the store.
+	rotates bool
+	slept   atomic.Int64 // of the host, in nanoseconds
 }
 
 // uptime goes on with the clock, and while the host sleeps.
@@ -117,14 +122,24 @@ func (f *fixture) service() *kms.Service {
 	require.NoError(f.t, err)
 	identity, log, err := signers()
 	require.NoError(f.t, err)
+	identities, err := kms.NewIdentities(identity)
+	require.NoError(f.t, err)
+	if f.rotates {
+		identities, err = kms.OpenIdentities(f.t.Context(), f.keys, identityMaker())
+		require.NoError(f.t, err)
+	}
 	service, err := kms.New(kms.Config{
-		Store: f.store, Keys: f.keys, Challenges: challenges, Identity: identity, Log: log,
+		Store: f.store, Keys: f.keys, Challenges: challenges, Identities: identities, Identity: identityMaker(), Log: log,
 		Trust:  func(exchange.EK, []byte, time.Time) (string, error) { return f.trust, nil },
 		Policy: func() kms.Policy { return f.policy },
 		Clock:  f.clock.Now, Random: rand.Reader,
 	})
 	require.NoError(f.t, err)
 	return service
+}
+
+func identityMaker() kms.IdentityMaker {
+	return kms.IdentityMaker{Make: pki.MakeIdentity, Open: func(private secret.Bytes) (crypto.Signer, error) { return pki.OpenIdentity(private) }}
 }
 
 func (f *fixture) roots() []root.Root { return []root.Root{f.root} }
@@ -270,6 +285,10 @@ func (d *direct) RekeyChallenge(context.Context) (api.Challenge, error) {
 func (d *direct) Rekey(ctx context.Context, r api.RekeyRequest) (api.RekeyResponse, error) {
 	s, err := d.service.DeliverRekey(ctx, attested(r.Attested))
 	return api.RekeyResponse{Sealed: sealed(s)}, err
+}
+
+func (d *direct) KeepHeader(ctx context.Context, r api.HeaderCopyRequest) (api.HeaderCopyResponse, error) {
+	return api.HeaderCopyResponse{}, d.service.KeepHeader(ctx, kms.HeaderUpload{Machine: r.Machine, Volume: r.Volume, Version: r.Version, Sealed: r.Copy})
 }
 
 func (d *direct) RekeyedChallenge(context.Context) (api.Challenge, error) {

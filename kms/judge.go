@@ -89,7 +89,7 @@ func judgeRunning(state *State, boot policy.Boot, ask func(Policy, policy.Machin
 		return nil
 	case !boot.Approved:
 		d.fact("measurement", "", hexDigest(boot.Measurement.Digest()))
-		return refuse(ReasonMeasurement, "the measurement of the running boot is not approved for group %s", state.Machine.Group)
+		return refuse(ReasonMeasurement, "the measurement of the running boot %s", unapproved(state.Measurements, boot.Measurement.Digest(), state.Machine.Group))
 	case !boot.PlatformApproved:
 		d.fact("platform", "", hexDigest(boot.Platform.Digest()))
 		return refuse(ReasonPlatform, "the platform claims of the running boot are not approved for the machine")
@@ -104,7 +104,7 @@ func (r *releasing) denied(state *State, d *draft, decision policy.Decision) *Re
 	switch {
 	case !measurementApproved(state):
 		d.fact("measurement", r.nearestOf, hexDigest(r.boot.Measurement.Digest()))
-		return refuse(ReasonMeasurement, "the measurement of this boot is not approved for group %s", state.Machine.Group)
+		return refuse(ReasonMeasurement, "the measurement of this boot %s", unapproved(state.Measurements, r.boot.Measurement.Digest(), state.Machine.Group))
 	case !r.platformApproved(state):
 		d.fact("platform", cmp.Or(r.nearestOf, hexDigest(state.Machine.ExpectedPlatform)), hexDigest(r.boot.Platform.Digest()))
 		return refuse(ReasonPlatform, "the platform claims of this boot are not approved for the machine")

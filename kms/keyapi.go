@@ -24,11 +24,16 @@ const (
 )
 
 // KeyChallenge is a challenge with the public key that requests under it are
-// sealed to, under the service identity key's signature.
+// sealed to, under the signature of each service identity key: who asks has not
+// said which of them it pins.
 type KeyChallenge struct {
 	Challenge
-	Recipient, Signature, ServiceKey []byte
+	Recipient []byte
+	Signed    []KeySignature // the current one's first
 }
+
+// KeySignature is a service identity key's over challenge and recipient.
+type KeySignature struct{ Signature, ServiceKey []byte }
 
 // IssueKeyChallenge makes a challenge for one call of the key API.
 func (s *Service) IssueKeyChallenge() (KeyChallenge, error) {
@@ -40,9 +45,15 @@ func (s *Service) IssueKeyChallenge() (KeyChallenge, error) {
 	if err != nil {
 		return KeyChallenge{}, err
 	}
-	c := KeyChallenge{Challenge: challenge, Recipient: recipient.PublicKey(), ServiceKey: s.identitySPKI}
-	c.Signature, err = exchange.SignKeyRecipient(s.Identity, challenge.Nonce, c.Recipient)
-	return c, err
+	c := KeyChallenge{Challenge: challenge, Recipient: recipient.PublicKey()}
+	for _, by := range s.Identities.all() {
+		signature, err := exchange.SignKeyRecipient(by.signer, challenge.Nonce, c.Recipient)
+		if err != nil {
+			return KeyChallenge{}, err
+		}
+		c.Signed = append(c.Signed, KeySignature{signature, by.spki})
+	}
+	return c, nil
 }
 
 const recipientLabel = "keywright/key-recipient/v1"
@@ -119,7 +130,7 @@ func (s *Service) OperateKeys(ctx context.Context, by Operator, operation exchan
 	if err != nil {
 		return Sealed{}, fmt.Errorf("%s keyring/%s: %w", operatorAction(operation), keyring, err)
 	}
-	return s.sealAnswer(recipient, c.Statement, &work.answer)
+	return s.sealAnswer(statement.ServiceKey, recipient, c.Statement, &work.answer)
 }
 
 func operatorAction(operation exchange.KeyOperation) string {
@@ -188,12 +199,12 @@ func knownOperation(operation exchange.KeyOperation) bool {
 	return false
 }
 
-func (s *Service) sealAnswer(recipient exchange.RecipientKey, statement []byte, answer *exchange.KeyAnswer) (Sealed, error) {
+func (s *Service) sealAnswer(named [32]byte, recipient exchange.RecipientKey, statement []byte, answer *exchange.KeyAnswer) (Sealed, error) {
 	response, err := exchange.SealKeyAnswer(recipient, statement, answer)
 	if err != nil {
 		return Sealed{}, err
 	}
-	return s.sign(statement, response)
+	return s.sign(named, statement, response)
 }
 
 // UseKeys answers a running machine's call. What it wraps opens for the TPM keys
@@ -211,7 +222,7 @@ func (s *Service) UseKeys(ctx context.Context, a Attested, request []byte) (Seal
 	if err := s.transact(ctx, u.key(&u.attested, &u.redemption), u.decide); err != nil {
 		return Sealed{}, err
 	}
-	return s.sealAnswer(u.recipient, u.raw, &u.work.answer)
+	return s.sealAnswer(u.statement.ServiceKey, u.recipient, u.raw, &u.work.answer)
 }
 
 // keyUsing is one call of a machine under way.

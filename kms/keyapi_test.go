@@ -22,10 +22,13 @@ import (
 
 func keyChallenge(c kms.KeyChallenge, err error) (api.KeyChallenge, error) {
 	plain, err := challenge(c.Challenge, err)
-	return api.KeyChallenge{
-		Challenge: plain.Challenge, Token: plain.Token, Expires: plain.Expires, Selection: plain.Selection,
-		Recipient: c.Recipient, Signature: c.Signature, ServiceKey: c.ServiceKey,
-	}, err
+	out := api.KeyChallenge{
+		Challenge: plain.Challenge, Token: plain.Token, Expires: plain.Expires, Selection: plain.Selection, Recipient: c.Recipient,
+	}
+	for _, s := range c.Signed {
+		out.Signed = append(out.Signed, api.KeySignature(s))
+	}
+	return out, err
 }
 
 func (d *direct) KeyChallenge(context.Context) (api.KeyChallenge, error) {

@@ -16,7 +16,6 @@ import (
 	"keywright.dev/kms"
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/exchange"
-	"keywright.dev/kms/pki"
 	"keywright.dev/kms/policy"
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
@@ -26,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	works := map[string]kill.Work{"replace root": replaceRoot, "first start": firstStart}
+	works := map[string]kill.Work{"replace root": replaceRoot, "first start": firstStart, "serve": serveMachine}
 	for name, act := range keyringActs() {
 		works[name] = act.work
 	}
@@ -80,7 +79,7 @@ func (in *installation) service(ctx context.Context, roots []root.Root) (*kms.Se
 	if c.Challenges, err = kms.OpenChallenges(ctx, keys, in.clock.Now, rand.Reader); err != nil {
 		return nil, err
 	}
-	if c.Identity, err = storedIdentity(ctx, keys); err != nil {
+	if c.Identities, err = kms.OpenIdentities(ctx, keys, identityMaker()); err != nil {
 		return nil, err
 	}
 	if c.Log, err = storedLog(ctx, keys); err != nil {
@@ -96,21 +95,6 @@ func (in *installation) service(ctx context.Context, roots []root.Root) (*kms.Se
 	}
 	c.Policy = func() kms.Policy { return engine }
 	return kms.New(c)
-}
-
-func storedIdentity(ctx context.Context, keys *kms.Keys) (*pki.Identity, error) {
-	_, private, err := keys.ServiceKey(ctx, kms.ServiceKeyIdentity, func() (string, []byte, secret.Bytes, error) {
-		made, err := pki.NewIdentity()
-		if err != nil {
-			return "", nil, secret.Bytes{}, err
-		}
-		private, err := made.Marshal()
-		return made.Fingerprint().String(), made.SPKI(), private, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return pki.OpenIdentity(private)
 }
 
 func storedLog(ctx context.Context, keys *kms.Keys) (*audit.Signer, error) {

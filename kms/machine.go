@@ -52,6 +52,13 @@ type Machine struct {
 	// the id of that release; zero before the first.
 	Platform [32]byte
 	Release  [32]byte
+	// Floors tell which measurements its last good boots had, the newest first: each
+	// is when the one was approved that was approved first of that boot's and of those
+	// after it. At most [MaxRetireAfter] are kept.
+	Floors []time.Time
+	// Pins are the fingerprints of the service identity keys that its last boot pinned,
+	// before one its enrolment; the first is the one that it asked for.
+	Pins [][32]byte
 	// Opened are the ids of the volumes that the last release was for.
 	Opened []string
 	// Announced is when the machine last announced its next boots, zero before it
@@ -144,15 +151,19 @@ const (
 	SecretRestoreOnly SecretStatus = "restore-only"
 )
 
-// The purposes of secrets. Both open a LUKS keyslot of their own.
+// The purposes of secrets.
 const (
 	// PurposeKeyslot is that of the secret that attested boots are released.
 	PurposeKeyslot = "luks-keyslot"
 	// PurposeRecovery is that of a recovery key, for people.
 	PurposeRecovery = "recovery"
+	// PurposeHeader is that of the key that the copy of a header is sealed under,
+	// from before a rekey; of the version that the rekey makes.
+	PurposeHeader = "luks-header"
 )
 
-// Secret is one version of what opens a volume's keyslot, wrapped.
+// Secret is one version of what opens a volume's keyslot, or the copy of its
+// header, wrapped.
 type Secret struct {
 	Volume         string // volume id
 	Purpose        string
@@ -180,6 +191,8 @@ type MeasurementStatus string
 const (
 	MeasurementSeen     MeasurementStatus = "seen"
 	MeasurementApproved MeasurementStatus = "approved"
+	// MeasurementRetired is that of one that newer ones took the place of.
+	MeasurementRetired MeasurementStatus = "retired"
 )
 
 // MeasurementSource says how the service came to know a measurement.

@@ -37,6 +37,8 @@ func foretell(m *Machine, a Announcement, now time.Time) NextBoot {
 	switch {
 	case m.Expected == [32]byte{}:
 		return NextBoot{Verdict: VerdictUnknown, Detail: "it announced no boot"}
+	case a.Measurement == MeasurementRetired:
+		return refused(ReasonMeasurement, fmt.Sprintf("the measurement announced was retired in group %s, where newer ones took its place", m.Group))
 	case a.Measurement != MeasurementApproved:
 		return refused(ReasonMeasurement, fmt.Sprintf("the measurement announced is not approved for group %s", m.Group))
 	case a.Platform == nil || !a.Platform.Approved:

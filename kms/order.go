@@ -68,6 +68,9 @@ type Order struct {
 	Fault    string
 	Faults   int
 	Reported time.Time
+	// HeaderKept is when the machine last sent the copy of its header from before
+	// the rekey; zero until then.
+	HeaderKept time.Time
 
 	// Lost are the keyslots that a reencryption takes away since nobody has their
 	// keys, such as a person's; Agreed tells that an operator agreed to that of these.

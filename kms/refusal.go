@@ -35,6 +35,7 @@ const (
 	ReasonKeyring     Reason = "keyring"
 	ReasonOrder       Reason = "not_ordered"
 	ReasonRestored    Reason = "restored"
+	ReasonHandedOut   Reason = "handed_out"
 	// ReasonCiphertext is of single items of the key API.
 	ReasonCiphertext Reason = "ciphertext"
 )
@@ -45,7 +46,7 @@ func Reasons() []Reason {
 		ReasonMalformed, ReasonChallenge, ReasonQuote, ReasonEventLog, ReasonMachine, ReasonPending,
 		ReasonRevoked, ReasonCounters, ReasonReleased, ReasonRate, ReasonMeasurement, ReasonPlatform,
 		ReasonVolume, ReasonPolicy, ReasonEnrolled, ReasonCredential, ReasonKeys, ReasonServiceKey, ReasonUnreleased,
-		ReasonKeyring, ReasonOrder, ReasonRestored, ReasonCiphertext,
+		ReasonKeyring, ReasonOrder, ReasonRestored, ReasonHandedOut, ReasonCiphertext,
 	}
 }
 

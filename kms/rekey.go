@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/secret"
 )
 
@@ -41,7 +42,7 @@ func (s *Service) OrderRekey(ctx context.Context, by Operator, volume *Volume, r
 		case known.AtBoot || !atBoot:
 			return nil, disallow("a rekey of volume/%s is ordered already", v.ID)
 		default:
-			out.DropSecrets = pendingOf(state.Secrets, v.ID)
+			out.DropSecrets = madeFor(state.Secrets, v.ID)
 		}
 		out.Orders = []Order{order}
 		return &order, nil
@@ -64,7 +65,7 @@ func (s *Service) WithdrawRekey(ctx context.Context, by Operator, volume *Volume
 		if err := disallowWithdrawal(known); err != nil {
 			return nil, err
 		}
-		out.DropOrders, out.DropSecrets = []string{v.ID}, pendingOf(state.Secrets, v.ID)
+		out.DropOrders, out.DropSecrets = []string{v.ID}, madeFor(state.Secrets, v.ID)
 		return known, nil
 	})
 }
@@ -89,8 +90,8 @@ func (s *Service) changeOrder(ctx context.Context, by Operator, action string, v
 	if err != nil {
 		return nil, fmt.Errorf("%s volume/%s: %w", action, volume.ID, err)
 	}
-	if s.Ordered != nil && !by.DryRun {
-		s.Ordered(volume.Machine)
+	if tell := s.ordered.Load(); tell != nil && !by.DryRun {
+		(*tell)(volume.Machine)
 	}
 	return order, nil
 }
@@ -119,27 +120,31 @@ func findOrder(orders []Order, volume string) *Order {
 	return &orders[i]
 }
 
-// pendingOf names what an order of a volume made that was not committed.
-func pendingOf(secrets []Secret, volume string) []SecretRef {
+// madeFor names what an order of a volume made that was not committed.
+func madeFor(secrets []Secret, volume string) []SecretRef {
+	made := headerKeysOf(secrets, volume)
 	if row := findSecret(secrets, volume, PurposeKeyslot, SecretPending); row != nil {
-		return []SecretRef{row.Ref()}
+		made = append(made, row.Ref())
 	}
-	return nil
+	return made
 }
 
-// nextSecret returns the secret of an open order, which is made when it is
-// delivered first: fresh, and under the keyring version that is current then. The
-// caller wipes it. With atBoot it is handed to a boot.
-func (s *Service) nextSecret(out *Outcome, state *State, v *Volume, order Order, binding [32]byte, atBoot bool) (secret.Bytes, uint32, error) {
-	now := s.Clock()
-	key, err := s.orderedSecret(out, state, v, &order, binding, atBoot)
-	if err != nil {
-		return secret.Bytes{}, 0, fmt.Errorf("making the next secret of volume/%s: %w", v.ID, err)
+// deliverOrdered adds the secret of an open order to what is released of its volume,
+// and the key for the copy of the header. They are made when it is delivered first:
+// fresh, and under the keyring version that is current then. With atBoot they are
+// handed to a boot.
+func (s *Service) deliverOrdered(released *exchange.ReleasedSecret, out *Outcome, state *State, v *Volume, order Order, binding [32]byte, atBoot bool) (err error) {
+	if released.Next, err = s.orderedSecret(out, state, v, &order, binding, atBoot); err != nil {
+		return fmt.Errorf("making the next secret of volume/%s: %w", v.ID, err)
+	}
+	released.NextVersion = order.Version
+	if released.HeaderKey, err = s.headerKey(out, state, v, order.Version, binding); err != nil {
+		return fmt.Errorf("making the key for a copy of the header of volume/%s: %w", v.ID, err)
 	}
 	order.Deliveries++
-	order.Delivered = now
+	order.Delivered = s.Clock()
 	out.Orders = append(out.Orders, order)
-	return key, order.Version, nil
+	return nil
 }
 
 func (s *Service) orderedSecret(out *Outcome, state *State, v *Volume, order *Order, binding [32]byte, atBoot bool) (secret.Bytes, error) {

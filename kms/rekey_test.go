@@ -205,7 +205,7 @@ func TestDeliveryIsBounded(t *testing.T) {
 		assert.True(t, again.Next.Equal(first.Next), "the same secret as long as it is not committed")
 	}
 	_, err = m.AskRekey(ctx, f.guest(), 0)
-	refusedFor(t, kms.ReasonRate, err)
+	refusedFor(t, kms.ReasonHandedOut, err)
 	m.Boot()
 	release, err := m.Unlock(ctx, f.guest())
 	require.NoError(t, err)

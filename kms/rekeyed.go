@@ -35,7 +35,7 @@ func (s *Service) ReportRekey(ctx context.Context, a Attested) (Sealed, error) {
 	if err != nil {
 		return Sealed{}, err
 	}
-	return s.sign(v.raw, answer)
+	return s.sign(v.statement.ServiceKey, v.raw, answer)
 }
 
 // rekeyed is one report under way.
@@ -118,7 +118,7 @@ func (r *rekeyed) advance(out *Outcome, state *State, v Volume, order Order, d *
 	case r.details.Reencryption != "":
 		return r.advanceReencryption(out, state, v, order, d)
 	case r.details.Done:
-		return audit.Done, r.finish(out, &v, &order, d)
+		return audit.Done, r.finish(out, state, &v, &order, d)
 	case order.Status == OrderCommitted:
 		r.status = exchange.RekeyCommitted
 		return audit.Done, nil
@@ -157,8 +157,8 @@ func (r *rekeyed) commit(out *Outcome, state *State, v *Volume, order *Order, d 
 }
 
 // finish ends the order: of what opened the volume before nothing is accepted any
-// more.
-func (r *rekeyed) finish(out *Outcome, v *Volume, order *Order, d *draft) *Refusal {
+// more, and the copy of its header, which that opens, goes.
+func (r *rekeyed) finish(out *Outcome, state *State, v *Volume, order *Order, d *draft) *Refusal {
 	if order.Status != OrderCommitted {
 		return refuse(ReasonOrder, "the rekey of volume/%s was not committed", v.ID)
 	}
@@ -171,6 +171,7 @@ func (r *rekeyed) finish(out *Outcome, v *Volume, order *Order, d *draft) *Refus
 	}
 	d.fact("finished", "", "true")
 	out.Volumes = []Volume{*v}
+	out.DropSecrets = append(out.DropSecrets, headerKeysOf(state.Secrets, v.ID)...)
 	r.status = order.endRekey(out, &r.details.Volume)
 	return nil
 }
@@ -194,6 +195,7 @@ func (r *releasing) finishReported(out *Outcome, state *State) {
 		}
 		if refusal := findVolume(out.Volumes, known.ID).acceptOwn(report, slots); refusal == nil {
 			order.endRekey(out, report)
+			out.DropSecrets = append(out.DropSecrets, headerKeysOf(state.Secrets, known.ID)...)
 		}
 	}
 }

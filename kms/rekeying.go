@@ -145,7 +145,7 @@ func judgeDelivery(order *Order) *Refusal {
 	case order.AtBoot:
 		return refuse(ReasonOrder, "the rekey of volume/%s is for a boot alone", order.Volume)
 	case order.Deliveries >= maxDeliveries:
-		return refuse(ReasonRate, "the secrets of this rekey were given out %d times: the next boot goes on with it", order.Deliveries)
+		return refuse(ReasonHandedOut, "the secrets of this rekey were given out %d times: the next boot goes on with it", order.Deliveries)
 	default:
 		return nil
 	}
@@ -181,6 +181,5 @@ func (r *rekeying) deliver(out *Outcome, state *State, v *Volume, order *Order) 
 		out.Orders = []Order{again}
 		return nil, nil
 	}
-	released.Next, released.NextVersion, err = r.service.nextSecret(out, state, v, *order, r.binding, false)
-	return nil, err
+	return nil, r.service.deliverOrdered(released, out, state, v, *order, r.binding, false)
 }

@@ -66,6 +66,7 @@ type releasing struct {
 	attested   Attested
 	redemption Redemption
 	details    exchange.BootDetails
+	pins       [][32]byte
 	release    exchange.Release
 
 	// closed is set by a decision that lacks a keyring version.
@@ -100,7 +101,7 @@ func (s *Service) beginRelease(ctx context.Context, a Attested) (*releasing, err
 	}
 	if v.refusal == nil {
 		r.details, err = exchange.ParseDetails[exchange.BootDetails](v.statement.Details)
-		if err != nil {
+		if r.pins, err = pinsOf(v.statement, r.details.ServiceKeys, err); err != nil {
 			v.refusal = refuse(ReasonMalformed, "the details of the statement cannot be parsed")
 		}
 	}
@@ -321,7 +322,7 @@ func (r *releasing) record(out *Outcome, state *State, refusal *Refusal) error {
 	m.rebase(r.boot.Counters)
 	m.LastRelease, m.Tier, m.Measurement = r.now, string(r.boot.Tier), r.boot.Measurement.Digest()
 	m.Platform, m.Release = r.boot.Platform.Digest(), r.release.ID
-	m.Opened = idsOf(r.statement.Volumes)
+	m.Opened, m.Pins = idsOf(r.statement.Volumes), r.pins
 	r.rekeyRestored(&m, state)
 	if err := r.reported(out, state); err != nil {
 		return err

@@ -91,9 +91,8 @@ func (r *releasing) deliverNext(out *Outcome, state *State) error {
 		if order == nil || order.Status != OrderOpen {
 			continue
 		}
-		var err error
-		released.Next, released.NextVersion, err = r.service.nextSecret(out, state, findVolume(state.Volumes, released.Volume), *order, r.binding, true)
-		if err != nil {
+		v := findVolume(state.Volumes, released.Volume)
+		if err := r.service.deliverOrdered(released, out, state, v, *order, r.binding, true); err != nil {
 			return err
 		}
 	}

@@ -2,12 +2,11 @@ package kms
 
 import (
 	"context"
-	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"keywright.dev/kms/attest"
@@ -41,8 +40,10 @@ type Config struct {
 	Store      Store
 	Keys       *Keys
 	Challenges *Challenges
-	// Identity is the service identity key that guests pin (ECDSA P-256).
-	Identity crypto.Signer
+	// Identities are the service identity keys that guests pin, Identity what makes
+	// another.
+	Identities *Identities
+	Identity   IdentityMaker
 	// Log signs entries and heads of the audit log.
 	Log *audit.Signer
 	// Trust says why an endorsement key is believed: a text for people, or
@@ -58,21 +59,18 @@ type Config struct {
 	// ReencryptRate is the most bytes that a machine reencrypts in a second; 0: as fast
 	// as it goes.
 	ReencryptRate uint64
-	// Ordered, where it is set, is told of a machine whose orders changed.
-	Ordered func(machine string)
 }
 
 // Service is the domain. It is safe for concurrent use.
 type Service struct {
 	Config
-	identitySPKI        []byte
-	identityFingerprint [32]byte
-	appraiser           *attest.Appraiser
+	appraiser *attest.Appraiser
 	// keyLimits are the key API's: what applications ask must not use up what a
 	// boot needs.
 	limits, keyLimits *machineLimits
 	aggregates        *aggregates
 	maxPending        int64
+	ordered           atomic.Pointer[func(machine string)]
 }
 
 // rememberedLogs bounds the cache of event logs: a fleet boots few images.
@@ -80,20 +78,22 @@ const rememberedLogs = 256
 
 // New returns a service.
 func New(c Config) (*Service, error) {
-	spki, err := x509.MarshalPKIXPublicKey(c.Identity.Public())
-	if err != nil {
-		return nil, fmt.Errorf("reading the service identity key: %w", err)
+	if c.Identities == nil {
+		return nil, errors.New("making a service: it has no identity key")
 	}
 	return &Service{
-		Config: c, identitySPKI: spki, identityFingerprint: exchange.Fingerprint(spki),
-		appraiser: attest.NewAppraiser(rememberedLogs), limits: newMachineLimits(c.Clock, machineEvery, machineBurst),
+		Config: c, appraiser: attest.NewAppraiser(rememberedLogs), limits: newMachineLimits(c.Clock, machineEvery, machineBurst),
 		keyLimits: newMachineLimits(c.Clock, keyEvery, keyBurst), aggregates: newAggregates(),
 		maxPending: maxPending,
 	}, nil
 }
 
-// ServiceKey returns the fingerprint of the service identity key.
-func (s *Service) ServiceKey() [32]byte { return s.identityFingerprint }
+// NotifyOrdered has tell called, in the place of whoever was told before, with each
+// machine whose orders change.
+func (s *Service) NotifyOrdered(tell func(machine string)) { s.ordered.Store(&tell) }
+
+// ServiceKey returns the fingerprint of the current service identity key.
+func (s *Service) ServiceKey() [32]byte { return s.Identities.all()[0].fingerprint }
 
 // Evidence is a quote with what it covers; see api.Evidence.
 type Evidence struct {
@@ -135,16 +135,20 @@ func (s *Service) seal(v *verified, release *exchange.Release) (Sealed, error) {
 	if err != nil {
 		return Sealed{}, err
 	}
-	return s.sign(v.raw, response)
+	return s.sign(v.statement.ServiceKey, v.raw, response)
 }
 
-// sign has the service identity key sign an answer to a statement.
-func (s *Service) sign(statement, response []byte) (Sealed, error) {
-	signature, err := exchange.SignResponse(s.Identity, statement, response)
+// sign has the service identity key that a statement names sign the answer to it.
+func (s *Service) sign(named [32]byte, statement, response []byte) (Sealed, error) {
+	by := s.Identities.find(named)
+	if by == nil {
+		return Sealed{}, fmt.Errorf("signing an answer: the service identity key was retired meanwhile: %w", ErrUnavailable)
+	}
+	signature, err := exchange.SignResponse(by.signer, statement, response)
 	if err != nil {
 		return Sealed{}, err
 	}
-	return Sealed{Response: response, Signature: signature, ServiceKey: s.identitySPKI}, nil
+	return Sealed{Response: response, Signature: signature, ServiceKey: by.spki}, nil
 }
 
 // random32 returns 32 random bytes.

@@ -57,8 +57,12 @@ func (k *Keys) serviceKeys(ctx context.Context, kind ServiceKeyKind) ([]ServiceK
 		return nil, fmt.Errorf("reading the service's %s key: %w", kind, err)
 	}
 	keys := slices.DeleteFunc(all, func(s ServiceKey) bool { return s.Kind != kind })
-	slices.SortStableFunc(keys, func(a, b ServiceKey) int { return cmp.Compare(b.Created.UnixNano(), a.Created.UnixNano()) })
+	sortNewest(keys)
 	return keys, nil
+}
+
+func sortNewest(keys []ServiceKey) {
+	slices.SortStableFunc(keys, func(a, b ServiceKey) int { return cmp.Compare(b.Created.UnixNano(), a.Created.UnixNano()) })
 }
 
 func (k *Keys) openServiceKey(ctx context.Context, row ServiceKey) (private secret.Bytes, err error) {

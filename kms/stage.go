@@ -254,6 +254,7 @@ func (g *staging) stage(out *Outcome, state *State) *Refusal {
 	if !g.stageMeasurements(out, state) {
 		return refuse(ReasonRate, "%d boots of the machine wait for an operator already: approve or dismiss one of them", maxSeen)
 	}
+	m.settle(approvedAt(state.Measurements, g.boot.Measurement.Digest()))
 	m.Counters, m.Announced = g.boot.Counters, now
 	if first := g.boots[0]; !g.unforeseen() {
 		m.Expected, m.ExpectedPlatform = first.measurement.Digest(), first.platform.Digest()
@@ -364,7 +365,7 @@ func (g *staging) foresee(b announced, state *State) *Refusal {
 	case decision.Allowed:
 		return nil
 	case !boot.Approved:
-		return refuse(ReasonMeasurement, "its measurement is not approved for group %s", m.Group)
+		return refuse(ReasonMeasurement, "its measurement %s", unapproved(state.Measurements, b.measurement.Digest(), m.Group))
 	case !boot.PlatformApproved:
 		return refuse(ReasonPlatform, "its platform claims are neither approved for the machine nor staged by it")
 	default:

@@ -21,7 +21,8 @@ type Transactor interface {
 
 // Key names the rows that a decision depends on. Zero fields name nothing.
 type Key struct {
-	// Machine loads the machine, its volumes and the secrets of their keyslots.
+	// Machine loads the machine, its volumes, the secrets of their keyslots and those
+	// that copies of their headers are sealed under.
 	Machine string
 	// Recovery loads the volumes' recovery keys as well.
 	Recovery bool
@@ -50,6 +51,18 @@ type Key struct {
 	Keyring string
 	// ServiceKeys loads the service's own keys.
 	ServiceKeys bool
+	// Leader loads who leads by this name.
+	Leader string
+	// Term has the transaction refused, as [ErrDeposed], where somebody else leads by
+	// now.
+	Term *Term
+	// Pause loads whether rotations are held, Run the run of this id.
+	Pause bool
+	Run   string
+	// Hold loads what keeps a measurement from being retired.
+	Hold *Hold
+	// Lacking loads which machines do not pin a service identity key.
+	Lacking *Lacking
 }
 
 // SecretRef names a secret.
@@ -93,6 +106,12 @@ type State struct {
 	Uses        []KeyringUse     // of versions of the keyring, ordered by version
 	ServiceKeys []ServiceKey     // ordered by kind and creation
 	Orders      []Order          // of the machine, ordered by volume
+
+	Leader  *Leadership    // nil where there never was one
+	Pause   *RotationPause // nil where rotations are not held
+	Run     *RotationRun   // nil where there is none
+	Holding Holding        // where the key asks for it
+	Lacking []string       // likewise: ids of machines, ordered
 }
 
 // Outcome is what a decision wants written. Rows replace those of the same key. A
@@ -142,17 +161,31 @@ type Outcome struct {
 	DropOrders []string
 	// DropSecrets deletes secrets, before others are written.
 	DropSecrets []SecretRef
+	// HeaderCopy is kept with the secret that it is sealed under. That there is none
+	// is an error that is [ErrNotFound].
+	HeaderCopy *HeaderCopy
 	// Moved are secrets that exist, with another wrapping. That one has not the
 	// wrapping any more that it was read with is an error that is [ErrChanged].
 	Moved []MovedSecret
 	// ServiceKeys are keys that exist, with another wrapping.
 	ServiceKeys []ServiceKey
+	// NewServiceKeys are added. DropServiceKeys are deleted, before.
+	NewServiceKeys  []ServiceKey
+	DropServiceKeys []ServiceKey
 	// Uses are added to those of the same version: the first time stays, the last one
 	// moves on, counts add up. That they were dismissed is void then.
 	Uses []KeyringUse
 	// Dismissed are uses that exist, with who dismissed them; nothing else of them
 	// changes.
 	Dismissed []KeyringUse
+	// Leader is who leads from now on.
+	Leader *Leadership
+	// Pause holds rotations, Resume ends that.
+	Pause  *RotationPause
+	Resume bool
+	// Run is added, or replaces what is known of how it ended; the oldest beyond
+	// [MaxRotationRuns] are deleted.
+	Run *RotationRun
 	// Entries are appended to the audit log, in this order.
 	Entries []LogEntry
 }
@@ -231,6 +264,13 @@ type Reader interface {
 	// keyring version ever wrapped stays known until the volume is dropped: the store
 	// notes it with every change of a secret.
 	VolumeKeys(ctx context.Context, after string, limit int) ([]VolumeKeys, error)
+	// HeaderCopy returns the copy of a volume's header; [ErrNotFound].
+	HeaderCopy(ctx context.Context, volume string) (*HeaderCopy, error)
+	// VolumeKeysOf returns those of the volumes with these ids that there are.
+	VolumeKeysOf(ctx context.Context, ids []string) ([]VolumeKeys, error)
+	// VolumesToPlan returns the ids of volumes that which names, in no order and some
+	// of them repeatedly; at most limit.
+	VolumesToPlan(ctx context.Context, which ToPlan, limit int) (ids []string, err error)
 	// Secrets returns the secrets of a volume, ordered by purpose and version.
 	Secrets(ctx context.Context, volume string) ([]Secret, error)
 	// Measurements returns those of a group, or of all with an empty name,
@@ -240,6 +280,19 @@ type Reader interface {
 	// ApprovedMeasurements returns the approved ones of a group, those that were
 	// entered last first; at most limit.
 	ApprovedMeasurements(ctx context.Context, group string, limit int) ([]Measurement, error)
+	// MeasurementGroups returns the groups that have approved measurements, ordered.
+	MeasurementGroups(ctx context.Context) ([]string, error)
+	// OldestApproved returns the approved ones of a group, those that were approved
+	// first first; at most limit.
+	OldestApproved(ctx context.Context, group string, limit int) ([]Measurement, error)
+	// Holding returns what keeps a measurement from being retired.
+	Holding(ctx context.Context, h Hold) (Holding, error)
+	// PinCounts counts the machines that are not revoked by the service identity keys
+	// that they pin.
+	PinCounts(ctx context.Context) ([]PinCount, error)
+	// MachinesLacking returns the ids of machines that do not pin a service identity
+	// key, above after, ordered.
+	MachinesLacking(ctx context.Context, l Lacking, after string) ([]string, error)
 	// FindMeasurements returns those whose hex digest begins with ref.
 	FindMeasurements(ctx context.Context, ref string, limit int) ([]Measurement, error)
 	// Announcements returns what is approved of the boots that machines announced,
@@ -258,6 +311,10 @@ type Reader interface {
 	SecretsOn(ctx context.Context, keyring string, version uint32, after SecretRef, limit int) ([]BoundSecret, error)
 	// Counts summarises the store.
 	Counts(ctx context.Context) (Counts, error)
+	// RotationPause returns why rotations are held; nil where they are not.
+	RotationPause(ctx context.Context) (*RotationPause, error)
+	// RotationRuns returns runs of rotations, newest first; at most limit.
+	RotationRuns(ctx context.Context, limit int) ([]RotationRun, error)
 }
 
 // Dependents counts the rows of one kind that a keyring version opens.

@@ -26,6 +26,14 @@ type VolumeKeys struct {
 	Order *Order
 }
 
+// ToPlan names volumes, few of many: those with an order, and those that have
+type ToPlan struct {
+	// a current secret for boots that was made at Made or before, or after Begun,
+	Made, Begun time.Time
+	// or a restore-only one that was replaced at Replaced or before.
+	Replaced time.Time
+}
+
 // SecretHistory is what is known of one version of a secret.
 type SecretHistory struct {
 	Purpose  string

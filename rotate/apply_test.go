@@ -24,7 +24,6 @@ func (w *world) apply(s *Step, compromised bool) {
 	case RekeyVolume:
 		w.order(s)
 		v := w.volume(s.Object.Name)
-		v.withRecovery = s.Recovery
 		v.secrets = append(v.secrets, w.newSecret(v, v.secrets[len(v.secrets)-1].Version+1, w.now))
 	case ReencryptVolume:
 		w.order(s)
@@ -135,7 +134,6 @@ func (w *world) restore(v *modelVolume) {
 		return
 	}
 	v.order = Order{Kind: RekeyVolume, Opened: w.now, From: v.secrets[kept].Version}
-	v.withRecovery = false
 	v.secrets = append(v.secrets, w.newSecret(v, v.secrets[len(v.secrets)-1].Version+1, w.now))
 }
 
@@ -159,8 +157,4 @@ func (w *world) commit(v *modelVolume, boot bool) {
 	old := v.current()
 	old.status, old.replaced = "restore-only", w.now
 	next.status, next.AtBoot = "current", boot
-	if v.withRecovery {
-		v.recovery = w.newSecret(v, v.recovery.Version+1, w.now)
-		v.recovery.status, v.recovery.AtBoot = "current", boot
-	}
 }

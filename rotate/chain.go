@@ -11,8 +11,6 @@ func (c *chain) count(d *damage) {
 	}
 	if d.rekey() {
 		add(RekeyVolume, hold, 1, speed.rekey())
-	}
-	if d.current {
 		add(DestroySecret, hold, 1, Cost{})
 		c.result.UnopenableCount++
 	}
@@ -40,6 +38,9 @@ func (c *chain) finish() {
 		}
 	}
 	c.result.Lines = c.lines.list(c.policy, false)
+	if c.recovery > 0 {
+		c.say("the recovery keys of %d volumes are out, and no rekey replaces them: remove their keyslots at the machines", c.recovery)
+	}
 }
 
 // mend does a volume's steps in their order: what was kept for restores goes at once,
@@ -60,8 +61,6 @@ func (c *chain) mend(d *damage) {
 		rekey := c.rekey(d, step)
 		c.planned(rekey)
 		after = []Action{rekey.Action}
-	}
-	if d.current {
 		step.Action, step.Reason = Action{DestroySecret, d.secret.Object}, "it is out"
 		step.After = after
 		c.planned(step)
@@ -76,14 +75,14 @@ func (c *chain) mend(d *damage) {
 
 func (c *chain) rekey(d *damage, s Step) Step {
 	s.Action, s.Cost = Action{RekeyVolume, volumeObject(d.volume, 0)}, c.state.Speed.rekey()
-	s.After, s.AtBoot, s.Away, s.Recovery = c.first, d.atBoot, d.away, d.recovery
+	s.After, s.AtBoot, s.Away = c.first, d.atBoot, d.away
 	switch {
-	case c.incident.What.Kind == MachineOut:
+	case d.atBoot:
 		s.Reason = "the machine is out: whoever is root on it while it runs can have anything quoted, so that it gets a new secret only in an attested boot"
-	case c.incident.What.Kind == HeaderOut:
+	case d.why.What.Kind == HeaderOut:
 		s.Reason = "what opens the copy of its header is to open nothing else, and to be destroyed"
 	default:
-		s.Reason = c.incident.What.String() + " is out, and its secret with it"
+		s.Reason = d.why.What.String() + " is out, and its secret with it"
 	}
 	return s
 }

@@ -46,18 +46,28 @@ type Unopenable struct {
 // wraps nothing more; then each volume gets a secret that neither it nor anybody else
 // ever saw; and only then, where volume keys could be reached, a volume key.
 func Compromised(state State, policy *Policy, incident Incident, now time.Time) (*Chain, error) {
-	c := &chain{state: &state, policy: policy, incident: &incident, now: now, lines: lines{}, volumes: newDamages()}
-	if err := c.keyring(); err != nil {
-		return nil, err
+	return CompromisedAll(state, policy, []Incident{incident}, now)
+}
+
+// CompromisedAll plans for several incidents at once: a volume that more than one
+// reaches gets one new secret, under the strictest terms.
+func CompromisedAll(state State, policy *Policy, incidents []Incident, now time.Time) (*Chain, error) {
+	c := &chain{state: &state, policy: policy, incidents: incidents, now: now, lines: lines{}, volumes: newDamages(), found: make([]bool, len(incidents))}
+	for i := range incidents {
+		if err := c.keyring(&incidents[i]); err != nil {
+			return nil, err
+		}
 	}
 	for v, err := range state.Volumes {
 		if err != nil {
-			return nil, fmt.Errorf("planning what to do about %s: reading volumes: %w", incident.What, err)
+			return nil, fmt.Errorf("planning what to do about %s: reading volumes: %w", incidents[0].What, err)
 		}
 		c.volume(&v)
 	}
-	if incident.What.Kind != KeyringOut && !c.found {
-		return nil, fmt.Errorf("planning what to do about %s: there is no such volume, or machine with volumes", incident.What)
+	for i := range incidents {
+		if what := incidents[i].What; what.Kind != KeyringOut && !c.found[i] {
+			return nil, fmt.Errorf("planning what to do about %s: there is no such volume, or machine with volumes: %w", what, what.notFound())
+		}
 	}
 	c.finish()
 	return &c.result, nil
@@ -65,20 +75,22 @@ func Compromised(state State, policy *Policy, incident Incident, now time.Time) 
 
 // chain is one plan in the making.
 type chain struct {
-	state    *State
-	policy   *Policy
-	incident *Incident
-	now      time.Time
-	lines    lines
-	volumes  best[damage]
-	found    bool
+	state     *State
+	policy    *Policy
+	incidents []Incident
+	now       time.Time
+	lines     lines
+	volumes   best[damage]
+	found     []bool // by incident: a volume that it reaches
+	// recovery counts the recovery keys that are out.
+	recovery int64
 	// first are the steps after which a new secret is safe.
 	first  []Action
 	result Chain
 }
 
 func (c *chain) step(s Step) {
-	s.NotBefore, s.Due = c.now, c.incident.Since
+	s.NotBefore, s.Due = c.now, c.incidents[0].Since
 	c.result.Steps = append(c.result.Steps, s)
 	c.lines.add(s.Rule, s.Kind, HoldNone, tally{1, s.Cost})
 }
@@ -87,14 +99,14 @@ func (c *chain) step(s Step) {
 // one takes its place, and it is disabled, so that it is not the current one again.
 // What it wrapped it opens still, or no machine would boot; when nothing depends on it
 // any more it is destroyed.
-func (c *chain) keyring() error {
-	what := c.incident.What
+func (c *chain) keyring(incident *Incident) error {
+	what := incident.What
 	if what.Kind != KeyringOut {
 		return nil
 	}
 	i := slices.IndexFunc(c.state.Keyrings, func(k kms.Keyring) bool { return k.Name == what.Name })
 	if i < 0 || versionOf(&c.state.Keyrings[i], what.Version) == nil {
-		return fmt.Errorf("planning what to do about %s: there is no such version", what)
+		return fmt.Errorf("planning what to do about %s: there is no such version: %w", what, what.notFound())
 	}
 	k := &c.state.Keyrings[i]
 	v, r := versionOf(k, what.Version), c.policy.forKeyring(k.Name)
@@ -154,30 +166,55 @@ func (c *chain) say(format string, args ...any) {
 
 // volume finds what of a volume is out.
 func (c *chain) volume(v *Volume) {
-	if !c.concerns(v) {
+	reached := c.reach(v)
+	if len(reached) == 0 {
 		return
 	}
-	c.found = true
 	r := &c.policy.Rules[c.policy.forVolume(v)]
-	d := damage{volume: v.ID, machine: v.Machine, rule: r, atBoot: c.incident.What.Kind == MachineOut, away: !v.Connected, bytes: v.Bytes}
-	d.current, d.recovery = c.out(&v.Secret), c.out(&v.Recovery)
-	d.reencrypt = c.reached(v)
+	d := damage{volume: v.ID, machine: v.Machine, rule: r, away: !v.Connected, bytes: v.Bytes, ordered: v.Order.Kind != ""}
+	recovery := false
+	for _, in := range reached {
+		if d.why == nil && in.out(&v.Secret) {
+			d.why = in
+		}
+		recovery = recovery || in.out(&v.Recovery)
+		d.reencrypt = d.reencrypt || in.reached(v)
+		d.atBoot = d.atBoot || in.What.Kind == MachineOut
+	}
+	if recovery {
+		c.recovery++
+	}
+	c.retained(&d, v, reached)
+	if d.rekey() {
+		d.secret = unopenable(v.ID, &v.Secret, time.Time{})
+	}
+	c.count(&d)
+	if d.begins() {
+		c.volumes.add(d)
+	}
+}
+
+// reach returns the incidents that can reach a volume.
+func (c *chain) reach(v *Volume) (list []*Incident) {
+	for i := range c.incidents {
+		if c.incidents[i].concerns(v) {
+			c.found[i] = true
+			list = append(list, &c.incidents[i])
+		}
+	}
+	return list
+}
+
+// retained finds what is kept for restores, and out.
+func (c *chain) retained(d *damage, v *Volume, reached []*Incident) {
 	for i := range v.RestoreOnly {
 		switch s := &v.RestoreOnly[i]; {
-		case s.Version == v.Secret.Version || !c.out(&s.Secret):
+		case s.Version == v.Secret.Version || !slices.ContainsFunc(reached, func(in *Incident) bool { return in.out(&s.Secret) }):
 		case v.needs(s.Version):
-			c.lines.add(r.Name, DestroySecret, HoldOrder, tally{count: 1})
+			c.lines.add(d.rule.Name, DestroySecret, HoldOrder, tally{count: 1})
 		default:
 			d.retained = append(d.retained, unopenable(v.ID, &s.Secret, s.Replaced))
 		}
-	}
-	if d.current {
-		d.secret = unopenable(v.ID, &v.Secret, time.Time{})
-	}
-	d.ordered = v.Order.Kind != ""
-	c.count(&d)
-	if d.rekey() || d.reencrypt || len(d.retained) > 0 {
-		c.volumes.add(d)
 	}
 }
 
@@ -186,8 +223,8 @@ func unopenable(volume string, s *Secret, until time.Time) Unopenable {
 }
 
 // concerns tells whether the incident can reach a volume.
-func (c *chain) concerns(v *Volume) bool {
-	switch what := c.incident.What; what.Kind {
+func (in *Incident) concerns(v *Volume) bool {
+	switch what := in.What; what.Kind {
 	case KeyringOut:
 		return true
 	case MachineOut:
@@ -199,8 +236,8 @@ func (c *chain) concerns(v *Volume) bool {
 
 // out tells whether a secret is. What a machine that is out got while it ran is out,
 // too, however new.
-func (c *chain) out(s *Secret) bool {
-	what := c.incident.What
+func (in *Incident) out(s *Secret) bool {
+	what := in.What
 	switch {
 	case s.Version == 0:
 		return false
@@ -209,24 +246,24 @@ func (c *chain) out(s *Secret) bool {
 	case what.Kind == MachineOut && !s.AtBoot:
 		return true
 	}
-	return s.Created.Before(c.incident.Since)
+	return s.Created.Before(in.Since)
 }
 
 // reached tells whether the volume key is out. A secret that was replaced, or destroyed,
 // opens a copy of the header from before.
-func (c *chain) reached(v *Volume) bool {
-	what := c.incident.What
-	if !v.keySince().Before(c.incident.Since) {
+func (in *Incident) reached(v *Volume) bool {
+	what := in.What
+	if !v.keySince().Before(in.Since) {
 		return false
 	}
-	return what.Kind != KeyringOut || c.incident.Copied && contain(v.Wrapped, what.Name, what.Version)
+	return what.Kind != KeyringOut || in.Copied && contain(v.Wrapped, what.Name, what.Version)
 }
 
 // damage is what is out of one volume.
 type damage struct {
 	volume, machine    string
 	rule               *Rule
-	current, recovery  bool // the secret, the recovery key
+	why                *Incident // by which the secret is out; nil where it is not
 	secret             Unopenable
 	retained           []Unopenable
 	reencrypt, ordered bool
@@ -234,11 +271,25 @@ type damage struct {
 	bytes              int64
 }
 
-func (d *damage) rekey() bool { return d.current || d.recovery }
+func (d *damage) rekey() bool { return d.why != nil }
 
-// newDamages keeps those first for which most is at stake.
+// begins tells whether anything can be done now. What waits for its order takes no room
+// from others.
+func (d *damage) begins() bool {
+	return len(d.retained) > 0 || !d.ordered && (d.rekey() || d.reencrypt)
+}
+
+// newDamages keeps those first for which most is at stake. Volume keys come after all
+// secrets: they take days, and no new secret is to wait for them.
 func newDamages() best[damage] {
 	return best[damage]{limit: maxPlan, compare: func(a, b damage) int {
-		return cmp.Or(cmp.Compare(b.rule.Priority, a.rule.Priority), cmp.Compare(a.volume, b.volume))
+		return cmp.Or(cmp.Compare(a.turn(), b.turn()), cmp.Compare(b.rule.Priority, a.rule.Priority), cmp.Compare(a.volume, b.volume))
 	}}
+}
+
+func (d *damage) turn() int {
+	if d.rekey() || len(d.retained) > 0 {
+		return 0
+	}
+	return 1
 }

@@ -28,9 +28,6 @@ func describe(c *Chain) string {
 		if s.Away {
 			line += " when it is back"
 		}
-		if s.Recovery {
-			line += " with recovery key"
-		}
 		for _, a := range s.After {
 			line += " after " + a.String()
 		}
@@ -70,7 +67,7 @@ func TestAttack18AChainBeginsWithAVersionThatIsNotOut(t *testing.T) {
 		"rotate-keyring keyring/prod",
 		"disable-keyring-version keyring/prod@2 after rotate-keyring keyring/prod",
 		// The higher classification first.
-		"rekey-volume volume/b when it is back with recovery key" + ready,
+		"rekey-volume volume/b when it is back" + ready,
 		"destroy-secret volume/b@1 after rekey-volume volume/b",
 		"reencrypt-volume volume/b after rekey-volume volume/b",
 		// What is kept for restores goes at once.
@@ -98,7 +95,7 @@ func TestAttack18RewrapIsNoWayOut(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, strings.Join([]string{
 		"destroy-keyring-version keyring/prod@1",
-		"rekey-volume volume/b when it is back with recovery key",
+		"rekey-volume volume/b when it is back",
 		"destroy-secret volume/b@1 after rekey-volume volume/b",
 		"destroy-secret volume/a@1",
 	}, "\n"), describe(c))
@@ -191,6 +188,48 @@ func TestWhatIsNotThereCannotBeOut(t *testing.T) {
 		_, err = Compromised(state, p, Incident{What: what, Since: made}, made)
 		assert.ErrorContains(t, err, fmt.Sprintf("planning what to do about %s: there is no such", text))
 	}
+}
+
+// A keyring version and a machine are out: one order, and it is for a boot alone.
+func TestAttack18SeveralIncidentsHaveOneChain(t *testing.T) {
+	made := at(t, "2026-01-01T00:00:00Z")
+	state, p := leaked(t, made)
+	now := made.Add(30 * day)
+	c, err := CompromisedAll(state, p, []Incident{
+		{What: Reference{KeyringOut, "prod", 2}, Since: now}, {What: Reference{MachineOut, "web-1", 0}, Since: now}, {What: Reference{KeyringOut, "prod", 1}, Since: now},
+	}, now)
+	require.NoError(t, err)
+	const ready = " after rotate-keyring keyring/prod after disable-keyring-version keyring/prod@2"
+	assert.Equal(t, strings.Join([]string{
+		"rotate-keyring keyring/prod",
+		"disable-keyring-version keyring/prod@2 after rotate-keyring keyring/prod",
+		"destroy-keyring-version keyring/prod@1",
+		"rekey-volume volume/b when it is back" + ready,
+		"destroy-secret volume/b@1 after rekey-volume volume/b",
+		"destroy-secret volume/a@1",
+		"rekey-volume volume/a at boot" + ready,
+		"destroy-secret volume/a@2 after rekey-volume volume/a",
+		"reencrypt-volume volume/a after rekey-volume volume/a",
+	}, "\n"), describe(c))
+	assert.Equal(t, []string{"the recovery keys of 1 volumes are out, and no rekey replaces them: remove their keyslots at the machines"}, c.Beyond)
+
+	_, err = CompromisedAll(state, p, []Incident{{What: Reference{KeyringOut, "prod", 2}, Since: now}, {What: Reference{MachineOut, "gone", 0}, Since: now}}, now)
+	require.ErrorIs(t, err, kms.ErrNotFound)
+}
+
+// Orders that are open leave a plan's room to volumes that have none.
+func TestAChainGoesOnBehindOpenOrders(t *testing.T) {
+	made := at(t, "2024-01-01T00:00:00Z")
+	var list []Volume
+	for v := range someVolumes(maxPlan + 10) {
+		if len(list) < maxPlan {
+			v.Order = Order{Kind: RekeyVolume}
+		}
+		list = append(list, v)
+	}
+	c, err := Compromised(State{Keyrings: someKeyrings(made, 1), Volumes: only(list...)}, Default(), Incident{What: Reference{KeyringOut, "default", 1}, Since: made.Add(day)}, made.Add(day))
+	require.NoError(t, err)
+	assert.Contains(t, c.Lines, Line{DefaultRule, RekeyVolume, HoldNone, 10, Cost{Guests: 10}, 0})
 }
 
 func TestAChainIsBoundedAndCountsTheRest(t *testing.T) {

@@ -29,7 +29,7 @@ func TestThePageSaysWhatIsSo(t *testing.T) {
 		assert.Contains(t, string(page), "| `"+settings.Field(i).Tag.Get("toml")+"` |")
 	}
 	for _, kind := range []Kind{
-		RotateKeyring, RewrapKeyring, DisableKeyringVersion, DestroyKeyringVersion, RekeyVolume, DestroySecret, ReencryptVolume,
+		RotateKeyring, RewrapKeyring, DisableKeyringVersion, DestroyKeyringVersion, RekeyVolume, DestroySecret, ReencryptVolume, RetireMeasurement,
 	} {
 		assert.Contains(t, string(page), "| `"+string(kind)+"` |")
 	}

@@ -42,7 +42,7 @@ func (p *planner) rotation(k *kms.Keyring, r *Rule, s Step) (Step, bool) {
 	if !limited || p.now.Before(due) {
 		return s, false
 	}
-	p.late(Late{Action: s.Action, Deadline: deadline}, "")
+	p.late(Late{Action: s.Action, Deadline: deadline}, "", false)
 	s.Due = due
 	s.Reason = fmt.Sprintf("version %d, the current one, is %s old: rule %s has it replaced before %s",
 		current.Version, formatSpan(p.now.Sub(current.Created)), r.Name, r.KeyringAge)

@@ -40,8 +40,11 @@ type settingsFile struct {
 	Windows          []windowFile `toml:"windows"`
 	Rate             *quoted      `toml:"rate"`
 	Concurrency      *whole       `toml:"concurrency"`
+	AnswerWithin     *quoted      `toml:"answer_within"`
 	RetainForRestore *quoted      `toml:"retain_for_restore"`
 	DestroyWait      *quoted      `toml:"destroy_wait"`
+
+	RetireMeasurementsAfter *count `toml:"retire_measurements_after"`
 }
 
 type windowFile struct {
@@ -110,6 +113,9 @@ func (f *ruleFile) rule(defaults Settings) (Rule, []error) {
 	}
 	if r.ofMachines() {
 		errs = append(errs, f.notOfMachines()...)
+	}
+	if len(r.Keyrings)+len(r.Machines) > 0 && f.RetireMeasurementsAfter != nil {
+		errs = append(errs, errors.New("retire_measurements_after: measurements are approved for a group: set it in a rule without keyrings and machines"))
 	}
 	return r, errs
 }

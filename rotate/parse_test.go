@@ -36,6 +36,7 @@ groups = ["web"]
 machines = ["web-*"]
 secret_age = "never"
 concurrency = 7
+answer_within = "2d"
 retain_for_restore = "36h"
 `))
 	require.NoError(t, err)
@@ -52,6 +53,7 @@ retain_for_restore = "36h"
 
 	assert.Equal(t, Never, web.SecretAge)
 	assert.Equal(t, 7, web.Concurrency)
+	assert.Equal(t, 2*day, web.AnswerWithin)
 	assert.Equal(t, 36*time.Hour, web.RetainForRestore)
 	assert.Len(t, web.Windows, 1)
 

@@ -17,10 +17,11 @@ type Plan struct {
 	Steps []Step
 	// Lines count the steps, and what is due beside them.
 	Lines []Line
-	// Overdue is what is older than the policy lets it become, Excused what somebody
-	// answers for.
-	Overdue, Excused Lateness
-	Orders           Orders
+	// Overdue is what is older than the policy lets it become, but for what is
+	// UnderWay, of which an order is young and has not failed, and Excused, for which
+	// somebody answers.
+	Overdue, UnderWay, Excused Lateness
+	Orders                     Orders
 }
 
 // Orders counts what has begun.
@@ -36,6 +37,9 @@ func Make(state State, policy *Policy, now time.Time) (*Plan, error) {
 	p := newPlanner(&state, policy, now)
 	for i := range state.Keyrings {
 		p.keyring(&state.Keyrings[i])
+	}
+	for _, m := range state.Superseded {
+		p.measurement(m)
 	}
 	for v, err := range state.Volumes {
 		if err != nil {
@@ -54,15 +58,17 @@ type planner struct {
 	excuses map[string]*Excuse
 	rules   []ruleWork
 	lines   lines
-	overdue lateness
-	excused lateness
-	plan    Plan
+	// What is late, and why it may be.
+	overdue, underWay, excused lateness
+	plan                       Plan
+	// measurements counts the steps that retire one.
+	measurements int
 }
 
 func newPlanner(state *State, policy *Policy, now time.Time) *planner {
 	p := &planner{
 		state: state, policy: policy, now: now, excuses: excuses(state.Excuses, now), lines: lines{},
-		overdue: newLateness(), excused: newLateness(), plan: Plan{Now: now},
+		overdue: newLateness(), underWay: newLateness(), excused: newLateness(), plan: Plan{Now: now},
 	}
 	for i := range policy.Rules {
 		p.rules = append(p.rules, newRuleWork(&policy.Rules[i], now))
@@ -70,16 +76,21 @@ func newPlanner(state *State, policy *Policy, now time.Time) *planner {
 	return p
 }
 
-// late counts what is older than it may be; name is that of its machine.
-func (p *planner) late(l Late, name string) {
+// late counts what is older than it may be; name is that of its machine, onItsWay
+// tells that the machine is about to mend it.
+func (p *planner) late(l Late, name string, onItsWay bool) {
 	if !p.now.After(l.Deadline) {
 		return
 	}
-	if l.Excuse = cmp.Or(p.excuses[l.Machine], p.excuses[name]); l.Machine != "" && l.Excuse != nil {
+	l.Excuse = cmp.Or(p.excuses[l.Machine], p.excuses[name])
+	switch {
+	case l.Machine != "" && l.Excuse != nil:
 		p.excused.add(l)
-		return
+	case onItsWay:
+		p.underWay.add(l)
+	default:
+		p.overdue.add(l)
 	}
-	p.overdue.add(l)
 }
 
 func (p *planner) step(s Step) {
@@ -92,6 +103,6 @@ func (p *planner) finish() *Plan {
 		p.finishRule(&p.rules[i])
 	}
 	p.plan.Lines = p.lines.list(p.policy, true)
-	p.plan.Overdue, p.plan.Excused = p.overdue.list(), p.excused.list()
+	p.plan.Overdue, p.plan.UnderWay, p.plan.Excused = p.overdue.list(), p.underWay.list(), p.excused.list()
 	return &p.plan
 }

@@ -112,6 +112,30 @@ func TestAnExcuseChangesTheReportAndNotTheWork(t *testing.T) {
 	assert.Zero(t, plan.Excused.Count)
 }
 
+func TestWhatIsOverdueMayBeUnderWay(t *testing.T) {
+	now := at(t, "2026-01-01T00:00:00Z")
+	for name, c := range map[string]struct {
+		order    Order
+		underWay bool
+	}{
+		"not ordered":         {Order{}, false},
+		"ordered now":         {Order{Kind: RekeyVolume, Opened: now}, true},
+		"on its way":          {Order{Kind: RekeyVolume, Opened: now.Add(-7*day + time.Second), AtBoot: true}, true},
+		"no answer":           {Order{Kind: RekeyVolume, Opened: now.Add(-7 * day)}, false},
+		"failed":              {Order{Kind: RekeyVolume, Opened: now, Attempts: 1}, false},
+		"ordered for another": {Order{Kind: ReencryptVolume, Opened: now}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := volumeAt(0)
+			v.Secret.Created, v.Order = now.AddDate(-2, 0, 0), c.order
+			plan, err := Make(State{Volumes: only(v)}, Default(), now)
+			require.NoError(t, err)
+			assert.Equal(t, c.underWay, plan.UnderWay.Count == 1)
+			assert.Equal(t, !c.underWay, plan.Overdue.Count == 1)
+		})
+	}
+}
+
 func TestExcusesAreReadFromAFile(t *testing.T) {
 	now := at(t, "2026-01-01T12:00:00Z")
 	one := "[[excuse]]\nmachine = \"machine/m-web\"\nowner = \"ann\"\nreason = \"on a ship\"\nuntil = \"2026-01-01\"\n"

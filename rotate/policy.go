@@ -41,11 +41,17 @@ type Settings struct {
 	// time at machines that can be reached.
 	Rate        Rate
 	Concurrency int
+	// AnswerWithin is how long a machine may take over an order that has not failed:
+	// what is overdue meanwhile is on its way.
+	AnswerWithin time.Duration
 	// RetainForRestore is how long a secret is kept, after a new one took its
 	// place, for images of the disk from before.
 	RetainForRestore time.Duration
 	// DestroyWait is how long the destruction of a keyring version can be cancelled.
 	DestroyWait time.Duration
+	// RetireMeasurementsAfter is how many good boots of newer ones each machine of a
+	// group has before a measurement is not approved any more; 0 is never.
+	RetireMeasurementsAfter int
 }
 
 // DefaultRule is the name of the rule that matches everything.
@@ -73,6 +79,7 @@ func Shipped() Settings {
 		Jitter:       30 * day,
 		Rate:         Rate{600, time.Hour},
 		Concurrency:  50,
+		AnswerWithin: 7 * day,
 		// A year's images, and a month in which nobody looked.
 		RetainForRestore: 400 * day,
 		DestroyWait:      kms.DefaultDestroyWait,

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+
+	"keywright.dev/kms"
 )
 
 // ReferenceKind is a kind of thing that can be out.
@@ -69,4 +71,15 @@ func (r Reference) String() string {
 		return text
 	}
 	return text + "@" + strconv.FormatUint(uint64(r.Version), 10)
+}
+
+func (r Reference) notFound() error {
+	switch r.Kind {
+	case KeyringOut:
+		return &kms.NotFoundError{Kind: "keyring version", Ref: strings.TrimPrefix(r.String(), "keyring/")}
+	case MachineOut:
+		return &kms.NotFoundError{Kind: "machine", Ref: r.Name}
+	default:
+		return &kms.NotFoundError{Kind: "volume", Ref: r.Name}
+	}
 }

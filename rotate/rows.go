@@ -33,21 +33,26 @@ func Volumes(ctx context.Context, rows Rows, waits func(machine string) bool, no
 				yield(Volume{}, err)
 				return
 			}
-			for i := range page {
-				v := &page[i]
-				if v.Status != kms.VolumeActive || v.MachineStatus != kms.MachineActive {
-					continue
-				}
-				if !yield(volumeOf(v, waits(v.Machine), now), nil) {
-					return
-				}
-			}
-			if len(page) < volumesPage {
+			if !yieldAll(page, waits, now, yield) || len(page) < volumesPage {
 				return
 			}
 			after = page[len(page)-1].ID
 		}
 	}
+}
+
+// yieldAll yields what plans are for of a page, and tells whether more is wanted.
+func yieldAll(page []kms.VolumeKeys, waits func(machine string) bool, now time.Time, yield func(Volume, error) bool) bool {
+	for i := range page {
+		v := &page[i]
+		if v.Status != kms.VolumeActive || v.MachineStatus != kms.MachineActive {
+			continue
+		}
+		if !yield(volumeOf(v, waits(v.Machine), now), nil) {
+			return false
+		}
+	}
+	return true
 }
 
 func nextPage(ctx context.Context, rows Rows, after string, pause kms.Pause) ([]kms.VolumeKeys, error) {

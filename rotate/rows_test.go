@@ -3,8 +3,8 @@ package rotate_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"testing"
 	"time"
@@ -129,40 +129,49 @@ func TestPagesOfVolumesAreOnePlan(t *testing.T) {
 	}
 }
 
-// BenchmarkPlanOfRows plans over volumes in a store on disk.
-func BenchmarkPlanOfRows(b *testing.B) {
-	const machines = 20_000
-	s, err := sqlite.Open(b.Context(), sqlite.Config{Path: filepath.Join(b.TempDir(), "store.db"), Clock: time.Now, Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(b, err)
-	b.Cleanup(func() { require.NoError(b, s.Close()) })
-	require.NoError(b, storetest.AddKeyring(s))
-	done := make(chan error, 64)
-	for part := range 64 {
-		go func() {
-			for n := part; n < machines; n += 64 {
-				m := storetest.NewMachine(n)
-				o := kms.Outcome{Machine: m}
-				for i := 2 * n; i < 2*n+2; i++ {
-					o.Volumes = append(o.Volumes, storetest.NewVolume(m.ID, i))
-					o.Secrets = append(o.Secrets, storetest.NewSecret(storetest.VolumeID(i), 1), storetest.NewRecoveryKey(storetest.VolumeID(i), 1))
-				}
-				if err := s.Transact(context.Background(), kms.Key{}, func(kms.State) (kms.Outcome, error) { return o, nil }); err != nil {
-					done <- fmt.Errorf("enrolling: %w", err)
-					return
-				}
-			}
-			done <- nil
-		}()
+// TestAPlanOfWhatMayBeDueIsThePlan plans over all volumes and over those that may be
+// due, for many moments.
+func TestAPlanOfWhatMayBeDueIsThePlan(t *testing.T) {
+	s, made := openStore(t), storetest.Epoch()
+	random := rand.New(rand.NewPCG(1, 2))
+	hours := func(most int) time.Time { return made.Add(time.Duration(random.IntN(most)) * time.Hour) }
+	for n := range 80 {
+		m := storetest.NewMachine(n)
+		v := storetest.NewVolume(m.ID, n)
+		secret := storetest.NewSecret(v.ID, 1)
+		secret.Created = hours(24 * 400)
+		out := kms.Outcome{Machine: m, Volumes: []kms.Volume{v}, Secrets: []kms.Secret{secret}}
+		switch n % 4 {
+		case 1:
+			kept := secret
+			kept.Status, kept.Replaced = kms.SecretRestoreOnly, hours(24*800)
+			secret.Version, secret.Created = 2, kept.Replaced
+			out.Secrets = []kms.Secret{kept, secret}
+		case 3: // rekeyed shortly before a plan is made
+			out.Secrets[0].Version, out.Secrets[0].Created = 2, made.Add(time.Duration(n/4*45)*24*time.Hour-time.Minute)
+		case 2:
+			out.Orders = []kms.Order{{Volume: v.ID, Machine: m.ID, Status: kms.OrderOpen, Created: hours(24 * 800), Faults: n % 3}}
+		}
+		write(t, s, out)
 	}
-	for range 64 {
-		require.NoError(b, <-done)
+	policies := make(map[string]*rotate.Policy)
+	for name, text := range map[string]string{
+		"default": "", "short": "[default]\nsecret_age = \"90d\"\nrate = \"3/h\"\n", "never": "[default]\nsecret_age = \"never\"\n",
+		"reencrypts": "[default]\nvolume_key_age = \"365d\"\n",
+		"rules":      "[[rule]]\nname = \"a\"\nmachines = [\"web-1*\"]\nsecret_age = \"30d\"\nretain_for_restore = \"60d\"\n",
+	} {
+		p, err := rotate.Parse([]byte(text))
+		require.NoError(t, err)
+		policies[name] = p
 	}
-	now := storetest.Epoch().AddDate(2, 0, 0)
-	b.ReportAllocs()
-	for b.Loop() {
-		plan, err := rotate.Make(rotate.State{Volumes: rotate.Volumes(context.Background(), s, nobody, now, noPause)}, rotate.Default(), now)
-		require.NoError(b, err)
-		require.EqualValues(b, 2*machines, plan.Overdue.Count)
+	for name, p := range policies {
+		for days := 0; days < 900; days += 45 {
+			now := made.Add(time.Duration(days) * 24 * time.Hour)
+			want, err := rotate.Make(rotate.State{Volumes: rotate.Volumes(t.Context(), s, nobody, now, noPause)}, p, now)
+			require.NoError(t, err)
+			got, err := rotate.Make(rotate.State{Volumes: rotate.VolumesDue(t.Context(), s, p, now, nobody, now, noPause)}, p, now)
+			require.NoError(t, err)
+			require.Equal(t, want, got, "%s on day %d", name, days)
+		}
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(2*machines), "ns/volume")
 }

@@ -27,6 +27,17 @@ func (p *Policy) forKeyring(name string) *Rule {
 	return &p.Rules[len(p.Rules)-1]
 }
 
+// forGroup returns the rule that holds for what is approved for a group: the first that
+// matches its name and asks for nothing else.
+func (p *Policy) forGroup(group string) *Rule {
+	for i := range p.Rules {
+		if r := &p.Rules[i]; len(r.Keyrings)+len(r.Machines) == 0 && matchAny(r.Groups, group) {
+			return r
+		}
+	}
+	return &p.Rules[len(p.Rules)-1]
+}
+
 func (r *Rule) ofMachines() bool { return len(r.Groups)+len(r.Machines) > 0 }
 
 func (r *Rule) matches(v *Volume) bool {

@@ -22,8 +22,10 @@ func (f *settingsFile) over(s *Settings) []error {
 	l.windows(f.Windows, &s.Windows)
 	l.rate(f.Rate, &s.Rate)
 	l.number("concurrency", f.Concurrency, &s.Concurrency, 1, maxConcurrency)
+	l.span("answer_within", f.AnswerWithin, &s.AnswerWithin)
 	l.span("retain_for_restore", f.RetainForRestore, &s.RetainForRestore)
 	l.span("destroy_wait", f.DestroyWait, &s.DestroyWait)
+	l.boots(f.RetireMeasurementsAfter, &s.RetireMeasurementsAfter)
 	if s.DestroyWait < kms.MinDestroyWait || s.DestroyWait > kms.MaxDestroyWait {
 		l.wrong("destroy_wait", fmt.Errorf("want %s to %s", formatSpan(kms.MinDestroyWait), formatSpan(kms.MaxDestroyWait)))
 	}
@@ -41,6 +43,16 @@ func (l *layer) number(key string, text *whole, to *int, least, most int) {
 	}
 	if *to = int(*text); *to < least || *to > most {
 		l.wrong(key, fmt.Errorf("want a number from %d to %d", least, most))
+	}
+}
+
+// boots counts good boots; text is never.
+func (l *layer) boots(text *count, to *int) {
+	if text == nil {
+		return
+	}
+	if *to = int(*text); *to < 0 || *to > kms.MaxRetireAfter {
+		l.wrong("retire_measurements_after", fmt.Errorf(`want "never", or a number from 1 to %d`, kms.MaxRetireAfter))
 	}
 }
 

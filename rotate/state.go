@@ -15,8 +15,10 @@ type State struct {
 	// machines that are; an error ends it. What a volume's lists hold may be
 	// overwritten by the next.
 	Volumes iter.Seq2[Volume, error]
-	Excuses []Excuse
-	Speed   Speed
+	// Superseded are the measurements that [Superseded] found.
+	Superseded []Measurement
+	Excuses    []Excuse
+	Speed      Speed
 }
 
 // Volume is one LUKS volume and what is known of its keys.

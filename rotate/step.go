@@ -2,6 +2,8 @@ package rotate
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,25 +20,33 @@ const (
 	RekeyVolume           Kind = "rekey-volume"
 	DestroySecret         Kind = "destroy-secret"
 	ReencryptVolume       Kind = "reencrypt-volume"
+	RetireMeasurement     Kind = "retire-measurement"
 )
 
-// Object is what a step is done to: a keyring, a version of it, a volume, or a version
-// of its secret.
+// Object is what a step is done to: a keyring, a version of it, a volume, a version of
+// its secret, or a measurement.
 type Object struct {
-	Type    string // keyring or volume
-	Name    string // of the keyring, or id of the volume
+	Type    string // keyring, volume or measurement
+	Name    string // of the keyring, id of the volume, or digest in hex
 	Version uint32 // 0 for all of it
+	Group   string // of machines; that of a measurement
 }
 
 // The types of objects.
 const (
 	typeKeyring = "keyring"
 	typeVolume  = "volume"
+
+	typeMeasurement = "measurement"
 )
 
-func keyringObject(name string, version uint32) Object { return Object{typeKeyring, name, version} }
+func keyringObject(name string, version uint32) Object {
+	return Object{Type: typeKeyring, Name: name, Version: version}
+}
 
-func volumeObject(id string, version uint32) Object { return Object{typeVolume, id, version} }
+func volumeObject(id string, version uint32) Object {
+	return Object{Type: typeVolume, Name: id, Version: version}
+}
 
 // String returns keyring/NAME, keyring/NAME@3, volume/ID or volume/ID@3.
 func (o Object) String() string {
@@ -44,6 +54,20 @@ func (o Object) String() string {
 		return o.Type + "/" + o.Name
 	}
 	return fmt.Sprintf("%s/%s@%d", o.Type, o.Name, o.Version)
+}
+
+// ParseObject reads what [Object.String] returns.
+func ParseObject(text string) (Object, error) {
+	kind, name, _ := strings.Cut(text, "/")
+	o := Object{Type: kind, Name: name}
+	ok := true
+	if strings.Contains(name, "@") {
+		o.Name, o.Version, ok = parseVersion(name)
+	}
+	if !ok || !slices.Contains([]string{typeKeyring, typeVolume, typeMeasurement}, kind) || !validName(o.Name, 64, "-") {
+		return Object{}, fmt.Errorf("%.80q names no object of a step: want keyring/NAME, volume/ID or measurement/DIGEST, with @N of one version", text)
+	}
+	return o, nil
 }
 
 // Action is a kind of step and what it is done to; it names a step within a plan.
@@ -59,8 +83,10 @@ func (a Action) String() string { return string(a.Kind) + " " + a.Object.String(
 type Step struct {
 	Action
 	Machine string // id; of a step of a volume
-	Rule    string // name of the rule by which it is due
-	Reason  string
+	// Boots is after how many good boots of newer ones a measurement is retired.
+	Boots  int
+	Rule   string // name of the rule by which it is due
+	Reason string
 	// Due is since when it is due, NotBefore from when on it may begin.
 	Due       time.Time
 	NotBefore time.Time
@@ -72,8 +98,6 @@ type Step struct {
 	// Away tells that the machine cannot be reached: the order waits until it boots
 	// or can be.
 	Away bool
-	// Recovery tells that the recovery key is replaced as well.
-	Recovery bool
 	// Wait is how long the destruction of a keyring version can be cancelled.
 	Wait time.Duration
 	Cost Cost

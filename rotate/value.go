@@ -30,6 +30,27 @@ func (w *whole) UnmarshalTOML(value any) error {
 	return nil
 }
 
+// count is a whole number from 1, or never, which is 0.
+type count int
+
+// UnmarshalTOML implements [toml.Unmarshaler].
+func (c *count) UnmarshalTOML(value any) error {
+	switch n := value.(type) {
+	case int64:
+		*c = count(n)
+		if n == 0 {
+			*c = -1
+		}
+		return nil
+	case string:
+		*c = 0
+		if n == "never" {
+			return nil
+		}
+	}
+	return errors.New(`want a whole number, or "never"`)
+}
+
 // names are a list of texts; an empty one is not nil.
 type names []string
 

@@ -94,7 +94,9 @@ func (p *planner) candidate(w *ruleWork, v *Volume, kind Kind, since time.Time, 
 		return candidate{}
 	}
 	c := candidate{kind: kind, volume: v.ID, machine: v.Machine, due: due, since: since, away: !v.Connected, bytes: v.Bytes}
-	p.late(Late{Action: c.action(), Machine: v.Machine, Deadline: deadline, Seen: v.Seen, Ordered: v.Order.Kind == kind}, v.Name)
+	ordered := v.Order.Kind == kind
+	p.late(Late{Action: c.action(), Machine: v.Machine, Deadline: deadline, Seen: v.Seen, Ordered: ordered}, v.Name,
+		ordered && v.Order.Attempts == 0 && p.now.Sub(v.Order.Opened) < w.AnswerWithin)
 	return c
 }
 

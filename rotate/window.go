@@ -36,14 +36,22 @@ func newWindow(opens, zone, lasts string) (Window, error) {
 	if w.Lasts, err = parseSpan(lasts); err != nil || w.Lasts < minWindow || w.Lasts > maxWindow {
 		return Window{}, fmt.Errorf("lasts: want a time from 10m to 7d, such as 6h, not %.80q", lasts)
 	}
-	if len(opens) > 100 || len(strings.Fields(opens)) != 5 || !gronx.IsValid(opens) {
-		return Window{}, fmt.Errorf(`opens: want five fields as in a crontab, such as "0 22 * * 1-5", not %.80q`, opens)
+	if err := w.check(); err != nil {
+		return Window{}, fmt.Errorf("opens: %w", err)
+	}
+	return w, nil
+}
+
+// check refuses an expression that cannot be meant.
+func (w *Window) check() error {
+	if len(w.Opens) > 100 || len(strings.Fields(w.Opens)) != 5 || !gronx.IsValid(w.Opens) {
+		return fmt.Errorf(`want five fields as in a crontab, such as "0 22 * * 1-5", not %.80q`, w.Opens)
 	}
 	// The expression alone decides whether there is such a day at all.
 	if _, ok := w.after(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)); !ok {
-		return Window{}, fmt.Errorf("opens: there is no such day as %.80q asks for", opens)
+		return fmt.Errorf("there is no such day as %.80q asks for", w.Opens)
 	}
-	return w, nil
+	return nil
 }
 
 func loadZone(name string) (*time.Location, error) {

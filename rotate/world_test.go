@@ -39,7 +39,6 @@ type modelVolume struct {
 	recovery             *modelSecret   // nil where there is none
 	wrapped              []Versions
 	order                Order
-	withRecovery         bool // the order replaces the recovery key
 	away                 bool // the order was given while the machine was
 }
 

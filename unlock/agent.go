@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
 )
 
 // OrderService is what an agent waits at; [*api.GuestClient] is one.
@@ -28,6 +29,10 @@ type Orders struct {
 	Machine string // id
 	Servers []OrderServer
 	Volumes []VolumeConfig
+	// Pins are the service keys that the configuration pins.
+	Pins [][32]byte
+	// Repin has somebody take over the service's keys, which are others.
+	Repin func() error
 	// Begin makes ready to carry out orders, of which the server at an index told.
 	Begin func(ctx context.Context, server int) (carry func(ctx context.Context, v Volume) (ordered bool, err error), end func(), err error)
 }
@@ -44,10 +49,11 @@ type Agent struct {
 	// Log takes a line for each thing that happens.
 	Log func(line string)
 
-	server int    // of Orders.Servers, which is waited at
-	said   string // what was logged of why nobody can be waited at
-	silent *pace  // after no answer, or a refusal
-	vain   *pace  // after orders of which none could be carried out
+	told   [][32]byte // service keys that were passed on
+	server int        // of Orders.Servers, which is waited at
+	said   string     // what was logged of why nobody can be waited at
+	silent *pace      // after no answer, or a refusal
+	vain   *pace      // after orders of which none could be carried out
 }
 
 const (
@@ -111,6 +117,7 @@ func (a *Agent) round(ctx context.Context) (time.Duration, error) {
 		a.Log(printable(to.Host + " answers again"))
 	}
 	a.heard()
+	a.compare(known, answer.ServiceKeys)
 	switch {
 	case answer.Ordered:
 		return a.carryOut(ctx, known), nil
@@ -118,6 +125,21 @@ func (a *Agent) round(ctx context.Context) (time.Duration, error) {
 		return a.jittered(min(time.Duration(answer.Again)*time.Second, maxAgain)), nil
 	default:
 		return a.between(), nil
+	}
+}
+
+// compare looks whether the service has other keys than are pinned. What it was told
+// is a hint, which nobody signed: whoever takes the keys over asks for that. One hint
+// is passed on once.
+func (a *Agent) compare(known *Orders, told [][]byte) {
+	keys, err := exchange.Fingerprints(told)
+	if err != nil || len(keys) == 0 || slices.Equal(keys, known.Pins) || slices.Equal(keys, a.told) {
+		return
+	}
+	a.told = keys
+	a.Log("the service wants other service keys pinned")
+	if err := known.Repin(); err != nil {
+		a.Log(printable("having them taken over: " + err.Error()))
 	}
 }
 

@@ -254,6 +254,9 @@ func (b *Boot) ask(ctx context.Context, server Server, recipient *exchange.Recip
 func (b *Boot) statement(recipient *exchange.Recipient) (exchange.Statement, error) {
 	s := exchange.Statement{Purpose: exchange.PurposeBoot, ServiceKey: b.Pins[b.pin], Recipient: recipient.PublicKey()}
 	details := exchange.BootDetails{CommandLine: commandLine()}
+	for _, pin := range b.Pins {
+		details.ServiceKeys = append(details.ServiceKeys, pin[:])
+	}
 	for _, v := range b.Volumes {
 		s.Volumes = append(s.Volumes, v.named())
 		about, err := v.report()

@@ -205,6 +205,9 @@ func (v *VolumeConfig) UUID() (uuid string, ok bool) { return strings.CutPrefix(
 
 // Pins returns the fingerprints of the service keys.
 func (c *Config) Pins() ([][32]byte, error) {
+	if len(c.ServiceKeys) > exchange.MaxServiceKeys {
+		return nil, fmt.Errorf("service_keys: %d keys, at most %d are pinned", len(c.ServiceKeys), exchange.MaxServiceKeys)
+	}
 	pins := make([][32]byte, 0, len(c.ServiceKeys))
 	for _, text := range c.ServiceKeys {
 		pin, err := exchange.ParseFingerprint(text)
@@ -259,13 +262,8 @@ var ErrForeignConfig = errors.New("it was not written by keywright-unlock enroll
 // old or the new one. An existing file that enroll did not write stays as it is:
 // that is [ErrForeignConfig].
 func (c *Config) Write(path string) error {
-	old, err := readBounded(path, maxConfig)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return fmt.Errorf("writing the configuration: %w", err)
-	case !strings.HasPrefix(string(old), writtenBy+"\n"):
-		return fmt.Errorf("writing the configuration %s: %w", path, ErrForeignConfig)
+	if err := writableConfig(path); err != nil {
+		return err
 	}
 	var text strings.Builder
 	fmt.Fprintln(&text, writtenBy)
@@ -276,6 +274,21 @@ func (c *Config) Write(path string) error {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
 	return nil
+}
+
+// writableConfig tells why a configuration may not be written: somebody else wrote it.
+func writableConfig(path string) error {
+	old, err := readBounded(path, maxConfig)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("writing the configuration: %w", err)
+	case !strings.HasPrefix(string(old), writtenBy+"\n"):
+		return fmt.Errorf("writing the configuration %s: %w", path, ErrForeignConfig)
+	default:
+		return nil
+	}
 }
 
 func readBounded(path string, limit int64) ([]byte, error) {

@@ -16,6 +16,7 @@ type Delivered struct {
 func (d *Delivered) Wipe() {
 	d.Secret.Key.Wipe()
 	d.Secret.Next.Wipe()
+	d.Secret.HeaderKey.Wipe()
 }
 
 // Delivered returns the secrets of rekeys that came with the release, once every
@@ -32,6 +33,7 @@ func (b *Boot) deliveredIn(release *exchange.Release) (list []Delivered) {
 		}
 		d := Delivered{Volume: v, Secret: *s}
 		d.Secret.Key, d.Secret.Recovery, d.Secret.Next = s.Key.Clone(), secret.Bytes{}, s.Next.Clone()
+		d.Secret.HeaderKey = s.HeaderKey.Clone()
 		list = append(list, d)
 	}
 	return list

@@ -81,7 +81,6 @@ func (k *KeyUse) ask(ctx context.Context, to KeyServer, r *exchange.KeyRequest) 
 	if err != nil {
 		return nil, fail(CodeUntrusted, err)
 	}
-	made.Statement.ServiceKey = exchange.Fingerprint(challenge.ServiceKey) // one of the pins
 	attested, err := attest(k.TPM, k.EventLog, api.Challenge{
 		Challenge: challenge.Challenge, Token: challenge.Token, Selection: challenge.Selection,
 	}, made.Statement)

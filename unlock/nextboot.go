@@ -2,6 +2,7 @@ package unlock
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,6 +27,9 @@ type NextBoot struct {
 	// where GRUB started this boot, it is taken to start the next, with the first
 	// entry of its menu. Empty: it is not looked for.
 	EventLog, GRUB string
+	// Instead has files that are about to take the place of others, by the paths of
+	// those: the boots with them come first, and then those that there are now.
+	Instead map[string]string
 }
 
 // DefaultGRUB is where distributions keep GRUB's configuration.
@@ -76,7 +80,10 @@ func (n NextBoot) predict() (forecast, error) {
 // out behind the first.
 func (n NextBoot) predictAll() ([]forecast, error) {
 	if log, ok := n.grubLog(); ok && n.UKI == "" {
-		return n.predictMenu(log, exchange.MaxBoots), nil
+		return n.predictBoth(log), nil
+	}
+	if len(n.Instead) > 0 {
+		return []forecast{{from: asThisBoot, unknown: errors.New("GRUB did not start this boot, so that nothing tells what comes of another initramfs")}}, nil
 	}
 	first, err := n.predict()
 	if err != nil || first.unknown == nil {
@@ -95,6 +102,26 @@ func (n NextBoot) predictAll() ([]forecast, error) {
 	return list[:min(len(list), exchange.MaxBoots)], nil
 }
 
+// predictBoth computes what GRUB's menu leads to, where files are about to take the
+// place of others with them and without.
+func (n NextBoot) predictBoth(log []byte) []forecast {
+	list := n.predictMenu(log, exchange.MaxBoots)
+	if len(n.Instead) == 0 || list[0].unknown != nil {
+		return list
+	}
+	n.Instead = nil
+	for _, now := range n.predictMenu(log, exchange.MaxBoots) {
+		if now.unknown == nil && len(list) < exchange.MaxBoots && !foretold(list, now) {
+			list = append(list, now)
+		}
+	}
+	return list
+}
+
+func foretold(list []forecast, next forecast) bool {
+	return slices.ContainsFunc(list, func(f forecast) bool { return bytes.Equal(f.claims, next.claims) })
+}
+
 // predictMenu computes what the first entries of GRUB's menu lead to, each boot
 // once; at most so many. A menu that cannot be foretold is no reason not to enrol.
 func (n NextBoot) predictMenu(log []byte, most int) []forecast {
@@ -106,7 +133,7 @@ func (n NextBoot) predictMenu(log []byte, most int) []forecast {
 		entries = entries[:1] // hashing every initrd takes its time
 	}
 	var list []forecast
-	for i, p := range (predict.GRUB{Log: log, Open: openForGRUB}).PredictAll(entries) {
+	for i, p := range (predict.GRUB{Log: log, Open: n.open}).PredictAll(entries) {
 		next := forecast{from: fmt.Sprintf("GRUB's entry %q", p.Entry.Title), found: true}
 		switch {
 		case p.Err == nil:
@@ -116,8 +143,7 @@ func (n NextBoot) predictMenu(log []byte, most int) []forecast {
 		default:
 			continue
 		}
-		known := slices.ContainsFunc(list, func(f forecast) bool { return bytes.Equal(f.claims, next.claims) })
-		if !known && len(list) < most {
+		if !foretold(list, next) && len(list) < most {
 			list = append(list, next)
 		}
 	}
@@ -160,10 +186,11 @@ type sizedFile struct {
 
 func (f sizedFile) Size() int64 { return f.size }
 
-// openForGRUB opens a file by the path that GRUB has for it.
-func openForGRUB(path string) (predict.File, error) {
+// open opens a file by the path that GRUB has for it, or what is about to take its
+// place.
+func (n NextBoot) open(path string) (predict.File, error) {
 	for _, place := range predict.Mounted(path) {
-		f, err := os.Open(place)
+		f, err := os.Open(cmp.Or(n.Instead[place], place))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

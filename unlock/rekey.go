@@ -37,7 +37,7 @@ type Rekeying struct {
 	// Keep keeps a copy of the header from before the first change, as
 	// [luks.Volume.HeaderCopy] reads it. It is called again where a run was cut
 	// before anything was changed.
-	Keep       func(ctx context.Context, header *io.SectionReader) error
+	Keep       func(ctx context.Context, header io.Reader) error
 	Cryptsetup luks.Cryptsetup
 	RunDir     RunDir
 	// Out receives a line "step: NAME DEVICE" before each step.

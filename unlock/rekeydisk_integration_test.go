@@ -114,7 +114,7 @@ func (d *boundDisk) opens(key secret.Bytes) bool {
 func (d *boundDisk) rekey(out io.Writer) *unlock.Rekeying {
 	return &unlock.Rekeying{
 		Device: d.path, Volume: rekeyVolume, Identity: d.identity, Old: version(1), New: version(2),
-		Keep: func(context.Context, *io.SectionReader) error { return nil }, RunDir: d.run, Out: out,
+		Keep: func(context.Context, io.Reader) error { return nil }, RunDir: d.run, Out: out,
 	}
 }
 

@@ -119,7 +119,7 @@ func TestRekeyThatIsRefused(t *testing.T) {
 		}, []string{"finish"}, "names keyslot 1, as our token"},
 		"recovery key's slot": {func(d *boundDisk, _ *unlock.Rekeying) { d.announce(2, "", 3, 2) }, []string{"add", "roll-back"}, "names keyslot 2, as our token"},
 		"no copy": {func(_ *boundDisk, r *unlock.Rekeying) {
-			r.Keep = func(context.Context, *io.SectionReader) error { return errors.New("no space left") }
+			r.Keep = func(context.Context, io.Reader) error { return errors.New("no space left") }
 		}, []string{"add"}, "no space left"},
 		"32 keyslots": {func(d *boundDisk, _ *unlock.Rekeying) {
 			for slot := 3; slot < 32; slot++ {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 type RekeyService interface {
 	RekeyChallenge(ctx context.Context) (api.Challenge, error)
 	Rekey(ctx context.Context, r api.RekeyRequest) (api.RekeyResponse, error)
+	KeepHeader(ctx context.Context, r api.HeaderCopyRequest) (api.HeaderCopyResponse, error)
 	RekeyedChallenge(ctx context.Context) (api.Challenge, error)
 	Rekeyed(ctx context.Context, r api.RekeyedRequest) (api.RekeyedResponse, error)
 }
@@ -69,6 +71,7 @@ const (
 // their order.
 func RekeyOrderSteps() []Step {
 	add, settle := RekeySteps()
+	add = slices.Insert(add, slices.Index(add, StepKeepHeader)+1, StepSendHeader)
 	steps := append([]Step{StepAskRekey}, add...)
 	steps = append(append(steps, StepReportKeyslot), settle...)
 	return append(steps, StepReportDone)
@@ -125,8 +128,9 @@ func (r *Rekeyer) rekey(ctx context.Context, v Volume, s *exchange.ReleasedSecre
 	o := r.order(v, s)
 	o.disk = Rekeying{
 		Device: v.Device.Name(), Volume: v.ID, Identity: v.Identity,
-		Keep: r.RunDir.keepHeader(v.ID), Cryptsetup: r.Cryptsetup, RunDir: r.RunDir, Out: r.Out,
+		Cryptsetup: r.Cryptsetup, RunDir: r.RunDir, Out: r.Out,
 	}
+	o.disk.Keep = o.keep(s.HeaderKey, s.NextVersion)
 	if s.NextVersion > 0 {
 		if err := o.replace(ctx, SecretVersion{s.NextVersion, s.Next}); err != nil {
 			return false, err
@@ -212,6 +216,11 @@ func (r *Rekeyer) persist(ctx context.Context, exchange func(ctx context.Context
 		return err
 	}
 	defer end()
+	return r.turning(ctx, exchange)
+}
+
+// turning asks the next server where one does not answer.
+func (r *Rekeyer) turning(ctx context.Context, exchange func(ctx context.Context, to RekeyServer, pin [32]byte) error) error {
 	a := asking{pins: len(r.Pins), note: r.say}
 	for _, server := range r.Servers {
 		a.hosts = append(a.hosts, server.Host)
@@ -257,9 +266,6 @@ func (o *rekeyOrder) settle(ctx context.Context) (more bool, err error) {
 	done, err := o.onDisk(ctx, o.current.Number, o.disk.Finish)
 	if err != nil {
 		return false, err
-	}
-	if err := o.RunDir.dropHeader(o.volume.ID); err != nil {
-		o.say("note: removing the copy of the header of %s: %v", o.disk.Device, err)
 	}
 	details := exchange.RekeyedDetails{Version: o.current.Number, Volume: done.Report, Done: true}
 	answer, err := o.tell(ctx, StepReportDone, details)
@@ -348,16 +354,25 @@ func (o *rekeyOrder) tell(ctx context.Context, step Step, details exchange.Rekey
 
 // tellQuietly is tell in a step that has said so.
 func (o *rekeyOrder) tellQuietly(ctx context.Context, details exchange.RekeyedDetails) (answer exchange.RekeyAnswer, err error) {
-	deadline, pace := o.Clock.Now().Add(o.Patience), newPace(o.Random)
-	for {
+	err = o.patiently(ctx, func(ctx context.Context) error {
 		answer, err = o.once(ctx, details)
+		return err
+	})
+	return answer, err
+}
+
+// patiently repeats an exchange while no service answers.
+func (r *Rekeyer) patiently(ctx context.Context, exchange func(context.Context) error) error {
+	deadline, pace := r.Clock.Now().Add(r.Patience), newPace(r.Random)
+	for {
+		err := exchange(ctx)
 		var failure *Failure
 		if !errors.As(err, &failure) || !failure.passes() {
-			return answer, err
+			return err
 		}
 		wait := pace.next(failure)
-		if o.Clock.Now().Add(wait).After(deadline) || o.Clock.Sleep(ctx, wait) != nil {
-			return answer, err
+		if r.Clock.Now().Add(wait).After(deadline) || r.Clock.Sleep(ctx, wait) != nil {
+			return err
 		}
 	}
 }

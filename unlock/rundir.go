@@ -20,6 +20,9 @@ const (
 	openedFile  = "opened.json"
 	enrollLock  = "enroll.lock"
 	maxOpened   = 256 << 10
+
+	// RepinFile is written where the service has other keys than are pinned.
+	RepinFile = "repin"
 )
 
 // RunDir is a directory in memory that the initramfs hands on to the system.
@@ -38,6 +41,9 @@ type Opened struct {
 
 // Receipt keeps the signed audit entry of the release.
 func (d RunDir) Receipt(entry []byte) error { return d.write(receiptFile, entry) }
+
+// Repin has the system's unit take over the service's keys: it watches this file.
+func (d RunDir) Repin() error { return d.write(RepinFile, nil) }
 
 // Opened keeps which mappings are this boot's, in the place of what it kept.
 func (d RunDir) Opened(mappings []Opened) error {

@@ -82,7 +82,11 @@ func (w *waiting) orders() (*unlock.Orders, error) {
 			return nil, err
 		}
 	}
-	known := &unlock.Orders{Machine: w.machine, Volumes: c.Volumes}
+	pins, err := c.Pins()
+	if err != nil {
+		return nil, err
+	}
+	known := &unlock.Orders{Machine: w.machine, Volumes: c.Volumes, Pins: pins, Repin: w.host.run.Repin}
 	for _, s := range w.clients {
 		known.Servers = append(known.Servers, unlock.OrderServer{Host: s.host, OrderService: s.client})
 	}

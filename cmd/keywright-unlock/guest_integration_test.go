@@ -51,7 +51,10 @@ func TestMain(m *testing.M) {
 	h := system()
 	h.openTPM = oneTPM(socket)
 	h.opener = new(recorder)
-	h.initramfs, h.noInitramfs, h.grub = nil, nil, os.Getenv(childGRUB)
+	h.ahead, h.initramfs, h.noInitramfs, h.grub = nil, nil, nil, os.Getenv(childGRUB)
+	if initrd := os.Getenv(childInitrd); initrd != "" {
+		h.initramfs = func(context.Context) error { return makeInitrd(initrd) }
+	}
 	h.mapped, h.ready = mappedHere, func() error { return nil }
 	h.reboot = func() error { return errors.New("a test does not reboot") }
 	h.run, h.esp = unlock.RunDir(os.Getenv(childRun)), []string{os.Getenv(childESP)}
@@ -81,7 +84,9 @@ type guest struct {
 	// root is the volume that the root stands on once it runs, grub its boot
 	// loader's configuration; empty: none.
 	root, grub string
-	conns      []net.Conn // of this process to the TPM
+	// initrd is what stands in for the initramfs; empty: none is made.
+	initrd string
+	conns  []net.Conn // of this process to the TPM
 	// turn is held while a client has the TPM, up to the removal of what it left.
 	turn sync.Mutex
 }
@@ -136,7 +141,7 @@ func (g *guest) child(args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(g.t, err)
 	cmd := exec.Command(self, args...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), childTPM + "=" + g.socket, childRun + "=" + g.path("run"), childESP + "=" + g.path("esp"), childMap + "=" + g.root, childGRUB + "=" + g.grub}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), childTPM + "=" + g.socket, childRun + "=" + g.path("run"), childESP + "=" + g.path("esp"), childMap + "=" + g.root, childGRUB + "=" + g.grub, childInitrd + "=" + g.initrd}
 	return cmd
 }
 

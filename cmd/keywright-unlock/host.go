@@ -39,8 +39,12 @@ type host struct {
 	ready  func() error
 	// initramfs has the client taken into the initramfs, noInitramfs out of it; nil
 	// where this system makes its own otherwise.
-	initramfs        func(ctx context.Context) error
-	noInitramfs      func(ctx context.Context) error
+	initramfs   func(ctx context.Context) error
+	noInitramfs func(ctx context.Context) error
+	// ahead makes in a folder what asAhead will put in the place of each initramfs, and
+	// returns where it is by the path of that; nil with initramfs.
+	ahead            func(ctx context.Context, folder string) (map[string]string, error)
+	asAhead          func(ctx context.Context) error
 	openByPassphrase func(ctx context.Context, v unlock.Volume, passphrase secret.Bytes) error
 	prompt           func(ctx context.Context, device string) (secret.Bytes, error)
 	tools            initramfs.Tools
@@ -49,7 +53,7 @@ type host struct {
 // system returns the machine as it is.
 func system() host {
 	var tools initramfs.Tools
-	return host{
+	h := host{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		openTPM: tpm.Open, unseal: unlock.Unseal, opener: unlock.Disks{}, clock: unlock.SystemClock{},
 		announce: unlock.Consoles, question: unlock.Question, consoles: unlock.OtherConsoles, harden: unlock.Harden, reboot: unlock.Reboot,
@@ -57,6 +61,10 @@ func system() host {
 		mapped: unlock.CryptDevices, ready: tools.Ready,
 		initramfs: initramfsTools(tools, installScripts(tools, os.Stderr)), noInitramfs: initramfsTools(tools, tools.Remove), openByPassphrase: unlock.OpenByPassphrase, prompt: prompt, tools: tools,
 	}
+	if tools.Present() {
+		h.ahead, h.asAhead = tools.Ahead, tools.UpdateAsAhead
+	}
+	return h
 }
 
 // enrolledConfig reads the configuration that enroll wrote, and tells what to do

@@ -47,6 +47,7 @@ func commands() []command {
 		{"stage", "[--uki FILE] [--hook]", "announce the boots that can follow, so that they get their keys", stage},
 		{"preflight", "[--uki FILE]", "tell whether the next boot will get its keys", preflight},
 		{"agent", "[--config FILE]", "carry out what the service orders of this machine's volumes, until told to end", agent},
+		{"repin", "[--config FILE] [--hook] [--unstaged]", "pin the service keys that the service has now, in every initramfs", repin},
 		{"key", "wrap|unwrap|rewrap|data-key [--keyring NAME] [--context TEXT] [--input FILE] [--output FILE] [--key-output FILE] [--batch]", "wrap and unwrap secrets of this machine's applications", key},
 		{"status", "[--config FILE]", "show this machine's enrolment, its volumes and its boots", status},
 		{"initramfs", "[--config FILE]", "put this version into every initramfs of an enrolled machine", refresh},

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -30,6 +31,7 @@ import (
 	"keywright.dev/kms/policy"
 	"keywright.dev/kms/root"
 	"keywright.dev/kms/root/file"
+	"keywright.dev/kms/secret"
 	"keywright.dev/kms/server"
 	"keywright.dev/kms/store/sqlite"
 )
@@ -78,8 +80,11 @@ func startServiceAs(t *testing.T, identity *pki.Identity) *service {
 	require.NoError(t, err)
 	signer, err := audit.NewSigner("keywright.test/log", logKey)
 	require.NoError(t, err)
+	maker := identityMaker(identity)
+	identities, err := kms.OpenIdentities(ctx, keys, maker)
+	require.NoError(t, err)
 	domain, err := kms.New(kms.Config{
-		Store: store, Keys: keys, Challenges: challenges, Identity: identity, Log: signer,
+		Store: store, Keys: keys, Challenges: challenges, Identities: identities, Identity: maker, Log: signer,
 		Trust:  func(exchange.EK, []byte, time.Time) (string, error) { return kms.TrustByPerson, nil },
 		Policy: func() kms.Policy { return engine }, Clock: time.Now, Random: rand.Reader,
 	})
@@ -90,6 +95,21 @@ func startServiceAs(t *testing.T, identity *pki.Identity) *service {
 	t.Cleanup(func() { s.stop() })
 	return s
 }
+
+// identityMaker makes the first key that is given, and then others.
+func identityMaker(first *pki.Identity) kms.IdentityMaker {
+	return kms.IdentityMaker{Open: openIdentity, Make: func() (string, []byte, secret.Bytes, error) {
+		if first == nil {
+			return pki.MakeIdentity()
+		}
+		made := first
+		first = nil
+		private, err := made.Marshal()
+		return made.Fingerprint().String(), made.SPKI(), private, err
+	}}
+}
+
+func openIdentity(private secret.Bytes) (crypto.Signer, error) { return pki.OpenIdentity(private) }
 
 func (s *service) listen(t *testing.T, address string) {
 	t.Helper()
@@ -104,7 +124,7 @@ func (s *service) listen(t *testing.T, address string) {
 	s.url = "https://" + listeners.Guest.Addr().String()
 	srv, err := server.New(server.Config{
 		Version: "test", Service: s.Service, Store: s.store, Log: s.log.Verifier(), Policy: func() *policy.Engine { return s.engine },
-		TLS: pki.TLSConfig(certificates.GetCertificate), GuestURL: s.url, Fingerprint: s.pin(),
+		TLS: pki.TLSConfig(certificates.GetCertificate), GuestURL: s.url,
 		Owner: os.Geteuid(), Limits: server.DefaultLimits(), Upkeep: func(context.Context) error { return nil },
 		Metrics: server.NewMetrics(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Clock: time.Now, Random: rand.Reader,
 	})
@@ -131,7 +151,7 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-func (s *service) pin() string { return s.identity.Fingerprint().String() }
+func (s *service) pin() string { return exchange.FormatFingerprint(s.ServiceKey()) }
 
 func (s *service) approve(t *testing.T, machine string) {
 	t.Helper()

@@ -72,6 +72,10 @@ func stageBoots(ctx context.Context, h host, c *unlock.Config, uki string) (unlo
 // foresee asks the service about the boots that can follow, first that of an image
 // where one is named.
 func (h host) foresee(ctx context.Context, c *unlock.Config, identity *tpm.Identity, uki string, check bool) (unlock.Foresight, error) {
+	return h.foreseeBoots(ctx, c, identity, h.nextBoot(c, uki), check)
+}
+
+func (h host) foreseeBoots(ctx context.Context, c *unlock.Config, identity *tpm.Identity, next unlock.NextBoot, check bool) (unlock.Foresight, error) {
 	ctx, cancel := context.WithTimeout(ctx, stageTimeout)
 	defer cancel()
 	end, err := h.run.BeginStaging(ctx, h.clock)
@@ -89,7 +93,7 @@ func (h host) foresee(ctx context.Context, c *unlock.Config, identity *tpm.Ident
 	}
 	return (&unlock.Staging{
 		TPM: identity, EventLog: c.EventLogPath(), Servers: list, Pins: pins, Volumes: c.Volumes,
-		NextBoot: h.nextBoot(c, uki),
+		NextBoot: next,
 		Mapped:   h.mapped, Ready: h.ready, Check: check,
 		Note: func(format string, args ...any) { fmt.Fprintf(h.stderr, format+"\n", args...) },
 	}).Run(ctx)

@@ -171,7 +171,7 @@ func addSlot(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // rekey has a running machine carry out the order of its first volume: rekey NAME
-// [ask], which only asks.
+// [ask | header], which only asks, and sends the copy of the header.
 func rekey(ts *testscript.TestScript, _ bool, args []string) {
 	m := fleetOf(ts).machines[args[0]]
 	ctx, cancel := testContext()
@@ -179,8 +179,11 @@ func rekey(ts *testscript.TestScript, _ bool, args []string) {
 	guest := guestOf(ts)
 	defer guest.Close()
 	if len(args) > 1 {
-		_, err := m.AskRekey(ctx, guest, 0)
+		got, err := m.AskRekey(ctx, guest, 0)
 		ts.Check(err)
+		if args[1] == "header" {
+			ts.Check(m.KeepHeader(ctx, guest, 0, got))
+		}
 		return
 	}
 	ts.Check(m.Rekey(ctx, guest, 0))

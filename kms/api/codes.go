@@ -35,6 +35,7 @@ const (
 	CodeRate        Code = "rate_limited"
 	CodeBusy        Code = "busy"
 	CodeTimeout     Code = "timeout"
+	CodeHandedOut   Code = "handed_out"
 	CodeChallenge   Code = "challenge"
 	CodeQuote       Code = "quote"
 	CodeMeasurement Code = "measurement"
@@ -83,6 +84,7 @@ func numbers() []numbered {
 		{CodeRate, 1101},
 		{CodeBusy, 1102},
 		{CodeTimeout, 1103},
+		{CodeHandedOut, 1104},
 		{CodeChallenge, 1201},
 		{CodeQuote, 1202},
 		{CodeMeasurement, 1203},

@@ -16,6 +16,7 @@ const (
 	PathRekeyChallenge   = "/v1/rekey/challenge"
 	PathRekey            = "/v1/rekey"
 	PathRekeyedChallenge = "/v1/rekeyed/challenge"
+	PathRekeyHeader      = "/v1/rekey/header"
 	PathRekeyed          = "/v1/rekeyed"
 )
 
@@ -136,6 +137,9 @@ type OrdersRequest struct {
 // OrdersResponse says whether there is a rekey to ask for.
 type OrdersResponse struct {
 	Ordered bool `json:"ordered"`
+	// ServiceKeys are the fingerprints to pin, a hint: a machine that pins others asks
+	// for what is signed ([ServiceKeysRequest]).
+	ServiceKeys [][]byte `json:"service_keys"`
 	// Again is after how many seconds to ask again.
 	Again int `json:"again"`
 }

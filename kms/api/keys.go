@@ -33,7 +33,12 @@ type KeyChallenge struct {
 	Selection []byte `json:"selection"`
 	// Recipient is an HPKE public key; see exchange.NewKeyCall.
 	Recipient []byte `json:"recipient"`
-	// Signature is the service identity key's over challenge and recipient.
+	// Signed are the signatures of the service identity keys, the current one's first.
+	Signed []KeySignature `json:"signed"`
+}
+
+// KeySignature is a service identity key's over challenge and recipient.
+type KeySignature struct {
 	Signature  []byte `json:"signature"`
 	ServiceKey []byte `json:"service_key"` // SubjectPublicKeyInfo
 }
@@ -82,12 +87,14 @@ func (o *OperatorClient) Keys(ctx context.Context, operation exchange.KeyOperati
 	if err != nil {
 		return nil, err
 	}
-	pins := [][32]byte{exchange.Fingerprint(challenge.ServiceKey)}
+	var pins [][32]byte
+	for _, s := range challenge.Signed[:min(1, len(challenge.Signed))] {
+		pins = append(pins, exchange.Fingerprint(s.ServiceKey))
+	}
 	call, err := OpenKeyCall(pins, challenge, operation, keyring, r)
 	if err != nil {
 		return nil, err
 	}
-	call.Statement.ServiceKey = pins[0]
 	statement, err := call.Statement.Marshal()
 	if err != nil {
 		return nil, err
@@ -106,16 +113,26 @@ func (o *OperatorClient) Keys(ctx context.Context, operation exchange.KeyOperati
 }
 
 // OpenKeyCall verifies a challenge's recipient against the pins and seals the
-// request to it. The caller fills in who asks.
+// request to it. The statement names the pin that signed; the caller fills in who
+// asks.
 func OpenKeyCall(pins [][32]byte, challenge KeyChallenge, operation exchange.KeyOperation, keyring string, r *exchange.KeyRequest) (*exchange.KeyCall, error) {
 	if len(challenge.Challenge) != 32 {
 		return nil, errors.New("the service's challenge has not 32 bytes")
 	}
 	nonce := [32]byte(challenge.Challenge)
-	if err := exchange.VerifyKeyRecipient(pins, challenge.ServiceKey, nonce, challenge.Recipient, challenge.Signature); err != nil {
-		return nil, fmt.Errorf("the service's recipient key: %w", err)
+	err := exchange.ErrServiceKey
+	for _, s := range challenge.Signed {
+		if err = exchange.VerifyKeyRecipient(pins, s.ServiceKey, nonce, challenge.Recipient, s.Signature); err != nil {
+			continue
+		}
+		call, err := exchange.NewKeyCall(nonce, challenge.Recipient, operation, keyring, r)
+		if err != nil {
+			return nil, err
+		}
+		call.Statement.ServiceKey = exchange.Fingerprint(s.ServiceKey)
+		return call, nil
 	}
-	return exchange.NewKeyCall(nonce, challenge.Recipient, operation, keyring, r)
+	return nil, fmt.Errorf("the service's recipient key: %w", err)
 }
 
 // CloseKeyCall verifies and opens the answer to a call.

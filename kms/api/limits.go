@@ -7,9 +7,9 @@ const (
 	// MaxEvidenceRequest bounds the body of a request that carries evidence, in
 	// bytes: event logs of virtual machines have 20 to 60 KB.
 	MaxEvidenceRequest = 1 << 20
-	// MaxAnswer bounds what a client reads of one answer, in bytes. An audit
-	// export is a stream and has no bound.
-	MaxAnswer = 4 << 20
+	// MaxAnswer bounds what a client reads of one answer, in bytes: the copy of a
+	// header with all keyslots in use. An audit export is a stream and has no bound.
+	MaxAnswer = 12 << 20
 	// MaxGuestAnswer bounds what a guest reads of one answer, in bytes.
 	MaxGuestAnswer = 256 << 10
 	// MaxKeyRequest bounds the body of a call of the key API, in bytes, and

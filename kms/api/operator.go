@@ -291,6 +291,13 @@ type DismissMeasurement struct {
 	Group string `json:"group,omitempty" maxLength:"64" doc:"The group that it waits in; needed where it waits in several."`
 }
 
+// RetireMeasurement is the body that retires a measurement.
+type RetireMeasurement struct {
+	Group string `json:"group,omitempty" maxLength:"64" doc:"The group; needed where several have it."`
+	// Boots is how many of the last good boots of each active machine had newer ones.
+	Boots int `json:"boots" minimum:"1" maximum:"10" doc:"After how many good boots of newer ones on each active machine of the group."`
+}
+
 // Claim is one fact of a boot; see docs/attestation.md.
 type Claim struct {
 	Name  string `json:"name"`

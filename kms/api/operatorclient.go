@@ -172,6 +172,12 @@ func (o *OperatorClient) DismissMeasurement(ctx context.Context, ref, group stri
 	return post[Measurement](ctx, o.c, at(PathMeasurementDismiss, ref), DismissMeasurement{Group: group})
 }
 
+// RetireMeasurement takes the approval of a measurement away that newer ones took
+// the place of.
+func (o *OperatorClient) RetireMeasurement(ctx context.Context, ref string, r RetireMeasurement) (Measurement, error) {
+	return post[Measurement](ctx, o.c, at(PathMeasurementRetire, ref), r)
+}
+
 // SubmitMeasurement enters a computed measurement.
 func (o *OperatorClient) SubmitMeasurement(ctx context.Context, s SubmitMeasurement) (Measurement, error) {
 	return post[Measurement](ctx, o.c, PathMeasurements, s)
@@ -190,24 +196,38 @@ func (o *OperatorClient) Volume(ctx context.Context, ref string) (Volume, error)
 // RecoveryKey has a volume's recovery key disclosed, sealed to a key of this call.
 // The caller wipes it.
 func (o *OperatorClient) RecoveryKey(ctx context.Context, ref string) (secret.Bytes, error) {
-	own, err := exchange.NewRecipient()
+	d, err := newDisclosure(ref)
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	statement, err := exchange.DisclosureStatement(ref, own.PublicKey())
+	sealed, err := post[Sealed](ctx, o.c, at(PathVolumeRecoveryKey, ref), DiscloseRecoveryKey{Recipient: d.own.PublicKey()})
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	sealed, err := post[Sealed](ctx, o.c, at(PathVolumeRecoveryKey, ref), DiscloseRecoveryKey{Recipient: own.PublicKey()})
-	if err != nil {
-		return secret.Bytes{}, err
+	return d.open(sealed)
+}
+
+// disclosure is one call that has a key disclosed.
+type disclosure struct {
+	own       *exchange.Recipient
+	statement []byte
+}
+
+func newDisclosure(ref string) (d disclosure, err error) {
+	if d.own, err = exchange.NewRecipient(); err != nil {
+		return d, err
 	}
+	d.statement, err = exchange.DisclosureStatement(ref, d.own.PublicKey())
+	return d, err
+}
+
+func (d *disclosure) open(sealed Sealed) (secret.Bytes, error) {
 	// Operators pin no service key: they know the service by its socket.
 	pins := [][32]byte{exchange.Fingerprint(sealed.ServiceKey)}
-	if err := exchange.VerifyResponse(pins, sealed.ServiceKey, statement, sealed.Response, sealed.Signature); err != nil {
+	if err := exchange.VerifyResponse(pins, sealed.ServiceKey, d.statement, sealed.Response, sealed.Signature); err != nil {
 		return secret.Bytes{}, err
 	}
-	return own.OpenDisclosure(statement, sealed.Response)
+	return d.own.OpenDisclosure(d.statement, sealed.Response)
 }
 
 // RecoveryCopies returns a page of age copies of recovery keys.

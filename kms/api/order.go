@@ -32,6 +32,8 @@ type Order struct {
 	Fault    string     `json:"fault,omitempty"`
 	Faults   int        `json:"faults,omitempty"`
 	Reported *time.Time `json:"reported,omitempty"`
+	// HeaderKept is when the machine sent the copy of its header from before the rekey.
+	HeaderKept *time.Time `json:"header_kept,omitempty"`
 	// Lost are the keyslots that a reencryption takes away since nobody has their keys;
 	// Waits tells that it waits, or will, until somebody agrees to that.
 	Lost  []LUKSSlot `json:"lost,omitempty"`
@@ -71,6 +73,17 @@ type RekeyVolume struct {
 // WithdrawRekey is the body that takes an order back.
 type WithdrawRekey struct {
 	Reason string `json:"reason,omitempty" maxLength:"500"`
+}
+
+// DestroySecret is the body that destroys a secret which a rekey replaced.
+type DestroySecret struct {
+	Version uint32 `json:"version" minimum:"1"`
+	Reason  string `json:"reason" minLength:"1" maxLength:"500"`
+}
+
+// DestroySecret destroys a secret that a rekey replaced, and returns what it was.
+func (o *OperatorClient) DestroySecret(ctx context.Context, ref string, d DestroySecret) (SecretVersion, error) {
+	return post[SecretVersion](ctx, o.c, at(PathVolumeDestroy, ref), d)
 }
 
 // RekeyVolume has a volume's machine replace its secret.

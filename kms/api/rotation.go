@@ -21,32 +21,42 @@ type RotationPlan struct {
 	Unlisted int `json:"unlisted"`
 	// Totals count the steps, and what is due beside them.
 	Totals []RotationTotal `json:"totals"`
-	// Overdue is older than the policy lets it become, Excused likewise, with somebody
-	// who answers for it.
-	Overdue RotationLateness `json:"overdue"`
-	Excused RotationLateness `json:"excused"`
-	Orders  RotationOrders   `json:"orders"`
+	// Overdue is older than the policy lets it become. So is UnderWay, of which an order
+	// is open that is younger than the rule's answer_within and has not failed, and
+	// Excused, for which somebody answers.
+	Overdue  RotationLateness `json:"overdue"`
+	UnderWay RotationLateness `json:"under_way"`
+	Excused  RotationLateness `json:"excused"`
+	Orders   RotationOrders   `json:"orders"`
 }
 
 // RotationStep is one thing to do.
 type RotationStep struct {
 	// Kind is rotate-keyring, rewrap-keyring, disable-keyring-version,
-	// destroy-keyring-version, rekey-volume, destroy-secret or reencrypt-volume.
+	// destroy-keyring-version, rekey-volume, destroy-secret, reencrypt-volume or
+	// retire-measurement.
 	Kind string `json:"kind"`
-	// Object is keyring/NAME, keyring/NAME@3, volume/ID or volume/ID@3.
+	// Object is keyring/NAME, keyring/NAME@3, volume/ID, volume/ID@3 or measurement/ID.
 	Object  string `json:"object"`
 	Machine string `json:"machine,omitempty"` // id
+	Group   string `json:"group,omitempty"`   // of a measurement
 	Rule    string `json:"rule"`
 	Reason  string `json:"reason"`
 	// Due is since when it is due, NotBefore from when on it may begin.
 	Due       time.Time `json:"due"`
 	NotBefore time.Time `json:"not_before"`
-	// Away tells that no agent of the machine waits for orders: it is to boot, or to
-	// come back.
+	// Away tells that no agent of the machine waits for orders, at the server that
+	// answers: it is to boot, or to come back.
 	Away bool `json:"away,omitempty"`
+	// AtBoot has nothing but an attested boot of the machine carry it out.
+	AtBoot bool `json:"at_boot,omitempty"`
+	// After are the steps of the same chain that are done before it begins.
+	After []RotationAction `json:"after,omitempty"`
 	// WaitDays is how long the destruction of a keyring version can be cancelled.
-	WaitDays int          `json:"wait_days,omitempty"`
-	Cost     RotationCost `json:"cost"`
+	WaitDays int `json:"wait_days,omitempty"`
+	// Boots is after how many good boots of newer ones a measurement is retired.
+	Boots int          `json:"boots,omitempty"`
+	Cost  RotationCost `json:"cost"`
 }
 
 // RotationCost is what steps take.

@@ -34,6 +34,9 @@ type CommitDetails struct {
 type BootDetails struct {
 	CommandLine string         `json:"command_line,omitempty"` // see [CommitDetails]
 	Volumes     []VolumeReport `json:"volumes"`
+	// ServiceKeys are the fingerprints that the guest pins, at most [MaxServiceKeys];
+	// empty: the one that the statement names alone.
+	ServiceKeys [][]byte `json:"service_keys,omitempty"`
 }
 
 // MaxBoots bounds the boots that one [StageDetails] names.

@@ -51,6 +51,9 @@ type ReleasedSecret struct {
 	// place of Key's; empty where no rekey is ordered.
 	Next        secret.Bytes
 	NextVersion uint32
+	// HeaderKey is what the copy of the header from before this rekey is sealed
+	// under ([SealHeaderCopy]); empty without one.
+	HeaderKey secret.Bytes
 	// Reencrypt is an order; nil where there is none.
 	Reencrypt *Reencryption
 }
@@ -61,6 +64,7 @@ func (r *Release) Wipe() {
 		s.Key.Wipe()
 		s.Recovery.Wipe()
 		s.Next.Wipe()
+		s.HeaderKey.Wipe()
 	}
 }
 
@@ -87,10 +91,10 @@ func (r *Release) marshal() (secret.Bytes, error) {
 
 // room is at least the length of the message before it is padded.
 func (r *Release) room() int {
-	const fixed, fixedSecret = 1 + len(releaseV1) + 32 + 2 + 1, 1 + 1 + 4 + 32 + 16 + 2 + 2 + 2 + 4 + 4
+	const fixed, fixedSecret = 1 + len(releaseV1) + 32 + 2 + 1, 1 + 1 + 4 + 32 + 16 + 2 + 2 + 2 + 4 + 1 + 4
 	room := fixed + len(r.Entry)
 	for _, s := range r.Secrets {
-		room += fixedSecret + len(s.Volume) + len(s.UUID) + s.Key.Len() + s.Recovery.Len() + s.Next.Len() + s.Reencrypt.room()
+		room += fixedSecret + len(s.Volume) + len(s.UUID) + s.Key.Len() + s.Recovery.Len() + s.Next.Len() + s.HeaderKey.Len() + s.Reencrypt.room()
 	}
 	return room
 }
@@ -119,6 +123,8 @@ func (s *ReleasedSecret) add(b *cryptobyte.Builder) {
 	b.AddUint16(uint16(s.Next.Len()))
 	b.AddBytes(s.Next.Expose())
 	b.AddUint32(s.NextVersion)
+	b.AddUint8(uint8(s.HeaderKey.Len()))
+	b.AddBytes(s.HeaderKey.Expose())
 	b.AddUint32(s.RecoveryVersion)
 	s.Reencrypt.add(b)
 }
@@ -134,6 +140,7 @@ func (r *Release) check() error {
 	for _, s := range r.Secrets {
 		if len(s.Volume) > maxText || len(s.UUID) > maxText || s.Key.Len() == 0 || s.Key.Len() > MaxKey ||
 			s.Recovery.Len() > MaxKey || s.Next.Len() > MaxKey || (s.Next.Len() > 0) != (s.NextVersion > 0) ||
+			s.HeaderKey.Len() != headerKeyOf(s.NextVersion) ||
 			(s.Recovery.Len() > 0) != (s.RecoveryVersion > 0) || !s.Reencrypt.check() {
 			return fmt.Errorf("encoding a release: the secret of volume %.64q is out of bounds", s.Volume)
 		}
@@ -169,16 +176,25 @@ func (r *Release) read(in *cryptobyte.String) bool {
 }
 
 func (s *ReleasedSecret) read(in *cryptobyte.String) bool {
-	var key, recovery, next cryptobyte.String
+	var key, recovery, next, header cryptobyte.String
 	if !readText(in, &s.Volume) || !readText(in, &s.UUID) || !in.ReadUint32(&s.Version) ||
 		!in.CopyBytes(s.Identity[:]) || !in.CopyBytes(s.Resume[:]) || !in.ReadUint16LengthPrefixed(&key) ||
 		!in.ReadUint16LengthPrefixed(&recovery) || !in.ReadUint16LengthPrefixed(&next) || !in.ReadUint32(&s.NextVersion) ||
-		!in.ReadUint32(&s.RecoveryVersion) || !readReencryption(in, &s.Reencrypt) {
+		!in.ReadUint8LengthPrefixed(&header) || !in.ReadUint32(&s.RecoveryVersion) || !readReencryption(in, &s.Reencrypt) {
 		return false
 	}
-	s.Key, s.Recovery, s.Next = copied(key), copied(recovery), copied(next)
+	s.Key, s.Recovery, s.Next, s.HeaderKey = copied(key), copied(recovery), copied(next), copied(header)
 	return len(key) > 0 && max(len(key), len(recovery), len(next)) <= MaxKey && (len(next) > 0) == (s.NextVersion > 0) &&
-		(len(recovery) > 0) == (s.RecoveryVersion > 0)
+		len(header) == headerKeyOf(s.NextVersion) && (len(recovery) > 0) == (s.RecoveryVersion > 0)
+}
+
+// headerKeyOf is how long the key for the copy of a header is: where there is a next
+// version, its keyslot is not added before there is a copy.
+func headerKeyOf(next uint32) int {
+	if next == 0 {
+		return 0
+	}
+	return HeaderKeySize
 }
 
 // copied is a secret of its own, or none.

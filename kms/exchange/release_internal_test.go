@@ -37,6 +37,10 @@ func FuzzParseRelease(f *testing.F) {
 		{Volume: "v", UUID: "u", Version: 1, Key: secret.Copy([]byte("k")), Recovery: secret.Copy([]byte("r")), RecoveryVersion: 1},
 		{Volume: "v", UUID: "u", Version: 1, Key: secret.Copy([]byte("k")), Reencrypt: &Reencryption{Rate: 1, Lose: []LUKSSlot{{ID: 3, Mark: "5f1a03c2"}}}},
 	}}))
+	f.Add(marshaled(f, &Release{Secrets: []ReleasedSecret{{
+		Volume: "v", UUID: "u", Version: 1, Key: secret.Copy([]byte("k")), Next: secret.Copy([]byte("n")), NextVersion: 2,
+		HeaderKey: secret.New(make([]byte, HeaderKeySize)),
+	}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := parseRelease(secret.Copy(data))
 		if err != nil {

@@ -34,6 +34,18 @@ func NewIdentity() (*Identity, error) {
 	return identityOf(key)
 }
 
+// MakeIdentity generates an identity in the form that it is stored in: its
+// fingerprint, its public key, and what [OpenIdentity] parses, which the caller
+// wipes.
+func MakeIdentity() (id string, public []byte, private secret.Bytes, err error) {
+	i, err := NewIdentity()
+	if err != nil {
+		return "", nil, secret.Bytes{}, err
+	}
+	private, err = i.Marshal()
+	return i.Fingerprint().String(), i.SPKI(), private, err
+}
+
 // OpenIdentity parses what [Identity.Marshal] returned; the caller wipes it.
 func OpenIdentity(pkcs8 secret.Bytes) (*Identity, error) {
 	key, err := parseKey(pkcs8)

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"sync"
 	"time"
 )
@@ -36,7 +37,7 @@ func (s *Source) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	if due(s.current, now) {
+	if due(s.current.Leaf, now) {
 		if next, err := s.ca.Issue(s.names, now); err == nil {
 			s.current = next
 		}
@@ -44,8 +45,12 @@ func (s *Source) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) 
 	return s.current, nil
 }
 
-func due(certificate *tls.Certificate, now time.Time) bool {
-	from, to := certificate.Leaf.NotBefore, certificate.Leaf.NotAfter
+// Due tells that another authority is to take the place of this one: two thirds of
+// its life are over, or the clock went back before it.
+func (c *CA) Due(now time.Time) bool { return due(c.certificate, now) }
+
+func due(certificate *x509.Certificate, now time.Time) bool {
+	from, to := certificate.NotBefore, certificate.NotAfter
 	return now.Before(from) || !now.Before(from.Add(to.Sub(from)/3*2))
 }
 

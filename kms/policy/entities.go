@@ -94,6 +94,8 @@ const (
 	RoleSecurity Role = "security"
 	RoleAuditor  Role = "auditor"
 	RoleAdmin    Role = "admin"
+	// RoleRotation is the service's own, for what it rotates by its schedule.
+	RoleRotation Role = "rotation"
 )
 
 // Operator is a person or a program that operates the service.

@@ -31,6 +31,7 @@ func Meanings() []Meaning {
 		{api.CodeRate, http.StatusTooManyRequests, "Too many requests; come again after the time in Retry-After."},
 		{api.CodeBusy, http.StatusServiceUnavailable, "The service works at its limit; come again after the time in Retry-After."},
 		{api.CodeTimeout, http.StatusRequestTimeout, "The request took too long to arrive."},
+		{api.CodeHandedOut, http.StatusConflict, "The secrets of this order were given to the running system as often as they may be; the machine's next boot goes on with it."},
 		{api.CodeChallenge, http.StatusForbidden, "The challenge has expired, was used, or is not of this service; ask for a new one."},
 		{api.CodeQuote, http.StatusForbidden, "The TPM's quote does not verify for this machine and statement."},
 		{api.CodeMeasurement, http.StatusForbidden, "What booted is not approved; an operator runs keywright explain on this machine."},

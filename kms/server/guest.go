@@ -156,7 +156,7 @@ func (g *guests) count(r Route, err error) {
 	case errors.As(err, &refusal):
 		m.refusals.WithLabelValues(r.Path, string(refusal.Reason)).Inc()
 	case err != nil:
-	case r.Path == api.PathGuestOrders:
+	case r.Path == api.PathGuestOrders, r.Path == api.PathRekeyHeader:
 	case r.Path == api.PathBootChallenge, r.Path == api.PathCommitChallenge, r.Path == api.PathStageChallenge,
 		r.Path == api.PathRekeyChallenge, r.Path == api.PathRekeyedChallenge, r.Path == api.PathGuestKeyChallenge, r.Path == api.PathEnrollBegin:
 		m.challenges.WithLabelValues(r.Path, "issued").Inc()

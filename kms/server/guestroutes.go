@@ -46,11 +46,17 @@ func (g *guests) table() []guestRoute {
 			Path: api.PathRekey, Action: kms.ActionDeliverRekey, Summary: "Receive, in a running system, the secrets of a volume whose rekey is ordered.",
 		}, api.MaxEvidenceRequest, g.enrolments, g.rekey),
 		guestCall(Route{
+			Path: api.PathRekeyHeader, Action: kms.ActionKeepHeader, Summary: "Keep the copy of a header from before a rekey, sealed with the key that its secrets came with.",
+		}, api.MaxHeaderCopyRequest, g.enrolments, g.keepHeader),
+		guestCall(Route{
 			Path: api.PathRekeyedChallenge, Action: kms.ActionReportRekey, Summary: "Ask for the challenge of a report about a rekey.",
 		}, api.MaxRequest, g.challenges, g.challenge(exchange.PurposeRekeyed)),
 		guestCall(Route{
 			Path: api.PathRekeyed, Action: kms.ActionReportRekey, Summary: "Report, from a running system, what became of a rekey.",
 		}, api.MaxEvidenceRequest, g.enrolments, g.rekeyed),
+		guestCall(Route{
+			Path: api.PathServiceKeys, Action: "service.keys", Summary: "Ask which service identity keys to pin.",
+		}, api.MaxRequest, g.challenges, g.serviceKeys),
 		guestCall(Route{
 			Path: api.PathGuestKeyChallenge, Action: kms.ActionKeyUse, Summary: "Ask for the challenge of a call on keys.",
 		}, api.MaxRequest, g.keys, g.keyChallenge),
@@ -109,6 +115,12 @@ func (g *guests) stage(ctx context.Context, c call, r *api.StageRequest) (api.St
 func (g *guests) rekey(ctx context.Context, c call, r *api.RekeyRequest) (api.RekeyResponse, error) {
 	sealed, err := g.server.Service.DeliverRekey(ctx, attestedOf(r.Attested, c))
 	return api.RekeyResponse{Sealed: api.Sealed(sealed)}, err
+}
+
+func (g *guests) keepHeader(ctx context.Context, c call, r *api.HeaderCopyRequest) (api.HeaderCopyResponse, error) {
+	return api.HeaderCopyResponse{}, g.server.Service.KeepHeader(ctx, kms.HeaderUpload{
+		Machine: r.Machine, Volume: r.Volume, Version: r.Version, Sealed: r.Copy, Source: c.source, Request: c.id,
+	})
 }
 
 func (g *guests) rekeyed(ctx context.Context, c call, r *api.RekeyedRequest) (api.RekeyedResponse, error) {

@@ -13,10 +13,13 @@ import (
 
 func keyChallengeOf(c kms.KeyChallenge) api.KeyChallenge {
 	plain := challengeOf(c.Challenge)
-	return api.KeyChallenge{
-		Challenge: plain.Challenge, Token: plain.Token, Expires: plain.Expires, Selection: plain.Selection,
-		Recipient: c.Recipient, Signature: c.Signature, ServiceKey: c.ServiceKey,
+	out := api.KeyChallenge{
+		Challenge: plain.Challenge, Token: plain.Token, Expires: plain.Expires, Selection: plain.Selection, Recipient: c.Recipient,
 	}
+	for _, s := range c.Signed {
+		out.Signed = append(out.Signed, api.KeySignature(s))
+	}
+	return out
 }
 
 func (g *guests) keyChallenge(context.Context, call, *api.ChallengeRequest) (api.KeyChallenge, error) {

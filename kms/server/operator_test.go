@@ -101,8 +101,9 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 	require.NoError(t, os.WriteFile(deny, []byte(`@id("freeze") forbid (principal is Operator, action, resource);`), 0o600))
 	r := openRig(t, data, func(c *config.Config) { c.Policy.Files = []string{deny} })
 	refs := map[string]string{
-		api.PathMeasurement: details.Measurements[0].ID, api.PathMeasurementApprove: details.Measurements[0].ID, api.PathMeasurementDismiss: details.Measurements[0].ID,
+		api.PathMeasurement: details.Measurements[0].ID, api.PathMeasurementApprove: details.Measurements[0].ID, api.PathMeasurementDismiss: details.Measurements[0].ID, api.PathMeasurementRetire: details.Measurements[0].ID,
 		api.PathVolume: details.Volumes[0].ID, api.PathVolumeRecoveryKey: details.Volumes[0].ID, api.PathVolumeAccept: details.Volumes[0].ID,
+		api.PathVolumeHeaderCopy: details.Volumes[0].ID, api.PathVolumeDestroy: details.Volumes[0].ID,
 		api.PathVolumeRekey: details.Volumes[0].ID, api.PathVolumeWithdraw: details.Volumes[0].ID,
 		api.PathVolumeReencrypt: details.Volumes[0].ID, api.PathVolumeLose: details.Volumes[0].ID,
 		api.PathKeyring: "default", api.PathKeyringCensus: "default@1", api.PathKeyringRotate: "default", api.PathKeyringRewrap: "default",
@@ -111,12 +112,15 @@ func TestPolicyIsAskedForEveryOperatorRoute(t *testing.T) {
 	}
 	const keyCall = `{"challenge":"AAAA","token":"AAAA","statement":"AAAA","request":"AAAA"}`
 	bodies := map[string]string{
-		api.PathVolumeRecoveryKey: `{"recipient":"AAAA"}`,
-		api.PathMachineRename:     `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
+		api.PathVolumeRecoveryKey: `{"recipient":"AAAA"}`, api.PathVolumeHeaderCopy: `{"recipient":"AAAA"}`, api.PathVolumeDestroy: `{"version":1,"reason":"x"}`,
+		api.PathMachineRename: `{"name":"x"}`, api.PathMeasurements: `{"base":"machine/web-17","files":"AAAA"}`, api.PathBackup: `{"path":"/tmp/x"}`,
 		api.PathRootsRemove: `{"uri":"file:1"}`, api.PathMachineKeyring: `{"keyring":"default"}`, api.PathKeyrings: `{"name":"prod"}`, api.PathVolumeRekey: `{"reason":"x"}`,
 		api.PathVolumeReencrypt: `{"reason":"x"}`, api.PathVolumeLose: `{"reason":"x"}`,
 		api.PathCustodyDrills: `{"by":[]}`, api.PathExpectRestore: `{"until":"2026-11-24T18:00:00Z"}`,
 		api.PathKeyWrap: keyCall, api.PathKeyUnwrap: keyCall, api.PathKeyRewrap: keyCall, api.PathKeyDataKey: keyCall, api.PathKeyringDismiss: `{"reason":"x"}`,
+		api.PathMeasurementRetire: `{"boots":1}`, api.PathIdentityRetire: `{"key":"x"}`,
+		api.PathRotationPause: `{"reason":"x"}`, api.PathRotationRuns: `{"why":"x"}`,
+		api.PathRotationRunEnd: `{"outcome":"done","done":0,"refused":0,"failed":0,"failures":[]}`,
 	}
 	tried := 0
 	for _, route := range r.service.Server.Routes() {

@@ -8,6 +8,7 @@ import (
 
 	"keywright.dev/kms"
 	"keywright.dev/kms/api"
+	"keywright.dev/kms/exchange"
 )
 
 // Challenge asks a custodian for a sign that they have their identity.
@@ -58,7 +59,7 @@ func (o *operators) custody(ctx context.Context, _ struct{}, in *custodyInput) (
 		return api.Custody{}, err
 	}
 	answer := api.Custody{
-		Root: q.URI(), Installation: fmt.Sprintf("%s, service key %s", o.server.GuestURL, o.server.Fingerprint),
+		Root: q.URI(), Installation: fmt.Sprintf("%s, service key %s", o.server.GuestURL, exchange.FormatFingerprint(o.server.Service.ServiceKey())),
 		Versions: []api.CustodyVersion{}, Next: next,
 	}
 	for _, w := range page {

@@ -28,6 +28,11 @@ type (
 		DryRunInput
 		Body api.DismissMeasurement
 	}
+	retireMeasurementInput struct {
+		RefInput
+		DryRunInput
+		Body api.RetireMeasurement
+	}
 	submitMeasurementInput struct {
 		Body api.SubmitMeasurement
 	}
@@ -52,6 +57,13 @@ func (o *operators) addMeasurements() {
 			return o.findMeasurement(ctx, &showMeasurementInput{RefInput: in.RefInput, Group: in.Body.Group})
 		},
 		act: o.dismissMeasurement,
+	})
+	register(o, operation[retireMeasurementInput, *kms.Measurement, api.Measurement]{
+		Route: Route{Method: http.MethodPost, Path: api.PathMeasurementRetire, Action: kms.ActionRetireMeasurement, Summary: "Take the approval of a measurement away that newer ones took the place of."},
+		find: func(ctx context.Context, in *retireMeasurementInput) (*kms.Measurement, object, error) {
+			return o.findMeasurement(ctx, &showMeasurementInput{RefInput: in.RefInput, Group: in.Body.Group})
+		},
+		act: o.retireMeasurement,
 	})
 	register(o, operation[submitMeasurementInput, struct{}, api.Measurement]{
 		Route: Route{Method: http.MethodPost, Path: api.PathMeasurements, Action: kms.ActionSubmitMeasurement, Summary: "Enter a measurement computed from the files of a boot to come."},
@@ -105,6 +117,10 @@ func (o *operators) approveMeasurement(ctx context.Context, ref string, in *appr
 
 func (o *operators) dismissMeasurement(ctx context.Context, m *kms.Measurement, in *dismissMeasurementInput) (api.Measurement, error) {
 	return measurementAnswer(o.server.Service.DismissMeasurement(ctx, in.operator(ctx), hexOf(m.Digest), m.Group))
+}
+
+func (o *operators) retireMeasurement(ctx context.Context, m *kms.Measurement, in *retireMeasurementInput) (api.Measurement, error) {
+	return measurementAnswer(o.server.Service.RetireMeasurement(ctx, in.operator(ctx), hexOf(m.Digest), m.Group, in.Body.Boots))
 }
 
 func (o *operators) submitMeasurement(ctx context.Context, _ struct{}, in *submitMeasurementInput) (api.Measurement, error) {

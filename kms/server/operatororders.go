@@ -30,6 +30,11 @@ type (
 		DryRunInput
 		Body api.WithdrawRekey
 	}
+	destroySecretInput struct {
+		RefInput
+		DryRunInput
+		Body api.DestroySecret
+	}
 )
 
 func (o *operators) addOrders() {
@@ -73,6 +78,19 @@ func (o *operators) addOrders() {
 			return orderOf(o.server.Service.WithdrawRekey(ctx, in.operator(ctx), v, in.Body.Reason))
 		},
 	})
+	register(o, operation[destroySecretInput, *kms.Volume, api.SecretVersion]{
+		Route: Route{Method: http.MethodPost, Path: api.PathVolumeDestroy, Action: kms.ActionDestroySecret, Summary: "Destroy a secret that a rekey replaced: images of the disk from before open no more."},
+		find: func(ctx context.Context, in *destroySecretInput) (*kms.Volume, object, error) {
+			return o.findVolume(ctx, &in.RefInput)
+		},
+		act: func(ctx context.Context, v *kms.Volume, in *destroySecretInput) (api.SecretVersion, error) {
+			destroyed, err := o.server.Service.DestroySecret(ctx, in.operator(ctx), v, in.Body.Version, in.Body.Reason)
+			if err != nil {
+				return api.SecretVersion{}, err
+			}
+			return secretOf(destroyed), nil
+		},
+	})
 }
 
 func (o *operators) listOrders(ctx context.Context, _ struct{}, in *PageInput) (api.Page[api.Order], error) {
@@ -107,6 +125,7 @@ func toOrder(o *kms.Order) api.Order {
 		Volume: o.Volume, Machine: o.Machine, Kind: string(o.Kind), Status: string(o.Status), AtBoot: o.AtBoot, From: o.From, Version: o.Version,
 		Reason: o.Reason, Created: o.Created, By: o.By, Deliveries: o.Deliveries, Delivered: stamp(o.Delivered),
 		Fault: o.Fault, Faults: o.Faults, Reported: stamp(o.Reported), Waits: len(o.Lost) > 0 && !o.Agreed,
+		HeaderKept: stamp(o.HeaderKept),
 	}
 	for _, s := range o.Lost {
 		order.Lost = append(order.Lost, api.LUKSSlot{ID: s.ID, KDF: s.KDF, Priority: s.Priority, Mark: s.Mark})

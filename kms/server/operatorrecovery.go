@@ -17,6 +17,10 @@ type (
 		RefInput
 		Body api.DiscloseRecoveryKey
 	}
+	headerCopyInput struct {
+		RefInput
+		Body api.DiscloseHeaderCopy
+	}
 )
 
 func (o *operators) addRecovery() {
@@ -36,6 +40,16 @@ func (o *operators) addRecovery() {
 			return o.findVolume(ctx, &in.RefInput)
 		},
 		act: o.recoveryKey,
+	})
+	register(o, operation[headerCopyInput, *kms.Volume, api.HeaderCopy]{
+		Route: Route{
+			Method: http.MethodPost, Path: api.PathVolumeHeaderCopy, Action: kms.ActionDiscloseHeader,
+			Summary: "Disclose the copy of a volume's header from before the rekey that is under way, its key sealed to the caller's own key.",
+		},
+		find: func(ctx context.Context, in *headerCopyInput) (*kms.Volume, object, error) {
+			return o.findVolume(ctx, &in.RefInput)
+		},
+		act: o.headerCopy,
 	})
 }
 
@@ -81,4 +95,14 @@ func recoveryCopyOf(c *kms.RecoveryCopy) api.RecoveryCopy {
 func (o *operators) recoveryKey(ctx context.Context, v *kms.Volume, in *recoveryKeyInput) (api.Sealed, error) {
 	sealed, err := o.server.Service.SealRecoveryKey(ctx, stateOf(ctx).operator(), v, in.Ref, in.Body.Recipient)
 	return api.Sealed(sealed), err
+}
+
+func (o *operators) headerCopy(ctx context.Context, v *kms.Volume, in *headerCopyInput) (api.HeaderCopy, error) {
+	kept, sealed, err := o.server.Service.DiscloseHeader(ctx, stateOf(ctx).operator(), v, in.Ref, in.Body.Recipient)
+	if err != nil {
+		return api.HeaderCopy{}, err
+	}
+	return api.HeaderCopy{
+		Volume: v.ID, UUID: v.UUID, Version: kept.Version, Created: kept.Created, Copy: kept.Sealed, Key: api.Sealed(sealed),
+	}, nil
 }

@@ -44,22 +44,39 @@ func (o *operators) plan(ctx context.Context, _ struct{}, in *planInput) (api.Ro
 	case at.Before(now.Add(-time.Minute)) || at.After(now.Add(maxAhead)):
 		return api.RotationPlan{}, &kms.UsageError{Text: "a plan is made for now or for a moment within ten years"}
 	}
-	keyrings, err := s.Service.Keyrings(ctx)
+	state, err := s.rotationState(ctx, now)
 	if err != nil {
 		return api.RotationPlan{}, err
 	}
-	excuses, err := s.excuses()
-	if err != nil {
-		return api.RotationPlan{}, err
-	}
-	plan, err := rotate.Make(rotate.State{
-		Keyrings: keyrings, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
-		Volumes: rotate.Volumes(ctx, s.Store, s.guests.waits.waiting, now, s.guests.yielding()),
-	}, s.rotation(), at)
+	plan, err := s.duePlan(ctx, &state, now, at)
 	if err != nil {
 		return api.RotationPlan{}, err
 	}
 	return planOf(plan, in.Limit), nil
+}
+
+// duePlan plans what is due at a time, from the volumes alone that may be.
+func (s *Server) duePlan(ctx context.Context, state *rotate.State, now, at time.Time) (*rotate.Plan, error) {
+	policy := s.rotation()
+	state.Volumes = rotate.VolumesDue(ctx, s.Store, policy, at, s.guests.waits.waiting, now, s.guests.yielding())
+	return rotate.Make(*state, policy, at)
+}
+
+// rotationState is what plans are made from. Its volumes, all of them, are read once.
+func (s *Server) rotationState(ctx context.Context, now time.Time) (rotate.State, error) {
+	keyrings, err := s.Service.Keyrings(ctx)
+	if err != nil {
+		return rotate.State{}, err
+	}
+	superseded, err := rotate.Superseded(ctx, s.Store, s.rotation(), s.guests.yielding())
+	if err != nil {
+		return rotate.State{}, err
+	}
+	excuses, err := s.excuses()
+	return rotate.State{
+		Keyrings: keyrings, Superseded: superseded, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
+		Volumes: rotate.Volumes(ctx, s.Store, s.guests.waits.waiting, now, s.guests.yielding()),
+	}, err
 }
 
 func (s *Server) rotation() *rotate.Policy {
@@ -85,24 +102,34 @@ func (s *Server) excuses() ([]rotate.Excuse, error) {
 func planOf(p *rotate.Plan, limit int) api.RotationPlan {
 	listed := min(limit, len(p.Steps))
 	out := api.RotationPlan{
-		At: p.Now.UTC(), Steps: make([]api.RotationStep, 0, listed), Unlisted: len(p.Steps) - listed, Totals: make([]api.RotationTotal, 0, len(p.Lines)),
-		Overdue: latenessOf(p.Overdue), Excused: latenessOf(p.Excused),
+		At: p.Now.UTC(), Steps: make([]api.RotationStep, 0, listed), Unlisted: len(p.Steps) - listed, Totals: totalsOf(p.Lines),
+		Overdue: latenessOf(p.Overdue), UnderWay: latenessOf(p.UnderWay), Excused: latenessOf(p.Excused),
 		Orders: api.RotationOrders{Open: p.Orders.Open, Waiting: p.Orders.Waiting, Failing: p.Orders.Failing},
 	}
 	for i := range p.Steps[:listed] {
 		out.Steps = append(out.Steps, stepOf(&p.Steps[i]))
 	}
-	for _, l := range p.Lines {
-		out.Totals = append(out.Totals, api.RotationTotal{
-			Rule: l.Rule, Kind: string(l.Kind), WaitsFor: string(l.Hold), Count: l.Count, Cost: costOf(l.Cost), Lasts: seconds(l.Lasts),
-		})
-	}
 	return out
 }
 
+func totalsOf(lines []rotate.Line) []api.RotationTotal {
+	totals := make([]api.RotationTotal, 0, len(lines))
+	for _, l := range lines {
+		totals = append(totals, api.RotationTotal{
+			Rule: l.Rule, Kind: string(l.Kind), WaitsFor: string(l.Hold), Count: l.Count, Cost: costOf(l.Cost), Lasts: seconds(l.Lasts),
+		})
+	}
+	return totals
+}
+
 func stepOf(s *rotate.Step) api.RotationStep {
+	var after []api.RotationAction
+	for _, a := range s.After {
+		after = append(after, api.RotationAction{Kind: string(a.Kind), Object: a.Object.String()})
+	}
 	return api.RotationStep{
-		Kind: string(s.Kind), Object: s.Object.String(), Machine: s.Machine, Rule: s.Rule, Reason: s.Reason,
+		AtBoot: s.AtBoot, After: after,
+		Kind: string(s.Kind), Object: s.Object.String(), Machine: s.Machine, Group: s.Object.Group, Boots: s.Boots, Rule: s.Rule, Reason: s.Reason,
 		Due: s.Due.UTC(), NotBefore: s.NotBefore.UTC(), Away: s.Away, WaitDays: int(s.Wait / (24 * time.Hour)), Cost: costOf(s.Cost),
 	}
 }

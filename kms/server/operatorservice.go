@@ -13,6 +13,7 @@ import (
 	"keywright.dev/kms"
 	"keywright.dev/kms/api"
 	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
 )
 
 type backupInput struct {
@@ -47,7 +48,7 @@ func (o *operators) status(ctx context.Context, _ struct{}, _ *noInput) (api.Sta
 	}
 	reasons := s.notReady(ctx)
 	status := api.Status{
-		Version: s.Version, ServiceKey: s.Fingerprint, GuestURL: s.GuestURL, Started: s.started,
+		Version: s.Version, ServiceKey: exchange.FormatFingerprint(s.Service.ServiceKey()), GuestURL: s.GuestURL, Started: s.started,
 		Ready: len(reasons) == 0, Reasons: reasons, Degraded: append(s.degraded(), wanted...), Roots: s.Roots,
 		Machines: make(map[string]int64), Volumes: counts.Volumes, Alarms: make(map[string]int64),
 		Audit:      api.AuditStatus{Entries: counts.Entries, Sequenced: counts.Sequenced, Key: s.Log.String()},

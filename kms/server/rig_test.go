@@ -53,17 +53,22 @@ func openRig(t *testing.T, data string, change func(*config.Config)) *rig {
 	var err error
 	r.service, err = serve.Open(t.Context(), serve.Options{Config: c, Version: "test", Logger: logger, Clock: time.Now, Uptime: serve.Uptime})
 	require.NoError(t, err)
+	r.run()
+	return r
+}
+
+// run serves until the test ends.
+func (r *rig) run() {
 	var ctx context.Context
 	ctx, r.stop = context.WithCancel(context.Background())
 	go func() { r.stopped <- r.service.Run(ctx) }()
-	require.Eventually(t, func() bool { return r.service.Server.Ready(t.Context()) == nil }, 5*time.Second, time.Millisecond)
-	t.Cleanup(r.close)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(r.log.String())
+	require.Eventually(r.t, func() bool { return r.service.Server.Ready(r.t.Context()) == nil }, 5*time.Second, time.Millisecond)
+	r.t.Cleanup(r.close)
+	r.t.Cleanup(func() {
+		if r.t.Failed() {
+			r.t.Log(r.log.String())
 		}
 	})
-	return r
 }
 
 // close stops the service in order, once.
@@ -133,6 +138,7 @@ type head struct {
 func (r *rig) send(listener, method, path, body string, headers ...string) (head, string) {
 	r.t.Helper()
 	client, base := r.raw(listener)
+	defer client.CloseIdleConnections() // a source has only so many
 	request, err := http.NewRequestWithContext(r.t.Context(), method, base+path, strings.NewReader(body))
 	require.NoError(r.t, err)
 	if body != "" {

@@ -68,11 +68,13 @@ func (s *Server) Run(ctx context.Context, l Listeners) error {
 	group.Go(func() { s.repeat(ctx, tryEvery, "writing to the store", s.tryWriting) })
 	group.Go(func() { s.repeat(ctx, upkeepEvery, "looking after the service", s.upkeep) })
 	group.Go(func() { s.watchStore(ctx, stop) })
+	scheduled := s.schedule(ctx)
 	s.running.Store(true)
 
 	<-ctx.Done()
 	s.running.Store(false)
 	s.guests.waits.close()
+	<-scheduled // what it did is recorded before the end
 	err := s.stop(serving, guest, operator, metrics)
 	group.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {

@@ -46,8 +46,8 @@ type Backups interface {
 	LastBackup(ctx context.Context) (time.Time, error)
 }
 
-// Config is what a [Server] is made of. All fields but Restored, Rotation and
-// Excuses are required.
+// Config is what a [Server] is made of. All fields but Restored, Rotation, Excuses and
+// Schedule are required, Queue, Leader and StandEvery with a Schedule.
 type Config struct {
 	Version string // of the product
 	// Restored tells that this is the first start after a restore.
@@ -62,14 +62,17 @@ type Config struct {
 	Rotation *rotate.Policy
 	// Excuses reads why machines may be late; nil where nobody says.
 	Excuses func() ([]rotate.Excuse, error)
+	// Schedule is when the service rotates by itself; nil is never.
+	Schedule   *rotate.Schedule
+	Queue      Queue
+	Leader     rotate.Office
+	StandEvery time.Duration // see the constant
 	// TLS is the guest listener's.
 	TLS *tls.Config
 	// GuestURL is what guests are told to connect to.
 	GuestURL string
-	// Fingerprint is the pin of the service identity key.
-	Fingerprint string
-	Roots       []string // URIs
-	Leases      func() []kms.LeaseState
+	Roots    []string // URIs
+	Leases   func() []kms.LeaseState
 	// Challenges makes a challenge for each custodian of a quorum.
 	Challenges func(kms.Quorum) ([]Challenge, error)
 	// Owner is the uid of the user that may operate the service, beside root.
@@ -127,7 +130,7 @@ const ActionObserve = "server.observe"
 func New(c Config) (*Server, error) {
 	s := &Server{Config: c, started: c.Clock()}
 	s.guests = newGuests(s)
-	s.Service.Ordered = s.guests.waits.ordered
+	s.Service.NotifyOrdered(s.guests.waits.ordered)
 	s.connections = newConnections(&s.Limits, c.Clock, c.Metrics.turnedAway.Inc)
 	operators := newOperators(s)
 	s.operators = operators

@@ -48,6 +48,8 @@ func TestMachineLivesThroughTheListeners(t *testing.T) {
 	shown, err := operator.Measurement(ctx, details.Measurements[0].ID[:12], "")
 	require.NoError(t, err)
 	assert.NotEmpty(t, shown.Claims)
+	_, err = operator.RetireMeasurement(ctx, shown.ID, api.RetireMeasurement{Boots: 3})
+	assert.Contains(t, refusedWith(t, api.CodeState, err).Message, "machine/"+m.TPM.Machine(), "its last good one")
 	volume, err := operator.Volume(ctx, "volume/"+details.Volumes[0].ID)
 	require.NoError(t, err)
 	assert.Equal(t, "current", volume.Secrets[0].Status)

@@ -87,10 +87,12 @@ func (g *guests) orders(ctx context.Context, c call, r *api.OrdersRequest) (api.
 	defer leave()
 	ordered, err := g.server.Service.HasOrders(ctx, r.Machine, c.source)
 	if err != nil || ordered {
-		return api.OrdersResponse{Ordered: ordered}, err
+		return g.told(ordered), err
 	}
 	if !g.waits.room.tryEnter() {
-		return api.OrdersResponse{Again: int(askAgain / time.Second)}, nil
+		again := g.told(false)
+		again.Again = int(askAgain / time.Second)
+		return again, nil
 	}
 	defer g.waits.room.leave()
 	timer := time.NewTimer(holdFor)
@@ -103,5 +105,10 @@ func (g *guests) orders(ctx context.Context, c call, r *api.OrdersRequest) (api.
 		return api.OrdersResponse{}, ctx.Err()
 	}
 	ordered, err = g.server.Service.HasOrders(ctx, r.Machine, c.source)
-	return api.OrdersResponse{Ordered: ordered}, err
+	return g.told(ordered), err
+}
+
+// told is what every answer says.
+func (g *guests) told(ordered bool) api.OrdersResponse {
+	return api.OrdersResponse{Ordered: ordered, ServiceKeys: bytesOf(g.server.Service.Identities.Fingerprints())}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // TestServerUnlocksItself has a stock Debian server (shim, GRUB, initramfs-tools)
-// enrol itself and boot unattended.
+// enrol itself, boot unattended, and be rekeyed by that boot and by its agent.
 func TestServerUnlocksItself(t *testing.T) {
 	s := newSite(t)
 	g := s.bootByPassphrase(t)
@@ -33,12 +33,16 @@ func TestServerUnlocksItself(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.service.Operate(t.Context(), "machine", "approve", "web-17", "--ek-hash", ek.MachineID())
 	require.NoError(t, err)
+	require.NoError(t, s.service.OrderRekey(t.Context(), "web-17"))
 	g = boot(t, s.machine, s.service.Port())
 	_, err = g.Expect(t.Context(), "keywright: opened")
 	require.NoError(t, err)
 	require.NoError(t, g.Login(t.Context()))
 	assert.Empty(t, command(t, g, "systemctl --failed --no-legend"))
 	assert.Contains(t, command(t, g, "cryptsetup status root"), "is active and is in use")
+
+	s.requireRekeyed(t, g, 2)
+	s.rekey(t, g, 3)
 
 	// It announces its next boots by itself, from within the unit's sandbox.
 	command(t, g, "systemctl is-active keywright-unlock-stage.timer keywright-unlock-stage.path && systemctl start keywright-unlock-stage.service")

@@ -21,9 +21,9 @@ const (
 )
 
 // TestMachineUnlocksItself follows one machine: the power fails while it enrols,
-// it enrols again, is approved, unlocks itself, gets nothing a second time in
-// the same boot, nothing with another command line or another TPM, and nothing
-// once it is revoked.
+// it enrols again, is approved, unlocks itself, carries out a rekey in that boot,
+// gets nothing a second time in the same boot, nothing with another command line or
+// another TPM, and nothing once it is revoked.
 func TestMachineUnlocksItself(t *testing.T) {
 	s := newSite(t, 5*time.Minute)
 	ctx := t.Context()
@@ -41,13 +41,14 @@ func TestMachineUnlocksItself(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, s.operate("machine", "approve", name, "--ek-hash", ek.MachineID()), "is active")
 
+	s.order()
 	run = s.boot(ctx, s.machine, "esp")
-	vmtest.Expect(t, run, "keywright: opened")
-	vmtest.Expect(t, run, "system: "+motto)
+	s.rekeysAtBoot(run)
 	vmtest.Expect(t, run, "spent")
 	assert.NotContains(t, vmtest.Expect(t, run, "task: asking again ended with"), "ended with 0")
 	vmtest.Expect(t, run, "task: closing again is no error")
 	require.NoError(t, run.Wait(ctx))
+	s.requireRekeyed(2)
 
 	s.machine.Keep = false
 	s.refused(s.machine, "esp-altered", "KW-1203 refused")

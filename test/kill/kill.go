@@ -9,6 +9,7 @@ package kill
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -77,6 +78,14 @@ func Main(m *testing.M, works map[string]Work) {
 // check with what each left, and returns how many died.
 func AtEachPoint(t *testing.T, work, pristine string, check func(folder string)) (killed int) {
 	t.Helper()
+	return AtEachPointBeside(t, work, pristine, func(io.ReadWriter) error { return nil }, check)
+}
+
+// AtEachPointBeside is [AtEachPoint] of a work that serves on its standard input and
+// output until that ends. beside is who it serves; its error counts where the child
+// did not die.
+func AtEachPointBeside(t *testing.T, work, pristine string, beside func(io.ReadWriter) error, check func(folder string)) (killed int) {
+	t.Helper()
 	defer func() {
 		if t.Failed() {
 			t.Logf("%s, killed at point %d", work, killed+1)
@@ -84,7 +93,7 @@ func AtEachPoint(t *testing.T, work, pristine string, check func(folder string))
 	}()
 	for ; ; killed++ {
 		folder := Copy(t, pristine)
-		died := diesAt(t, work, folder, killed+1)
+		died := diesAt(t, work, folder, killed+1, beside)
 		check(folder)
 		if t.Failed() {
 			t.FailNow()
@@ -95,13 +104,24 @@ func AtEachPoint(t *testing.T, work, pristine string, check func(folder string))
 	}
 }
 
-func diesAt(t *testing.T, work, folder string, point int) bool {
+func diesAt(t *testing.T, work, folder string, point int, beside func(io.ReadWriter) error) bool {
 	t.Helper()
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), killWork+"="+work, killFolder+"="+folder, killPoint+"="+strconv.Itoa(point))
 	child.Stderr = os.Stderr
-	err := child.Run()
+	in, err := child.StdinPipe()
+	require.NoError(t, err)
+	out, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	served := beside(struct {
+		io.Reader
+		io.Writer
+	}{out, in})
+	_ = in.Close() // of one that died it is closed
+	err = child.Wait()
 	if err == nil {
+		require.NoError(t, served, "%s, which nobody killed", work)
 		return false
 	}
 	status, ok := child.ProcessState.Sys().(syscall.WaitStatus)

@@ -19,7 +19,8 @@ func Libraries() []Library {
 	return []Library{
 		{"github.com/cedar-policy/cedar-go/...", []string{"kms/policy", "test/..."}, "its schema validator is experimental: one place changes when it does"},
 		{"github.com/danielgtaylor/huma/v2/...", []string{"kms/server", "test/..."}, "its defaults echo rejected values, so that strict decoding is set up in one place"},
-		{"modernc.org/sqlite/...", []string{"kms/store/sqlite", "test/..."}, driver},
+		{"modernc.org/sqlite/...", []string{"kms/store/sqlite", "rotate/jobs", "test/..."}, driver},
+		{"github.com/riverqueue/...", []string{"rotate/jobs", "test/..."}, "its jobs are hints: nothing but the queue knows that there are any"},
 		{"github.com/jackc/pgx/v5/...", []string{"kms/store/postgres/...", "test/..."}, driver},
 		{"github.com/anatol/luks.go/...", []string{"unlock/luks", "test/..."}, "it knows no cipher allow-list: only a header that unlock/luks has validated may reach it"},
 		{"github.com/aws/...", []string{"clients/awskms", "test/..."}, "who depends on AWS does so by a root that another can replace"},

@@ -182,7 +182,7 @@ func (f *Fleet) retry(ctx context.Context, try func() error) error {
 
 func unanswered(err error) bool {
 	var answer *api.Error
-	return !errors.As(err, &answer) || answer.RetryAfter > 0
+	return !errors.Is(err, ErrDied) && (!errors.As(err, &answer) || answer.RetryAfter > 0)
 }
 
 // Keeper runs a service that is killed now and then.
@@ -202,13 +202,14 @@ func (k *Keeper) Before(ctx context.Context) func(int64) {
 	return func(step int64) {
 		for _, at := range k.KillAt {
 			if at == step {
-				k.restart(ctx)
+				k.Restart(ctx)
 			}
 		}
 	}
 }
 
-func (k *Keeper) restart(ctx context.Context) {
+// Restart kills the service and starts it again.
+func (k *Keeper) Restart(ctx context.Context) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.Service.Kill()

@@ -79,6 +79,24 @@ func (l *Ledger) index(export *bytes.Buffer) error {
 	return lines.Err()
 }
 
+// Count counts entries of an action by their object: those that match.
+func (l *Ledger) Count(action string, match func(audit.Entry) bool) (map[string]int, error) {
+	counts := make(map[string]int)
+	for leaf := range l.Index {
+		if !strings.Contains(leaf, action) {
+			continue
+		}
+		entry, err := l.verifier.Verify([]byte(leaf))
+		if err != nil {
+			return nil, err
+		}
+		if entry.Action == action && match(entry) {
+			counts[entry.Object]++
+		}
+	}
+	return counts, nil
+}
+
 // CheckIncluded proves with the hashes that the stopped service left in data
 // that each signed entry stands in the exported tree.
 func (l *Ledger) CheckIncluded(ctx context.Context, data string, entries [][]byte) (err error) {

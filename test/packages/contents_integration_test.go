@@ -88,6 +88,11 @@ func TestPackagesHoldWhatTheyPromise(t *testing.T) {
 			"/usr/lib/systemd/system/paths.target.wants/keywright-unlock-stage.path":         "l---------",
 			"/usr/lib/systemd/system/keywright-unlock-agent.service":                         "-rw-r--r--",
 			"/usr/lib/systemd/system/multi-user.target.wants/keywright-unlock-agent.service": "l---------",
+			"/usr/lib/systemd/system/keywright-unlock-repin.service":                         "-rw-r--r--",
+			"/usr/lib/systemd/system/keywright-unlock-repin.timer":                           "-rw-r--r--",
+			"/usr/lib/systemd/system/keywright-unlock-repin.path":                            "-rw-r--r--",
+			"/usr/lib/systemd/system/timers.target.wants/keywright-unlock-repin.timer":       "l---------",
+			"/usr/lib/systemd/system/paths.target.wants/keywright-unlock-repin.path":         "l---------",
 			"/usr/share/lintian/overrides/keywright-unlock":                                  "-rw-r--r--",
 			"/usr/share/man/man8/keywright-unlock.8.gz":                                      "-rw-r--r--",
 		}, others(contents(t, debs.Unlock), documents("keywright-unlock"), ""))

@@ -113,6 +113,7 @@ func (s *system) client(t *testing.T) {
 	out = s.run("dpkg -i /root/keywright-unlock-2.deb")
 	assert.Contains(t, out, "Making every initramfs anew")
 	s.hasClient(t)
+	s.verify("keywright-unlock-agent.service keywright-unlock-stage.timer keywright-unlock-stage.path")
 
 	out = s.run("dpkg -r keywright-unlock")
 	assert.Contains(t, out, "Without the package its next boot asks for the passphrase")
@@ -168,6 +169,7 @@ func (s *system) service(t *testing.T) {
 	s.run("keywright config check /usr/share/doc/keywright/examples/keywright.toml")
 	assert.Equal(t, "keywright v1.0.0\n", s.run("keywright version"))
 	s.run("systemd-analyze verify keywright.service")
+	s.verifyRotation()
 	s.run("dpkg -P keywright")
 	assert.Equal(t, before, s.ours(), "nothing is left where nothing was stored")
 

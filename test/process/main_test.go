@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // roleVariable makes this test binary play a part in TestDiesWithParent.
@@ -20,6 +22,8 @@ func TestMain(m *testing.M) {
 	case "failing":
 		fmt.Fprintln(os.Stderr, "no space left")
 		os.Exit(3)
+	case "locking":
+		playLocking(os.Args[1])
 	default:
 		os.Exit(m.Run())
 	}
@@ -36,4 +40,18 @@ func playParent() {
 		os.Exit(1)
 	}
 	<-p.done
+}
+
+// playLocking holds a lock, and starts programs, which have it until they run.
+func playLocking(path string) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	}
+	fmt.Println("step: locked")
+	for err == nil {
+		err = exec.Command("/bin/true").Run()
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
 }

@@ -32,7 +32,9 @@ type Machine struct {
 	Name string
 	// ServiceKey is the fingerprint of the service identity key that it pins.
 	ServiceKey [32]byte
-	Volumes    []Volume
+	// Pins are all that its boots say it pins; empty: ServiceKey.
+	Pins    [][]byte
+	Volumes []Volume
 	// Add has it add its volumes to those that it enrolled with.
 	Add bool
 	// NoRecoveryKey enrols without recovery keys.
@@ -103,6 +105,24 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
+// Snapshot returns a copy of the machine with all its state, as a hypervisor makes
+// it.
+func (m *Machine) Snapshot() *Machine {
+	copied := *m
+	copied.TPM, copied.Volumes = m.TPM.Snapshot(), slices.Clone(m.Volumes)
+	for i := range copied.Volumes {
+		copied.Volumes[i] = m.Volumes[i].Image()
+	}
+	return &copied
+}
+
+// Image returns a copy of the volume with its header, as an image of the disk has it.
+func (v *Volume) Image() Volume {
+	image := *v
+	image.Slots, image.Tokens, image.Own = slices.Clone(v.Slots), slices.Clone(v.Tokens), slices.Clone(v.Own)
+	return image
+}
+
 // Boot restarts the machine.
 func (m *Machine) Boot() { m.TPM.Boot(m.Log) }
 
@@ -151,7 +171,7 @@ func (m *Machine) details(purpose exchange.Purpose) ([]byte, error) {
 		stages.Volumes = reports
 		return exchange.MarshalDetails(stages)
 	default:
-		return exchange.MarshalDetails(exchange.BootDetails{Volumes: reports})
+		return exchange.MarshalDetails(exchange.BootDetails{Volumes: reports, ServiceKeys: m.Pins})
 	}
 }
 
@@ -213,7 +233,7 @@ func (m *Machine) keep(release *exchange.Release) error {
 		if v.ID != s.Volume || len(v.Own) == 0 || s.Resume != [16]byte{} {
 			v.Own = []Keyslot{{Slot: 1, Version: s.Version, Key: s.Key.Clone()}} // an enrolment's
 		}
-		if v.ID, v.Resume, v.Key = s.Volume, s.Resume, s.Key; !v.opens(s.Key) {
+		if v.ID, v.Resume, v.Key = s.Volume, s.Resume, s.Key; !v.Opens(s.Key) {
 			return fmt.Errorf("secret %d, version %d, opens no keyslot", i, s.Version)
 		}
 		if s.Recovery.Len() > 0 {

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
 	"slices"
@@ -15,6 +17,7 @@ import (
 type RekeyGuest interface {
 	RekeyChallenge(ctx context.Context) (api.Challenge, error)
 	Rekey(ctx context.Context, r api.RekeyRequest) (api.RekeyResponse, error)
+	KeepHeader(ctx context.Context, r api.HeaderCopyRequest) (api.HeaderCopyResponse, error)
 	RekeyedChallenge(ctx context.Context) (api.Challenge, error)
 	Rekeyed(ctx context.Context, r api.RekeyedRequest) (api.RekeyedResponse, error)
 }
@@ -50,8 +53,8 @@ func (v *Volume) KillKeyslots(version uint32) {
 	v.Own = slices.DeleteFunc(v.Own, func(own Keyslot) bool { return own.Version != version })
 }
 
-// opens tells whether a keyslot of the service has this key.
-func (v *Volume) opens(key secret.Bytes) bool {
+// Opens tells whether a keyslot of the service has this key.
+func (v *Volume) Opens(key secret.Bytes) bool {
 	return slices.ContainsFunc(v.Own, func(own Keyslot) bool { return own.Key.Equal(key) })
 }
 
@@ -98,6 +101,7 @@ func (r *Request) Rekey(ctx context.Context, g RekeyGuest) (*exchange.ReleasedSe
 	if len(release.Secrets) != 1 {
 		return nil, fmt.Errorf("%d secrets for one volume", len(release.Secrets))
 	}
+	r.machine.Receipt = release.Entry
 	return &release.Secrets[0], nil
 }
 
@@ -141,7 +145,10 @@ func (m *Machine) FinishRekey(ctx context.Context, g RekeyGuest, volume int, got
 	v := &m.Volumes[volume]
 	version := got.Version
 	if got.NextVersion > 0 {
-		if version = got.NextVersion; !v.opens(got.Next) {
+		if version = got.NextVersion; !v.Opens(got.Next) {
+			if err := m.KeepHeader(ctx, g, volume, got); err != nil {
+				return err
+			}
 			v.AddKeyslot(version, got.Next)
 		}
 		answer, err := m.Report(ctx, g, volume, exchange.RekeyedDetails{Version: version})
@@ -158,6 +165,30 @@ func (m *Machine) FinishRekey(ctx context.Context, g RekeyGuest, volume int, got
 		err = fmt.Errorf("the report was answered with %+v", answer)
 	}
 	return err
+}
+
+// Header is what stands in for a volume's header in its copies: compressed, as they
+// are.
+func (v *Volume) Header() []byte {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, _ = fmt.Fprint(w, "LUKS", v.UUID, v.Slots) // memory takes all
+	_ = w.Close()
+	return packed.Bytes()
+}
+
+// KeepHeader sends the copy of a volume's header from before a rekey.
+func (m *Machine) KeepHeader(ctx context.Context, g RekeyGuest, volume int, got *exchange.ReleasedSecret) error {
+	v := &m.Volumes[volume]
+	sealed, err := exchange.SealHeaderCopy(got.HeaderKey, v.ID, got.NextVersion, v.Header())
+	if err != nil {
+		return err
+	}
+	_, err = g.KeepHeader(ctx, api.HeaderCopyRequest{Machine: m.TPM.Machine(), Volume: v.ID, Version: got.NextVersion, Copy: sealed})
+	if err != nil {
+		return fmt.Errorf("sending the copy of a header: %w", err)
+	}
+	return nil
 }
 
 func (m *Machine) prepareOne(purpose exchange.Purpose, challenge api.Challenge, volume int, details any) (r *Request, err error) {

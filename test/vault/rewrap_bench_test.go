@@ -141,8 +141,10 @@ func newService(b *testing.B, store *sqlite.Store, keys *kms.Keys) *kms.Service 
 	require.NoError(b, err)
 	log, err := audit.NewSigner("keywright.test/log", key)
 	require.NoError(b, err)
+	identities, err := kms.NewIdentities(identity)
+	require.NoError(b, err)
 	service, err := kms.New(kms.Config{
-		Store: store, Keys: keys, Identity: identity, Log: log,
+		Store: store, Keys: keys, Identities: identities, Log: log,
 		Clock: time.Now, Random: rand.Reader,
 	})
 	require.NoError(b, err)

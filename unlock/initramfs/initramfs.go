@@ -37,6 +37,7 @@ const (
 	units      = "/etc/systemd/system"
 	unit       = "keywright-unlock-stage"
 	agent      = "keywright-unlock-agent"
+	repin      = "keywright-unlock-repin"
 
 	program fs.FileMode = 0o755
 	text    fs.FileMode = 0o644
@@ -70,6 +71,9 @@ func running() []script {
 		{"files/stage/" + unit + ".timer", units + "/" + unit + ".timer", text},
 		{"files/stage/" + unit + ".path", units + "/" + unit + ".path", text},
 		{"files/agent/" + agent + ".service", units + "/" + agent + ".service", text},
+		{"files/repin/" + repin + ".service", units + "/" + repin + ".service", text},
+		{"files/repin/" + repin + ".timer", units + "/" + repin + ".timer", text},
+		{"files/repin/" + repin + ".path", units + "/" + repin + ".path", text},
 	}
 }
 
@@ -78,6 +82,9 @@ func wanted() map[string]string {
 	return map[string]string{
 		units + "/timers.target.wants/" + unit + ".timer": "../" + unit + ".timer",
 		units + "/paths.target.wants/" + unit + ".path":   "../" + unit + ".path",
+
+		units + "/timers.target.wants/" + repin + ".timer": "../" + repin + ".timer",
+		units + "/paths.target.wants/" + repin + ".path":   "../" + repin + ".path",
 
 		units + "/multi-user.target.wants/" + agent + ".service": "../" + agent + ".service",
 	}

@@ -1,6 +1,7 @@
 package luks
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -118,10 +119,27 @@ func (k *keyslot) cheap() bool {
 	return k.KDF.Type == "pbkdf2" && k.KDF.Iterations == minIterations && k.foreign() == ""
 }
 
-// HeaderCopy reads all of the header that stands before the data, both copies and
-// the keyslots: what cryptsetup luksHeaderBackup writes and luksHeaderRestore
-// takes. Whoever has it and a key of that time opens the volume.
-func (v *Volume) HeaderCopy() *io.SectionReader {
-	_, end := v.keyslotsArea()
-	return io.NewSectionReader(v.header.source, 0, int64(end))
+// HeaderCopy reads the header that stands before the data, both copies and the
+// keyslots in use, with zeros in the place of all else: cryptsetup luksHeaderRestore
+// takes it. Whoever has it and a key of that time opens the volume.
+func (v *Volume) HeaderCopy() io.Reader {
+	at, end := v.keyslotsArea()
+	parts := []io.Reader{io.NewSectionReader(v.header.source, 0, int64(at))}
+	slots := slices.SortedFunc(maps.Values(v.keyslots), func(a, b keyslot) int { return cmp.Compare(a.Area.Offset, b.Area.Offset) })
+	for _, k := range slots {
+		from, size := uint64(k.Area.Offset), uint64(k.Area.Size)
+		parts = append(parts, zeros(from-at), io.NewSectionReader(v.header.source, int64(from), int64(size)))
+		at = from + size
+	}
+	return io.MultiReader(append(parts, zeros(end-at))...)
+}
+
+// zeros reads as so many bytes.
+func zeros(n uint64) io.Reader { return io.LimitReader(zeroReader{}, int64(n)) }
+
+type zeroReader struct{}
+
+func (zeroReader) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }

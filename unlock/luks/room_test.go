@@ -82,18 +82,20 @@ func TestMadeAsOurs(t *testing.T) {
 	assert.False(t, unnamed(`"keyslots":["0","1"],"segments"`, `"keyslots":["0"],"segments"`).MadeAsOurs(1), "of another key")
 }
 
-func TestHeaderCopyEndsWithTheHeader(t *testing.T) {
-	b := baseImage(t).bytes()
-	device := append(b, make([]byte, 16744448+4096)...)
+func TestHeaderCopyHoldsWhatIsInUse(t *testing.T) {
+	image := baseImage(t).bytes()
+	device := append(image, bytes.Repeat([]byte{'x'}, 16744448+4096)...)
 	h, err := luks.Parse(bytes.NewReader(device), deviceSize)
 	require.NoError(t, err)
 	v, err := h.Validate()
 	require.NoError(t, err)
-	header := v.HeaderCopy()
-	assert.EqualValues(t, 2*headerSize+16744448, header.Size())
-	got, err := io.ReadAll(header)
+	got, err := io.ReadAll(v.HeaderCopy())
 	require.NoError(t, err)
-	assert.True(t, bytes.Equal(device[:len(got)], got))
+	require.Len(t, got, 2*headerSize+16744448)
+	assert.True(t, bytes.Equal(device[:2*headerSize], got[:2*headerSize]), "both copies of the metadata")
+	used := bytes.Count(got[2*headerSize:], []byte{'x'})
+	assert.Equal(t, 2*258048, used, "the areas of two keyslots")
+	assert.Equal(t, len(got)-2*headerSize-used, bytes.Count(got[2*headerSize:], []byte{0}))
 }
 
 // What a rekey that was cut leaves: the keyslot that its token announces is ours,

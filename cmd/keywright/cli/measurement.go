@@ -16,7 +16,7 @@ import (
 
 func (p *Program) measurementCommand() *cobra.Command {
 	c := &cobra.Command{Use: "measurement", Short: "What machines may boot"}
-	c.AddCommand(p.measurementList(), p.measurementShow(), p.measurementApprove(), p.measurementDismiss(), p.measurementCompute())
+	c.AddCommand(p.measurementList(), p.measurementShow(), p.measurementApprove(), p.measurementDismiss(), p.measurementRetire(), p.measurementCompute())
 	return c
 }
 

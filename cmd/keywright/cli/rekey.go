@@ -111,6 +111,9 @@ func writeOrder(w io.Writer, o *api.Order) {
 	default:
 		fmt.Fprintf(w, "  waits for the machine\n")
 	}
+	if o.HeaderKept != nil {
+		fmt.Fprintf(w, "  the header from before is kept since %s: keywright volume header-copy\n", clock(*o.HeaderKept))
+	}
 	if o.Fault != "" {
 		fmt.Fprintf(w, "  failed %d times, last at %s: %s\n", o.Faults, clock(*o.Reported), word(o.Fault))
 	}

@@ -15,7 +15,7 @@ import (
 
 func (p *Program) rotateCommand() *cobra.Command {
 	c := &cobra.Command{Use: "rotate", Short: "Carry out what is due of keys, and show what is"}
-	c.AddCommand(p.rotatePlan(), p.rotateRun(), p.rotateStatus())
+	c.AddCommand(p.rotatePlan(), p.rotateRun(), p.rotateStatus(), p.rotatePause(), p.rotateResume(), p.rotateHistory())
 	return c
 }
 
@@ -23,6 +23,7 @@ func (p *Program) rotatePlan() *cobra.Command {
 	var (
 		at    string
 		limit int
+		out   compromise
 	)
 	c := &cobra.Command{
 		Use: "plan", Short: "Show what is due by the policy of rotations, and change nothing",
@@ -32,15 +33,26 @@ when it is due, from when on it may begin, and what it takes; then what is due b
 them, and what that waits for.
 
 With --at it is the plan for another moment, such as 2027-01-31, as if nothing were
-done until then.`,
+done until then.
+
+With --compromised it is what is to be done about a key that is out, each step with what
+it comes after, whatever the policy says of ages: a fresh keyring version, rekeys, new
+volume keys where they could be reached. It names the images of disks that nothing opens
+afterwards, and what only people can do.`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			moment, err := momentOf(at)
+			moment, err := momentOf("--at", at)
 			if err != nil {
 				return err
 			}
 			if limit < 1 || limit > api.MaxPlanSteps {
 				return usagef("--limit is a number from 1 to %d", api.MaxPlanSteps)
+			}
+			if out.given() {
+				if at != "" {
+					return usagef("--at is for what is due; say --since with --compromised")
+				}
+				return p.planChain(c.Context(), &out, limit)
 			}
 			plan, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.RotationPlan, error) {
 				return o.RotationPlan(ctx, moment, limit)
@@ -53,10 +65,11 @@ done until then.`,
 	}
 	c.Flags().StringVar(&at, "at", "", "the moment that the plan is made for: a date, or a time such as 2027-01-31T22:00:00Z (default now)")
 	c.Flags().IntVar(&limit, "limit", 1000, "the most steps to list")
+	out.flags(c)
 	return c
 }
 
-func momentOf(text string) (time.Time, error) {
+func momentOf(flag, text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
@@ -65,7 +78,7 @@ func momentOf(text string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, usagef("--at is a date such as 2027-01-31, or a time such as 2027-01-31T22:00:00Z")
+	return time.Time{}, usagef("%s is a date such as 2027-01-31, or a time such as 2027-01-31T22:00:00Z", flag)
 }
 
 func writePlan(w io.Writer, plan *api.RotationPlan) {
@@ -74,8 +87,9 @@ func writePlan(w io.Writer, plan *api.RotationPlan) {
 	} else {
 		writeSteps(w, plan)
 	}
-	writeTotals(w, plan)
+	writeTotals(w, plan.Totals)
 	writeLate(w, "overdue", plan.Overdue)
+	writeLate(w, "overdue, and under way", plan.UnderWay)
 	writeLate(w, "excused", plan.Excused)
 	if n := plan.Orders.Open; n > 0 {
 		fmt.Fprintf(w, "orders: %d open, %d of them wait for machines that are away, %d failed before\n", n, plan.Orders.Waiting, plan.Orders.Failing)
@@ -104,14 +118,14 @@ func writeSteps(w io.Writer, plan *api.RotationPlan) {
 }
 
 // writeTotals has a line for what is done in the same way.
-func writeTotals(w io.Writer, plan *api.RotationPlan) {
-	if len(plan.Totals) == 0 {
+func writeTotals(w io.Writer, totals []api.RotationTotal) {
+	if len(totals) == 0 {
 		return
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "\nRULE\tSTEPS\tCOUNT\tWAIT FOR\tTAKE")
-	for i := range plan.Totals {
-		t := &plan.Totals[i]
+	for i := range totals {
+		t := &totals[i]
 		fmt.Fprintln(table, strings.Join([]string{t.Rule, t.Kind, fmt.Sprint(t.Count), waitsFor(t.WaitsFor), dash(costText(&t.Cost))}, "\t"))
 	}
 	_ = table.Flush() // w keeps the error

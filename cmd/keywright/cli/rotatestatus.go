@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -31,6 +32,8 @@ type underWay struct {
 	AtBoot  int `json:"at_boot"`
 	// Orders have the failing ones first, then the oldest.
 	Orders []api.Order `json:"orders"`
+	// Paused is why nothing is carried out; absent where it is.
+	Paused *api.RotationPause `json:"paused,omitempty"`
 }
 
 func (p *Program) rotateStatus() *cobra.Command {
@@ -44,7 +47,13 @@ rekeyed, ready and reencrypting, with how much of the volume is done, how fast, 
 long it takes still.`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			u := underWay{Orders: []api.Order{}}
+			now, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Rotation, error) {
+				return o.Rotation(ctx, 1)
+			})
+			if err != nil {
+				return err
+			}
+			u := underWay{Orders: []api.Order{}, Paused: now.Paused}
 			for order, err := range everything(c.Context(), p, api.ListQuery{Limit: api.MaxPage}, (*api.OperatorClient).Orders) {
 				if err != nil {
 					return err
@@ -54,7 +63,12 @@ long it takes still.`,
 			slices.SortStableFunc(u.Orders, func(a, b api.Order) int {
 				return cmp.Or(cmp.Compare(b.Faults, a.Faults), a.Created.Compare(b.Created))
 			})
-			return p.print(u, func(w io.Writer) { u.write(w, p.Clock()) })
+			return p.print(u, func(w io.Writer) {
+				if now.Paused != nil {
+					writeHeld(w, &now)
+				}
+				u.write(w, p.Clock())
+			})
 		},
 	}
 }

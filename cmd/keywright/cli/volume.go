@@ -16,7 +16,7 @@ const purposeRecovery = "recovery"
 
 func (p *Program) volumeCommand() *cobra.Command {
 	c := &cobra.Command{Use: "volume", Short: "LUKS volumes of machines"}
-	c.AddCommand(p.volumeList(), p.volumeShow(), p.volumeAccept(), p.volumeRekey(), p.volumeReencrypt(), p.volumeWithdrawRekey(), p.volumeRecoveryKey(), p.volumeRecoveryCopies())
+	c.AddCommand(p.volumeList(), p.volumeShow(), p.volumeAccept(), p.volumeRekey(), p.volumeReencrypt(), p.volumeWithdrawRekey(), p.volumeHeaderCopy(), p.volumeDestroySecret(), p.volumeRecoveryKey(), p.volumeRecoveryCopies())
 	return c
 }
 

@@ -13,11 +13,12 @@ import (
 
 	"keywright.dev/kms"
 	"keywright.dev/kms/recovery"
+	"keywright.dev/rotate"
 )
 
 // Check reports every value that cannot be meant. Files are not looked at.
 func (c *Config) Check() error {
-	return errors.Join(c.Server.check(), c.Limits.check(), c.Recovery.check(), c.Policy.check(), c.Audit.check(), c.Log.check())
+	return errors.Join(c.Server.check(), c.Limits.check(), c.Recovery.check(), c.Policy.check(), c.Rotation.check(), c.Audit.check(), c.Log.check())
 }
 
 func (s *Server) check() error {
@@ -40,6 +41,16 @@ func (s *Server) check() error {
 		errs = append(errs, bad("server.operator_socket", "the path of a unix socket has at most 107 bytes"))
 	}
 	return errors.Join(errs...)
+}
+
+func (r *Rotation) check() error {
+	if r.Schedule == ScheduleOff {
+		return nil
+	}
+	if _, err := rotate.ParseSchedule(r.Schedule, r.Zone); err != nil {
+		return bad("rotation.schedule", `want "off" or a cron expression: %v`, err)
+	}
+	return nil
 }
 
 // isGuestURL accepts scheme, host and port alone.

@@ -100,8 +100,8 @@ type Policy struct {
 	Files []string `toml:"files"`
 }
 
-// Rotation says how old keys may become. Nothing is rotated by itself: keywright
-// rotate run --due carries out what is due.
+// Rotation says how old keys may become, and whether the service carries out by itself
+// what is due.
 type Rotation struct {
 	// A file with the policy of rotations, TOML as docs/rotation.md has it. Empty:
 	// keyrings and volumes' secrets become at most a year old.
@@ -109,6 +109,11 @@ type Rotation struct {
 	// A file that says why machines may be late, who answers for it and until when,
 	// TOML as docs/rotation.md has it. It is read for each plan. Empty: none may.
 	Excuses string `toml:"excuses"`
+	// When the service carries out by itself what is due: a cron expression of five
+	// fields, such as "*/10 * * * *". Off: never, and keywright rotate run --due does.
+	Schedule string `toml:"schedule"`
+	// The time zone of schedule, such as "Europe/Berlin".
+	Zone string `toml:"zone"`
 	// The most that a machine reencrypts of a volume in a second, on average, such as
 	// "50MiB". It is told with each delivery: one that is under way goes on as it
 	// was. "0": as fast as it goes.
@@ -130,6 +135,9 @@ type Log struct {
 	Level string `toml:"level"`
 }
 
+// ScheduleOff is the schedule of a service that rotates nothing by itself.
+const ScheduleOff = "off"
+
 // Default returns the configuration without a file.
 func Default() Config {
 	return Config{
@@ -142,7 +150,8 @@ func Default() Config {
 			Releases: 128, Enrolments: 32, BodyMemory: 96 << 20,
 			BodyTimeout: Duration(10 * time.Second),
 		},
-		Policy: Policy{Shipped: true},
-		Log:    Log{Level: "info"},
+		Policy:   Policy{Shipped: true},
+		Rotation: Rotation{Schedule: ScheduleOff, Zone: "UTC"},
+		Log:      Log{Level: "info"},
 	}
 }

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
@@ -16,38 +17,45 @@ import (
 	"keywright.dev/kms/secret"
 )
 
-// openCA loads the certificate authority, or makes it.
+// openCA loads the certificate authority. It makes it where there is none, and another
+// in its place where it is due: nobody outside depends on it, for guests believe what
+// the service identity key signed and look at no certificate, and operators come by a
+// socket.
 func openCA(ctx context.Context, keys *kms.Keys, clock func() time.Time) (*pki.CA, error) {
-	row, private, err := keys.ServiceKey(ctx, kms.ServiceKeyCA, func() (string, []byte, secret.Bytes, error) {
+	fresh := func() (string, []byte, secret.Bytes, error) {
 		ca, err := pki.NewCA(clock())
 		if err != nil {
 			return "", nil, secret.Bytes{}, err
 		}
 		private, err := ca.Marshal()
 		return "ca", ca.Certificate(), private, err
-	})
+	}
+	row, private, err := keys.ServiceKey(ctx, kms.ServiceKeyCA, fresh)
 	if err != nil {
 		return nil, err
 	}
+	ca, err := authorityOf(row, private)
+	if err != nil || !ca.Due(clock()) {
+		return ca, err
+	}
+	row, private, err = keys.AddServiceKey(ctx, kms.ServiceKeyCA, fresh, []kms.ServiceKey{row})
+	if err != nil {
+		return nil, err
+	}
+	return authorityOf(row, private)
+}
+
+func authorityOf(row kms.ServiceKey, private secret.Bytes) (*pki.CA, error) {
 	defer private.Wipe()
 	return pki.OpenCA(row.Public, private)
 }
 
-// openIdentity loads the service identity key, or makes it.
-func openIdentity(ctx context.Context, keys *kms.Keys) (*pki.Identity, error) {
-	_, private, err := keys.ServiceKey(ctx, kms.ServiceKeyIdentity, func() (string, []byte, secret.Bytes, error) {
-		identity, err := pki.NewIdentity()
-		if err != nil {
-			return "", nil, secret.Bytes{}, err
-		}
-		private, err := identity.Marshal()
-		return identity.Fingerprint().String(), identity.SPKI(), private, err
-	})
-	if err != nil {
-		return nil, err
+// identityMaker makes and opens service identity keys.
+func identityMaker() kms.IdentityMaker {
+	return kms.IdentityMaker{
+		Make: pki.MakeIdentity,
+		Open: func(private secret.Bytes) (crypto.Signer, error) { return pki.OpenIdentity(private) },
 	}
-	defer private.Wipe()
-	return pki.OpenIdentity(private)
 }
 
 // openLog loads the audit log's key, or makes it. The log's origin is the key's

@@ -215,7 +215,7 @@ func (r *Recovery) Finish(ctx context.Context, results []quorum.Result) (Recover
 
 // service is the domain as far as wrappers and the audit log need it.
 func (r *Recovery) service(ctx context.Context, keys *kms.Keys) (*kms.Service, error) {
-	identity, err := openIdentity(ctx, keys)
+	identities, err := kms.OpenIdentities(ctx, keys, identityMaker())
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +223,7 @@ func (r *Recovery) service(ctx context.Context, keys *kms.Keys) (*kms.Service, e
 	if err != nil {
 		return nil, err
 	}
-	return kms.New(kms.Config{Store: r.store, Keys: keys, Identity: identity, Log: log, Clock: r.Clock, Random: rand.Reader})
+	return kms.New(kms.Config{Store: r.store, Keys: keys, Identities: identities, Log: log, Clock: r.Clock, Random: rand.Reader})
 }
 
 func (r *Recovery) record(ctx context.Context, service *kms.Service, by kms.Operator, results []quorum.Result) error {

@@ -12,6 +12,7 @@ import (
 	"keywright.dev/cmd/keywright/config"
 	"keywright.dev/kms"
 	"keywright.dev/kms/audit"
+	"keywright.dev/kms/exchange"
 	"keywright.dev/kms/pki"
 	"keywright.dev/kms/policy"
 	"keywright.dev/kms/recovery"
@@ -19,6 +20,7 @@ import (
 	"keywright.dev/kms/server"
 	"keywright.dev/kms/store/sqlite"
 	"keywright.dev/rotate"
+	"keywright.dev/rotate/jobs"
 )
 
 // Options are what a service is made of beside its data folder.
@@ -31,6 +33,9 @@ type Options struct {
 	Clock       func() time.Time
 	// Uptime is CLOCK_BOOTTIME.
 	Uptime func() time.Duration
+	// StandEvery is how often the service looks who rotates by the schedule; 0 is
+	// [server.StandEvery].
+	StandEvery time.Duration
 	// Waiting is told why a start waits.
 	Waiting func(error)
 }
@@ -49,6 +54,7 @@ type Service struct {
 	Server *server.Server
 
 	store      *sqlite.Store
+	jobs       *jobs.Queue // nil where nothing is rotated by itself
 	roots      []root.Root
 	keys       *kms.Keys
 	challenges *kms.Challenges
@@ -61,7 +67,7 @@ type parts struct {
 	keys       *kms.Keys
 	challenges *kms.Challenges
 	ca         *pki.CA
-	identity   *pki.Identity
+	identities *kms.Identities
 	log        *audit.Signer
 	engine     *policy.Engine
 	roots      []string
@@ -131,7 +137,7 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 		return fmt.Errorf("reading recovery.age_recipients: %w", err)
 	}
 	domain, err := kms.New(kms.Config{
-		Store: timedStore{p.store, metrics, o.Clock}, Keys: p.keys, Challenges: p.challenges, Identity: p.identity, Log: p.log,
+		Store: timedStore{p.store, metrics, o.Clock}, Keys: p.keys, Challenges: p.challenges, Identities: p.identities, Identity: identityMaker(), Log: p.log,
 		Trust: trustOf(trust), Recovery: recipients, ReencryptRate: uint64(o.Config.Rotation.ReencryptRate), Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
 	})
 	if err != nil {
@@ -154,16 +160,20 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 	if err != nil {
 		return err
 	}
-	s.GuestURL, s.Fingerprint = guestURL(o.Config.Server, bound), p.identity.Fingerprint().String()
+	s.GuestURL, s.Fingerprint = guestURL(o.Config.Server, bound), exchange.FormatFingerprint(domain.ServiceKey())
 	s.Metrics = s.listeners.Metrics.Addr().String()
-	s.Server, err = server.New(server.Config{
+	c := server.Config{
 		Version: o.Version, Restored: p.restored, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
 		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine }, Rotation: rotation,
 		Excuses: func() ([]rotate.Excuse, error) { return openExcuses(o.Config.Rotation, o.Clock()) },
-		TLS:     pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL, Fingerprint: s.Fingerprint,
+		TLS:     pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL,
 		Roots: p.roots, Leases: p.keys.Leases, Challenges: challenges, Owner: os.Geteuid(), Limits: limits, Upkeep: p.challenges.RotateIfDue,
 		Metrics: metrics, Logger: o.Logger, Clock: o.Clock, Random: rand.Reader,
-	})
+	}
+	if err := s.schedule(ctx, o, &c); err != nil {
+		return err
+	}
+	s.Server, err = server.New(c)
 	return err
 }
 
@@ -186,7 +196,7 @@ func (s *Service) openParts(ctx context.Context, o Options, chosen rootChoice, m
 	if p.ca, err = openCA(ctx, p.keys, o.Clock); err != nil {
 		return p, err
 	}
-	if p.identity, err = openIdentity(ctx, p.keys); err != nil {
+	if p.identities, err = kms.OpenIdentities(ctx, p.keys, identityMaker()); err != nil {
 		return p, err
 	}
 	host := namesOf(o.Config.Server, addrPort(s.listeners.Guest))[0]
@@ -227,6 +237,9 @@ func (s *Service) Close() error {
 		s.keys.Wipe()
 	}
 	err := closeRoots(s.roots)
+	if s.jobs != nil {
+		err = errors.Join(err, s.jobs.Close())
+	}
 	if s.store != nil {
 		err = errors.Join(err, s.store.Close())
 	}

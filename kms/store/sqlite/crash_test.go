@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 func roles() map[string]func(path string) error {
 	return map[string]func(string) error{
 		"boots": boots, "backups": backups, "restores": restores, "creations": creations,
-		"failures": failures,
+		"failures": failures, "leads": leads,
 	}
 }
 

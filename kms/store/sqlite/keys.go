@@ -78,26 +78,37 @@ func toServiceKey(r sqlitedb.ServiceKey) kms.ServiceKey {
 // key can be replaced.
 func (s *Store) AddKeys(ctx context.Context, versions []kms.KeyringVersion, keys []kms.ServiceKey, drop []kms.ServiceKey) error {
 	return s.writer.write(ctx, func(rows *sqlitedb.Queries) error {
-		for _, k := range drop {
-			if err := rows.DropServiceKey(context.Background(), sqlitedb.DropServiceKeyParams{Kind: string(k.Kind), ID: k.ID}); err != nil {
-				return fmt.Errorf("dropping the service's %s key: %w", k.Kind, err)
-			}
+		if err := dropServiceKeys(rows, drop); err != nil {
+			return err
 		}
 		for _, v := range versions {
 			if err := addKeyringVersion(rows, v); err != nil {
 				return fmt.Errorf("adding keyring/%s@%d: %w", v.Keyring, v.Version, translate(err))
 			}
 		}
-		for _, k := range keys {
-			if err := rows.AddServiceKey(context.Background(), sqlitedb.AddServiceKeyParams{
-				Kind: string(k.Kind), ID: k.ID, Public: blob(k.Public), KeyringVersion: int64(k.KeyringVersion),
-				Wrapped: k.Wrapped, Created: fromTime(k.Created),
-			}); err != nil {
-				return fmt.Errorf("adding the service's %s key: %w", k.Kind, translate(err))
-			}
-		}
-		return nil
+		return addServiceKeys(rows, keys)
 	})
+}
+
+func dropServiceKeys(rows *sqlitedb.Queries, keys []kms.ServiceKey) error {
+	for _, k := range keys {
+		if err := rows.DropServiceKey(context.Background(), sqlitedb.DropServiceKeyParams{Kind: string(k.Kind), ID: k.ID}); err != nil {
+			return fmt.Errorf("dropping the service's %s key: %w", k.Kind, err)
+		}
+	}
+	return nil
+}
+
+func addServiceKeys(rows *sqlitedb.Queries, keys []kms.ServiceKey) error {
+	for _, k := range keys {
+		if err := rows.AddServiceKey(context.Background(), sqlitedb.AddServiceKeyParams{
+			Kind: string(k.Kind), ID: k.ID, Public: blob(k.Public), KeyringVersion: int64(k.KeyringVersion),
+			Wrapped: k.Wrapped, Created: fromTime(k.Created),
+		}); err != nil {
+			return fmt.Errorf("adding the service's %s key: %w", k.Kind, translate(err))
+		}
+	}
+	return nil
 }
 
 func addKeyringVersion(rows *sqlitedb.Queries, v kms.KeyringVersion) error {

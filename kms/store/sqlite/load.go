@@ -35,6 +35,15 @@ func (l *loader) load(key kms.Key) error {
 	if err := l.loadAllKeyrings(key); err != nil {
 		return err
 	}
+	if err := l.loadRotation(key); err != nil {
+		return err
+	}
+	if err := l.loadHolding(key); err != nil {
+		return err
+	}
+	if err := l.loadLacking(key); err != nil {
+		return err
+	}
 	return l.loadHolders(key)
 }
 
@@ -143,7 +152,9 @@ func (l *loader) loadVolumes(machine string, recovery bool) error {
 }
 
 func (l *loader) loadForBoot(machine string) error {
-	rows, err := l.rows.VolumesAndSecretsFor(l.ctx, sqlitedb.VolumesAndSecretsForParams{Purpose: kms.PurposeKeyslot, Machine: machine})
+	rows, err := l.rows.VolumesAndSecretsFor(l.ctx, sqlitedb.VolumesAndSecretsForParams{
+		Purpose: kms.PurposeKeyslot, Other: kms.PurposeHeader, Machine: machine,
+	})
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,9 @@ package sqlite
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -55,6 +57,31 @@ func (p *putter) putOrders(o kms.Outcome) error {
 	return nil
 }
 
+// HeaderCopy implements [kms.Reader].
+func (s *Store) HeaderCopy(ctx context.Context, volume string) (*kms.HeaderCopy, error) {
+	r, err := s.rows.HeaderCopyOf(ctx, volume)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, kms.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the copy of the header of volume %s: %w", volume, translate(err))
+	}
+	return &kms.HeaderCopy{Volume: r.Volume, Version: uint32(r.Version), Created: toTime(r.Created), Sealed: r.Sealed}, nil
+}
+
+func (p *putter) putHeaderCopy(c *kms.HeaderCopy) error {
+	if c == nil {
+		return nil
+	}
+	err := p.rows.PutHeaderCopy(p.ctx, sqlitedb.PutHeaderCopyParams{
+		Volume: c.Volume, Purpose: kms.PurposeHeader, Version: int64(c.Version), Created: fromTime(c.Created), Sealed: c.Sealed,
+	})
+	if err != nil {
+		return fmt.Errorf("the copy of the header of volume %s: %w", c.Volume, translate(err))
+	}
+	return nil
+}
+
 func (p *putter) dropSecrets(refs []kms.SecretRef) error {
 	for _, ref := range refs {
 		err := p.rows.DropSecret(p.ctx, sqlitedb.DropSecretParams{Volume: ref.Volume, Purpose: ref.Purpose, Version: int64(ref.Version)})
@@ -83,7 +110,8 @@ func toOrder(r sqlitedb.Order) (kms.Order, error) {
 		Reason: r.Reason, Created: toTime(r.Created), By: r.CreatedBy,
 		Deliveries: int(r.Deliveries), Delivered: toTime(r.Delivered),
 		Fault: r.Fault, Faults: int(r.Faults), Reported: toTime(r.Reported),
-		Agreed: r.Agreed, Becomes: bytes.Clone(r.Becomes),
+		HeaderKept: toTime(r.Header),
+		Agreed:     r.Agreed, Becomes: bytes.Clone(r.Becomes),
 		Progress: kms.Progress{
 			Done: uint64(r.BytesDone), Total: uint64(r.BytesAll), Rate: uint64(r.Rate),
 			Left: time.Duration(r.TimeLeft) * time.Second, At: toTime(r.Progressed),
@@ -111,7 +139,8 @@ func fromOrder(o kms.Order) (sqlitedb.PutOrderParams, error) {
 		Reason: o.Reason, Created: fromTime(o.Created), CreatedBy: o.By,
 		Deliveries: int64(o.Deliveries), Delivered: fromTime(o.Delivered),
 		Fault: o.Fault, Faults: int64(o.Faults), Reported: fromTime(o.Reported),
-		Lost: string(lost), Agreed: o.Agreed, Becomes: blob(o.Becomes),
+		Header: fromTime(o.HeaderKept),
+		Lost:   string(lost), Agreed: o.Agreed, Becomes: blob(o.Becomes),
 		BytesDone: int64(o.Progress.Done), BytesAll: int64(o.Progress.Total), Rate: int64(o.Progress.Rate),
 		TimeLeft: int64(o.Progress.Left / time.Second), Progressed: fromTime(o.Progress.At),
 	}, nil

@@ -41,6 +41,9 @@ func (p *putter) put(o kms.Outcome) error {
 	if err := p.putWrappers(o); err != nil {
 		return err
 	}
+	if err := p.putRotation(o); err != nil {
+		return err
+	}
 	return p.addEntries(o.Entries)
 }
 
@@ -152,6 +155,9 @@ func (p *putter) putRows(o kms.Outcome) error {
 			return fmt.Errorf("%s secret %s@%d: %w", s.Purpose, s.Volume, s.Version, translate(err))
 		}
 	}
+	if err := p.putHeaderCopy(o.HeaderCopy); err != nil {
+		return err
+	}
 	if err := p.putOrders(o); err != nil {
 		return err
 	}
@@ -159,6 +165,12 @@ func (p *putter) putRows(o kms.Outcome) error {
 		return err
 	}
 	if err := p.moveServiceKeys(o.ServiceKeys); err != nil {
+		return err
+	}
+	if err := dropServiceKeys(p.rows, o.DropServiceKeys); err != nil {
+		return err
+	}
+	if err := addServiceKeys(p.rows, o.NewServiceKeys); err != nil {
 		return err
 	}
 	for _, m := range o.Measurements {

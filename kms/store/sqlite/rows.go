@@ -75,6 +75,7 @@ func toMachine(r sqlitedb.WholeMachine) (kms.Machine, error) {
 		RestoreUntil: toTime(r.RestoreUntil), ReenrollUntil: toTime(r.ReenrollUntil),
 		Created: toTime(r.Created), Approved: toTime(r.Approved), ApprovedBy: r.ApprovedBy,
 		LastRelease: toTime(r.LastRelease), LastRefusal: toTime(r.LastRefusal),
+		Floors: toTimes(r.Floors), Pins: toDigests(r.Pins),
 	}
 	if r.Releases != "" {
 		if err := json.Unmarshal([]byte(r.Releases), &m.Releases); err != nil {
@@ -99,6 +100,7 @@ func fromMachine(m kms.Machine) (sqlitedb.WholeMachine, error) {
 		RestoreUntil: fromTime(m.RestoreUntil), ReenrollUntil: fromTime(m.ReenrollUntil),
 		Created: fromTime(m.Created), Approved: fromTime(m.Approved), ApprovedBy: m.ApprovedBy,
 		LastRelease: fromTime(m.LastRelease), LastRefusal: fromTime(m.LastRefusal),
+		Floors: fromTimes(m.Floors), Pins: fromDigests(m.Pins),
 	}
 	if len(m.Releases) > 0 {
 		text, err := json.Marshal(m.Releases)
@@ -126,7 +128,7 @@ func putMachineState(r sqlitedb.WholeMachine) sqlitedb.PutMachineStateParams {
 		ResetCount: r.ResetCount, RestartCount: r.RestartCount, Clock: r.Clock, Safe: r.Safe,
 		Releases: r.Releases, Regressed: r.Regressed,
 		ReadmitUntil: r.ReadmitUntil, RestoreUntil: r.RestoreUntil, ReenrollUntil: r.ReenrollUntil,
-		LastRelease: r.LastRelease, LastRefusal: r.LastRefusal,
+		LastRelease: r.LastRelease, LastRefusal: r.LastRefusal, Floors: r.Floors, Pins: r.Pins,
 	}
 }
 

@@ -41,6 +41,9 @@ func (c *change) decide(decide func(kms.State) (kms.Outcome, error), state kms.S
 // apply is one transaction of package kms, within a savepoint.
 func apply(rows *sqlitedb.Queries, key kms.Key, decide func(kms.State) (kms.Outcome, error)) error {
 	l := loader{rows: rows, ctx: context.Background()}
+	if err := l.fence(key.Term); err != nil {
+		return fmt.Errorf("reading who leads: %w", err)
+	}
 	if err := l.load(key); err != nil {
 		return fmt.Errorf("reading the rows of a decision: %w", err)
 	}

@@ -12,8 +12,64 @@ import (
 
 // VolumeKeys implements [kms.Reader].
 func (s *Store) VolumeKeys(ctx context.Context, after string, limit int) (list []kms.VolumeKeys, err error) {
+	return s.volumeKeys(ctx, func(rows *sqlitedb.Queries) (k keyRows, err error) {
+		k.volumes, err = rows.VolumesWithMachines(ctx, sqlitedb.VolumesWithMachinesParams{After: after, Most: most(limit)})
+		if err != nil || len(k.volumes) == 0 {
+			return k, err
+		}
+		last := k.volumes[len(k.volumes)-1].ID
+		if k.secrets, err = rows.SecretsBetween(ctx, sqlitedb.SecretsBetweenParams{After: after, Last: last}); err != nil {
+			return k, err
+		}
+		k.orders, err = rows.OrdersBetween(ctx, sqlitedb.OrdersBetweenParams{After: after, Last: last})
+		return k, err
+	})
+}
+
+// VolumeKeysOf implements [kms.Reader].
+func (s *Store) VolumeKeysOf(ctx context.Context, ids []string) (list []kms.VolumeKeys, err error) {
+	return s.volumeKeys(ctx, func(rows *sqlitedb.Queries) (k keyRows, err error) {
+		volumes, err := rows.VolumesWithMachinesOf(ctx, ids)
+		if err != nil {
+			return k, err
+		}
+		secrets, err := rows.SecretsOfVolumes(ctx, ids)
+		if err != nil {
+			return k, err
+		}
+		k.volumes = each(volumes, func(r sqlitedb.VolumesWithMachinesOfRow) sqlitedb.VolumesWithMachinesRow {
+			return sqlitedb.VolumesWithMachinesRow(r)
+		})
+		k.secrets = each(secrets, func(r sqlitedb.SecretsOfVolumesRow) sqlitedb.SecretsBetweenRow { return sqlitedb.SecretsBetweenRow(r) })
+		k.orders, err = rows.OrdersOfVolumes(ctx, ids)
+		return k, err
+	})
+}
+
+// VolumesToPlan implements [kms.Reader].
+func (s *Store) VolumesToPlan(ctx context.Context, which kms.ToPlan, limit int) ([]string, error) {
+	ids, err := s.rows.VolumesToPlan(ctx, sqlitedb.VolumesToPlanParams{
+		Made: fromTime(which.Made), Begun: fromTime(which.Begun), Replaced: fromTime(which.Replaced), Most: most(limit),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("finding volumes to plan for: %w", err)
+	}
+	return ids, nil
+}
+
+// keyRows are what is known of some volumes' keys, each list in their order.
+type keyRows struct {
+	volumes []sqlitedb.VolumesWithMachinesRow
+	secrets []sqlitedb.SecretsBetweenRow
+	orders  []sqlitedb.Order
+}
+
+func (s *Store) volumeKeys(ctx context.Context, read func(*sqlitedb.Queries) (keyRows, error)) (list []kms.VolumeKeys, err error) {
 	err = s.snapshot(ctx, func(rows *sqlitedb.Queries) error {
-		list, err = readVolumeKeys(ctx, rows, after, limit)
+		k, err := read(rows)
+		if err == nil {
+			list, err = k.join()
+		}
 		return err
 	})
 	if err != nil {
@@ -22,22 +78,9 @@ func (s *Store) VolumeKeys(ctx context.Context, after string, limit int) (list [
 	return list, nil
 }
 
-func readVolumeKeys(ctx context.Context, rows *sqlitedb.Queries, after string, limit int) ([]kms.VolumeKeys, error) {
-	volumes, err := rows.VolumesWithMachines(ctx, sqlitedb.VolumesWithMachinesParams{After: after, Most: most(limit)})
-	if err != nil || len(volumes) == 0 {
-		return nil, err
-	}
-	last := volumes[len(volumes)-1].ID
-	secrets, err := rows.SecretsBetween(ctx, sqlitedb.SecretsBetweenParams{After: after, Last: last})
-	if err != nil {
-		return nil, err
-	}
-	orders, err := rows.OrdersBetween(ctx, sqlitedb.OrdersBetweenParams{After: after, Last: last})
-	if err != nil {
-		return nil, err
-	}
-	list := make([]kms.VolumeKeys, 0, len(volumes))
-	for _, row := range volumes {
+func (k *keyRows) join() (list []kms.VolumeKeys, err error) {
+	secrets, orders := k.secrets, k.orders
+	for _, row := range k.volumes {
 		v, err := toVolumeKeys(row)
 		if err != nil {
 			return nil, err

@@ -56,6 +56,8 @@ func NewMachine(n int) *kms.Machine {
 		ReadmitUntil: Epoch().Add(3 * time.Hour), RestoreUntil: Epoch().Add(4 * time.Hour), ReenrollUntil: Epoch().Add(5 * time.Hour),
 		Created: Epoch(), Approved: Epoch().Add(time.Minute), ApprovedBy: "root",
 		LastRelease: Epoch().Add(time.Hour), LastRefusal: Epoch().Add(2 * time.Hour),
+		Floors: []time.Time{Epoch().Add(3 * time.Hour), Epoch().Add(2 * time.Hour), {}},
+		Pins:   [][32]byte{Digest("pin", 1), Digest("pin", 2)},
 	}
 }
 

@@ -17,7 +17,8 @@ func newOrder(machine, volume string) kms.Order {
 		Volume: volume, Machine: machine, Kind: kms.KindReencrypt, Status: kms.OrderOpen, AtBoot: true, From: 1, Version: 3, Reason: "age",
 		Created: Epoch(), By: "operator/alex", Deliveries: 2, Delivered: Epoch().Add(time.Minute),
 		Fault: "no space", Faults: 1, Reported: Epoch().Add(time.Hour),
-		Lost: []kms.Keyslot{{ID: 3, KDF: "argon2id", Priority: 1, Mark: "5f1a03c2"}}, Agreed: true, Becomes: []byte{1, 2, 3},
+		HeaderKept: Epoch().Add(time.Second),
+		Lost:       []kms.Keyslot{{ID: 3, KDF: "argon2id", Priority: 1, Mark: "5f1a03c2"}}, Agreed: true, Becomes: []byte{1, 2, 3},
 		Progress: kms.Progress{Done: 1 << 40, Total: 1 << 41, Rate: 7, Left: time.Minute, At: Epoch().Add(2 * time.Hour)},
 	}
 }
@@ -72,4 +73,34 @@ func testDroppedSecrets(t *testing.T, s Store) {
 		n += c.Count
 	}
 	assert.Equal(t, int64(len(before)-1), n, "the census follows")
+}
+
+func testHeaderCopies(t *testing.T, s Store) {
+	put(t, s, family(1))
+	ctx, volume := context.Background(), VolumeID(2)
+	_, err := s.HeaderCopy(ctx, volume)
+	require.ErrorIs(t, err, kms.ErrNotFound)
+	kept := kms.HeaderCopy{Volume: volume, Version: 2, Created: Epoch(), Sealed: []byte("sealed")}
+	err = s.Transact(ctx, kms.Key{}, func(kms.State) (kms.Outcome, error) { return kms.Outcome{HeaderCopy: &kept}, nil })
+	require.ErrorIs(t, err, kms.ErrNotFound, "a copy that nothing opens")
+
+	key := NewSecret(volume, 2)
+	key.Purpose = kms.PurposeHeader
+	put(t, s, kms.Outcome{Secrets: []kms.Secret{key}, HeaderCopy: &kept})
+	assert.Contains(t, stateOf(t, s, kms.Key{Machine: MachineID(1)}).Secrets, key)
+	again := kept
+	again.Created, again.Sealed = Epoch().Add(time.Minute), []byte("another")
+	for _, want := range []kms.HeaderCopy{kept, again} {
+		put(t, s, kms.Outcome{HeaderCopy: &want})
+		found, err := s.HeaderCopy(ctx, volume)
+		require.NoError(t, err)
+		assert.Equal(t, want, *found)
+	}
+	key.Wrapped += "w"
+	put(t, s, kms.Outcome{Secrets: []kms.Secret{key}})
+	_, err = s.HeaderCopy(ctx, volume)
+	require.NoError(t, err, "another wrapping is no other key")
+	put(t, s, kms.Outcome{DropSecrets: []kms.SecretRef{key.Ref()}})
+	_, err = s.HeaderCopy(ctx, volume)
+	require.ErrorIs(t, err, kms.ErrNotFound, "a copy goes with its key")
 }

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -59,6 +60,55 @@ func testVolumeKeys(t *testing.T, s Store) {
 	}, byID[VolumeID(6)], "neither secrets nor orders")
 	assert.Nil(t, byID[VolumeID(5)].Order)
 	assert.Len(t, byID[VolumeID(5)].Secrets, 1)
+}
+
+func testVolumesToPlan(t *testing.T, s Store) {
+	ctx, made := context.Background(), Epoch()
+	put(t, s, family(1)) // of which all secrets were made at the epoch
+	put(t, s, family(2))
+	young, kept := NewSecret(VolumeID(4), 2), NewSecret(VolumeID(4), 1)
+	young.Created = made.Add(time.Hour)
+	kept.Status, kept.Replaced = kms.SecretRestoreOnly, made.Add(time.Hour)
+	pending := NewSecret(VolumeID(5), 2)
+	pending.Status = kms.SecretPending
+	put(t, s, kms.Outcome{Secrets: []kms.Secret{young, kept, pending, NewRecoveryKey(VolumeID(5), 1)}})
+	never, moment := time.Time{}, time.Microsecond
+	picked := func(which kms.ToPlan) []string {
+		ids, err := s.VolumesToPlan(ctx, which, 100)
+		require.NoError(t, err)
+		slices.Sort(ids)
+		return slices.Compact(ids)
+	}
+	ids := func(n ...int) (list []string) {
+		for _, n := range n {
+			list = append(list, VolumeID(n))
+		}
+		slices.Sort(list)
+		return list
+	}
+	assert.Equal(t, ids(2, 3, 5), picked(kms.ToPlan{Made: made, Begun: young.Created}))
+	assert.Empty(t, picked(kms.ToPlan{Made: made.Add(-moment), Begun: young.Created}))
+	assert.Equal(t, ids(4), picked(kms.ToPlan{Made: never, Begun: young.Created.Add(-moment)}))
+	assert.Equal(t, ids(4), picked(kms.ToPlan{Begun: young.Created, Replaced: kept.Replaced}))
+	assert.Empty(t, picked(kms.ToPlan{Begun: young.Created, Replaced: kept.Replaced.Add(-moment)}))
+	put(t, s, kms.Outcome{Orders: []kms.Order{newOrder(MachineID(1), VolumeID(3))}})
+	assert.Equal(t, ids(3), picked(kms.ToPlan{Begun: young.Created}))
+	some, err := s.VolumesToPlan(ctx, kms.ToPlan{Made: young.Created}, 2)
+	require.NoError(t, err)
+	assert.Len(t, some, 2)
+
+	whole, err := s.VolumeKeys(ctx, "", 9)
+	require.NoError(t, err)
+	all := ids(2, 3, 4, 5)
+	got, err := s.VolumeKeysOf(ctx, append(all, "nobody's"))
+	require.NoError(t, err)
+	assert.Equal(t, whole, got)
+	got, err = s.VolumeKeysOf(ctx, all[1:2])
+	require.NoError(t, err)
+	assert.Equal(t, whole[1:2], got)
+	got, err = s.VolumeKeysOf(ctx, nil)
+	require.NoError(t, err)
+	assert.Empty(t, got)
 }
 
 // Every way in which a secret comes under another version, or goes, leaves behind

@@ -34,6 +34,13 @@ func targets() []target {
 		{"client TPM time, RSA-2048 / bare go-tpm", "BenchmarkQuote/rsa-2048", "ratio", 1.2},
 		{"rewrap of a secret, stored / Transit's batch rewrap, CPU", "BenchmarkRewrap", "x-transit", 0.25},
 		{"release during a rewrap / idle, p99 latency", "BenchmarkReleaseDuringRewrap", "p99-ratio", 1.5},
+		{"rekey / release, server CPU", "BenchmarkRekeys", "x-release", 3},
+		{"plan of 1,000,000 volumes that are read, all due: seconds", "BenchmarkPlan/all_due", "s/plan", 2},
+		{"plan of 1,000,000 volumes that are read, all due: MB of memory", "BenchmarkPlan/all_due", "peak-MB", 16},
+		{"plan of 1,000,000 volumes in the store, some due: seconds", "BenchmarkPlanOfRows/some_due", "s/plan", 2},
+		{"plan of 1,000,000 volumes in the store, some due: MB of memory", "BenchmarkPlanOfRows/some_due", "peak-MB", 16},
+		{"plan of 1,000,000 volumes in the store, all due: seconds", "BenchmarkPlanOfRows/all_due", "s/plan", 2},
+		{"plan of 1,000,000 volumes in the store, all due: MB of memory", "BenchmarkPlanOfRows/all_due", "peak-MB", 16},
 		{"initramfs growth / clevis's, raw", "BenchmarkInitramfs", "raw-ratio", 0.65},
 		{"initramfs growth / clevis's, zstd", "BenchmarkInitramfs", "zstd-ratio", 0.65},
 	}

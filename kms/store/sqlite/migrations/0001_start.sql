@@ -53,7 +53,9 @@ CREATE TABLE machine_states (
   restore_until     INTEGER NOT NULL,
   reenroll_until    INTEGER NOT NULL,
   last_release      INTEGER NOT NULL,
-  last_refusal      INTEGER NOT NULL
+  last_refusal      INTEGER NOT NULL,
+  floors            BLOB,    -- times of 8 bytes, big-endian: see kms.Machine.Floors
+  pins              BLOB     -- fingerprints of 32 bytes
 ) STRICT;
 
 CREATE VIEW whole_machines AS
@@ -65,7 +67,8 @@ SELECT machines.num, machines.id, machines.name, machines.proposed, machines.in_
   machine_states.unforeseen,
   machine_states.reset_count, machine_states.restart_count, machine_states.clock,
   machine_states.safe, machine_states.releases, machine_states.regressed, machine_states.readmit_until,
-  machine_states.restore_until, machine_states.reenroll_until, machine_states.last_release, machine_states.last_refusal
+  machine_states.restore_until, machine_states.reenroll_until, machine_states.last_release, machine_states.last_refusal,
+  machine_states.floors, machine_states.pins
 FROM machines JOIN machine_states ON machine_states.machine = machines.num;
 
 -- By machine, so that a release finds all of them in one place.
@@ -120,6 +123,20 @@ CREATE TABLE secrets (
 
 -- What a keyring version opens, in the order of the key.
 CREATE INDEX secrets_keyring ON secrets (keyring, keyring_version, volume, purpose, version);
+-- How old what opens a volume is, and how long what opened it before is kept.
+CREATE INDEX secrets_created  ON secrets (created, volume)  WHERE purpose = 'luks-keyslot' AND status = 'current';
+CREATE INDEX secrets_replaced ON secrets (replaced, volume) WHERE status = 'restore-only';
+
+-- Headers of volumes from before a rekey changed them, sealed under the secret of this
+-- purpose and version, with which they go: one of every order under way, a megabyte or so.
+CREATE TABLE header_copies (
+  volume  TEXT    PRIMARY KEY NOT NULL,
+  purpose TEXT    NOT NULL,
+  version INTEGER NOT NULL,
+  created INTEGER NOT NULL,
+  sealed  BLOB    NOT NULL,
+  FOREIGN KEY (volume, purpose, version) REFERENCES secrets (volume, purpose, version) ON DELETE CASCADE
+) STRICT;
 
 -- Rekeys and reencryptions under way: few, whatever the number of volumes.
 CREATE TABLE orders (
@@ -138,6 +155,7 @@ CREATE TABLE orders (
   fault      TEXT    NOT NULL,
   faults     INTEGER NOT NULL,
   reported   INTEGER NOT NULL,
+  header     INTEGER NOT NULL, -- when the copy of the header was kept
   -- Of a reencryption:
   lost       TEXT    NOT NULL, -- JSON array of keyslots
   agreed     INTEGER NOT NULL, -- that they are lost
@@ -246,6 +264,38 @@ CREATE TABLE lease_epoch (
 ) STRICT;
 
 INSERT INTO lease_epoch (only, epoch) VALUES (1, 0);
+
+-- Who does what one of several servers does at a time. A row stays: its epoch only
+-- grows.
+CREATE TABLE leaders (
+  name     TEXT    PRIMARY KEY NOT NULL,
+  epoch    INTEGER NOT NULL,
+  holder   TEXT    NOT NULL, -- empty: nobody
+  renewals INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row while rotations are held.
+CREATE TABLE rotation_pause (
+  only   INTEGER PRIMARY KEY CHECK (only = 1),
+  since  INTEGER NOT NULL,
+  by     TEXT    NOT NULL,
+  reason TEXT    NOT NULL
+) STRICT;
+
+CREATE TABLE rotation_runs (
+  num      INTEGER PRIMARY KEY,
+  id       TEXT    NOT NULL UNIQUE,
+  why      TEXT    NOT NULL,
+  by       TEXT    NOT NULL,
+  epoch    INTEGER NOT NULL, -- of the leader that runs it; 0: no leader
+  started  INTEGER NOT NULL,
+  ended    INTEGER NOT NULL,
+  outcome  TEXT    NOT NULL,
+  done     INTEGER NOT NULL,
+  refused  INTEGER NOT NULL,
+  failed   INTEGER NOT NULL,
+  failures TEXT    NOT NULL -- JSON
+) STRICT;
 
 CREATE TABLE service_keys (
   kind            TEXT    NOT NULL,

@@ -47,12 +47,13 @@ DELETE FROM machines WHERE id = ?;
 -- name: PutMachineState :exec
 INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen,
   reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release,
-  last_refusal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  last_refusal, floors, pins)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine) DO UPDATE SET tier = excluded.tier, measurement = excluded.measurement,
   expected = excluded.expected, expected_platform = excluded.expected_platform,
   platform = excluded.platform, release_id = excluded.release_id, opened = excluded.opened, announced = excluded.announced, fault = excluded.fault,
   unforeseen = excluded.unforeseen,
   reset_count = excluded.reset_count, restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, releases = excluded.releases,
   regressed = excluded.regressed, readmit_until = excluded.readmit_until, restore_until = excluded.restore_until,
-  reenroll_until = excluded.reenroll_until, last_release = excluded.last_release, last_refusal = excluded.last_refusal;
+  reenroll_until = excluded.reenroll_until, last_release = excluded.last_release, last_refusal = excluded.last_refusal,
+  floors = excluded.floors, pins = excluded.pins;

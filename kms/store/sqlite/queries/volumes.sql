@@ -15,8 +15,8 @@ SELECT sqlc.embed(volumes), coalesce(s.version, 0) AS version, coalesce(s.purpos
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
   coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.replaced, 0) AS replaced,
   coalesce(s.at_boot, 0) AS at_boot
-FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id AND s.purpose = sqlc.arg(purpose)
-WHERE volumes.machine = sqlc.arg(machine) ORDER BY volumes.id, s.version;
+FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id AND s.purpose IN (sqlc.arg(purpose), sqlc.arg(other))
+WHERE volumes.machine = sqlc.arg(machine) ORDER BY volumes.id, s.purpose, s.version;
 
 -- name: PutVolume :exec
 INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied,

@@ -51,6 +51,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.changeKeyringVersionStmt, err = db.PrepareContext(ctx, changeKeyringVersion); err != nil {
 		return nil, fmt.Errorf("error preparing query ChangeKeyringVersion: %w", err)
 	}
+	if q.countPinsStmt, err = db.PrepareContext(ctx, countPins); err != nil {
+		return nil, fmt.Errorf("error preparing query CountPins: %w", err)
+	}
 	if q.countsStmt, err = db.PrepareContext(ctx, counts); err != nil {
 		return nil, fmt.Errorf("error preparing query Counts: %w", err)
 	}
@@ -80,6 +83,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.dropPlatformsOfMachineStmt, err = db.PrepareContext(ctx, dropPlatformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query DropPlatformsOfMachine: %w", err)
+	}
+	if q.dropRotationPauseStmt, err = db.PrepareContext(ctx, dropRotationPause); err != nil {
+		return nil, fmt.Errorf("error preparing query DropRotationPause: %w", err)
 	}
 	if q.dropSecretStmt, err = db.PrepareContext(ctx, dropSecret); err != nil {
 		return nil, fmt.Errorf("error preparing query DropSecret: %w", err)
@@ -114,8 +120,17 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.getMeasurementStmt, err = db.PrepareContext(ctx, getMeasurement); err != nil {
 		return nil, fmt.Errorf("error preparing query GetMeasurement: %w", err)
 	}
+	if q.hasActiveMachineStmt, err = db.PrepareContext(ctx, hasActiveMachine); err != nil {
+		return nil, fmt.Errorf("error preparing query HasActiveMachine: %w", err)
+	}
 	if q.headStmt, err = db.PrepareContext(ctx, head); err != nil {
 		return nil, fmt.Errorf("error preparing query Head: %w", err)
+	}
+	if q.headerCopyOfStmt, err = db.PrepareContext(ctx, headerCopyOf); err != nil {
+		return nil, fmt.Errorf("error preparing query HeaderCopyOf: %w", err)
+	}
+	if q.holdingMachinesStmt, err = db.PrepareContext(ctx, holdingMachines); err != nil {
+		return nil, fmt.Errorf("error preparing query HoldingMachines: %w", err)
 	}
 	if q.keyringUsesStmt, err = db.PrepareContext(ctx, keyringUses); err != nil {
 		return nil, fmt.Errorf("error preparing query KeyringUses: %w", err)
@@ -137,6 +152,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.latestEntriesOfMachineAndActionStmt, err = db.PrepareContext(ctx, latestEntriesOfMachineAndAction); err != nil {
 		return nil, fmt.Errorf("error preparing query LatestEntriesOfMachineAndAction: %w", err)
+	}
+	if q.leaderStmt, err = db.PrepareContext(ctx, leader); err != nil {
+		return nil, fmt.Errorf("error preparing query Leader: %w", err)
 	}
 	if q.leaseEpochStmt, err = db.PrepareContext(ctx, leaseEpoch); err != nil {
 		return nil, fmt.Errorf("error preparing query LeaseEpoch: %w", err)
@@ -189,6 +207,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.machinesByProposedNameStmt, err = db.PrepareContext(ctx, machinesByProposedName); err != nil {
 		return nil, fmt.Errorf("error preparing query MachinesByProposedName: %w", err)
 	}
+	if q.machinesLackingStmt, err = db.PrepareContext(ctx, machinesLacking); err != nil {
+		return nil, fmt.Errorf("error preparing query MachinesLacking: %w", err)
+	}
+	if q.measurementGroupsStmt, err = db.PrepareContext(ctx, measurementGroups); err != nil {
+		return nil, fmt.Errorf("error preparing query MeasurementGroups: %w", err)
+	}
 	if q.moveHeadStmt, err = db.PrepareContext(ctx, moveHead); err != nil {
 		return nil, fmt.Errorf("error preparing query MoveHead: %w", err)
 	}
@@ -201,6 +225,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.nextLeaseEpochStmt, err = db.PrepareContext(ctx, nextLeaseEpoch); err != nil {
 		return nil, fmt.Errorf("error preparing query NextLeaseEpoch: %w", err)
 	}
+	if q.oldestApprovedStmt, err = db.PrepareContext(ctx, oldestApproved); err != nil {
+		return nil, fmt.Errorf("error preparing query OldestApproved: %w", err)
+	}
 	if q.ordersStmt, err = db.PrepareContext(ctx, orders); err != nil {
 		return nil, fmt.Errorf("error preparing query Orders: %w", err)
 	}
@@ -210,6 +237,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.ordersOfMachineStmt, err = db.PrepareContext(ctx, ordersOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query OrdersOfMachine: %w", err)
 	}
+	if q.ordersOfVolumesStmt, err = db.PrepareContext(ctx, ordersOfVolumes); err != nil {
+		return nil, fmt.Errorf("error preparing query OrdersOfVolumes: %w", err)
+	}
 	if q.platformsOfMachineStmt, err = db.PrepareContext(ctx, platformsOfMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query PlatformsOfMachine: %w", err)
 	}
@@ -218,6 +248,15 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.pruneRedemptionsStmt, err = db.PrepareContext(ctx, pruneRedemptions); err != nil {
 		return nil, fmt.Errorf("error preparing query PruneRedemptions: %w", err)
+	}
+	if q.pruneRotationRunsStmt, err = db.PrepareContext(ctx, pruneRotationRuns); err != nil {
+		return nil, fmt.Errorf("error preparing query PruneRotationRuns: %w", err)
+	}
+	if q.putHeaderCopyStmt, err = db.PrepareContext(ctx, putHeaderCopy); err != nil {
+		return nil, fmt.Errorf("error preparing query PutHeaderCopy: %w", err)
+	}
+	if q.putLeaderStmt, err = db.PrepareContext(ctx, putLeader); err != nil {
+		return nil, fmt.Errorf("error preparing query PutLeader: %w", err)
 	}
 	if q.putMachineStmt, err = db.PrepareContext(ctx, putMachine); err != nil {
 		return nil, fmt.Errorf("error preparing query PutMachine: %w", err)
@@ -234,6 +273,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.putPlatformStmt, err = db.PrepareContext(ctx, putPlatform); err != nil {
 		return nil, fmt.Errorf("error preparing query PutPlatform: %w", err)
 	}
+	if q.putRotationPauseStmt, err = db.PrepareContext(ctx, putRotationPause); err != nil {
+		return nil, fmt.Errorf("error preparing query PutRotationPause: %w", err)
+	}
+	if q.putRotationRunStmt, err = db.PrepareContext(ctx, putRotationRun); err != nil {
+		return nil, fmt.Errorf("error preparing query PutRotationRun: %w", err)
+	}
 	if q.putSecretStmt, err = db.PrepareContext(ctx, putSecret); err != nil {
 		return nil, fmt.Errorf("error preparing query PutSecret: %w", err)
 	}
@@ -249,6 +294,15 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.redeemedStmt, err = db.PrepareContext(ctx, redeemed); err != nil {
 		return nil, fmt.Errorf("error preparing query Redeemed: %w", err)
 	}
+	if q.rotationPauseStmt, err = db.PrepareContext(ctx, rotationPause); err != nil {
+		return nil, fmt.Errorf("error preparing query RotationPause: %w", err)
+	}
+	if q.rotationRunStmt, err = db.PrepareContext(ctx, rotationRun); err != nil {
+		return nil, fmt.Errorf("error preparing query RotationRun: %w", err)
+	}
+	if q.rotationRunsStmt, err = db.PrepareContext(ctx, rotationRuns); err != nil {
+		return nil, fmt.Errorf("error preparing query RotationRuns: %w", err)
+	}
 	if q.secretsBetweenStmt, err = db.PrepareContext(ctx, secretsBetween); err != nil {
 		return nil, fmt.Errorf("error preparing query SecretsBetween: %w", err)
 	}
@@ -257,6 +311,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.secretsOfVolumeStmt, err = db.PrepareContext(ctx, secretsOfVolume); err != nil {
 		return nil, fmt.Errorf("error preparing query SecretsOfVolume: %w", err)
+	}
+	if q.secretsOfVolumesStmt, err = db.PrepareContext(ctx, secretsOfVolumes); err != nil {
+		return nil, fmt.Errorf("error preparing query SecretsOfVolumes: %w", err)
 	}
 	if q.serviceKeysStmt, err = db.PrepareContext(ctx, serviceKeys); err != nil {
 		return nil, fmt.Errorf("error preparing query ServiceKeys: %w", err)
@@ -282,11 +339,17 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.volumesByUUIDStmt, err = db.PrepareContext(ctx, volumesByUUID); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesByUUID: %w", err)
 	}
+	if q.volumesToPlanStmt, err = db.PrepareContext(ctx, volumesToPlan); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesToPlan: %w", err)
+	}
 	if q.volumesWithKeyStmt, err = db.PrepareContext(ctx, volumesWithKey); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesWithKey: %w", err)
 	}
 	if q.volumesWithMachinesStmt, err = db.PrepareContext(ctx, volumesWithMachines); err != nil {
 		return nil, fmt.Errorf("error preparing query VolumesWithMachines: %w", err)
+	}
+	if q.volumesWithMachinesOfStmt, err = db.PrepareContext(ctx, volumesWithMachinesOf); err != nil {
+		return nil, fmt.Errorf("error preparing query VolumesWithMachinesOf: %w", err)
 	}
 	if q.wrappersStmt, err = db.PrepareContext(ctx, wrappers); err != nil {
 		return nil, fmt.Errorf("error preparing query Wrappers: %w", err)
@@ -341,6 +404,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing changeKeyringVersionStmt: %w", cerr)
 		}
 	}
+	if q.countPinsStmt != nil {
+		if cerr := q.countPinsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing countPinsStmt: %w", cerr)
+		}
+	}
 	if q.countsStmt != nil {
 		if cerr := q.countsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing countsStmt: %w", cerr)
@@ -389,6 +457,11 @@ func (q *Queries) Close() error {
 	if q.dropPlatformsOfMachineStmt != nil {
 		if cerr := q.dropPlatformsOfMachineStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing dropPlatformsOfMachineStmt: %w", cerr)
+		}
+	}
+	if q.dropRotationPauseStmt != nil {
+		if cerr := q.dropRotationPauseStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropRotationPauseStmt: %w", cerr)
 		}
 	}
 	if q.dropSecretStmt != nil {
@@ -446,9 +519,24 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing getMeasurementStmt: %w", cerr)
 		}
 	}
+	if q.hasActiveMachineStmt != nil {
+		if cerr := q.hasActiveMachineStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing hasActiveMachineStmt: %w", cerr)
+		}
+	}
 	if q.headStmt != nil {
 		if cerr := q.headStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing headStmt: %w", cerr)
+		}
+	}
+	if q.headerCopyOfStmt != nil {
+		if cerr := q.headerCopyOfStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing headerCopyOfStmt: %w", cerr)
+		}
+	}
+	if q.holdingMachinesStmt != nil {
+		if cerr := q.holdingMachinesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing holdingMachinesStmt: %w", cerr)
 		}
 	}
 	if q.keyringUsesStmt != nil {
@@ -484,6 +572,11 @@ func (q *Queries) Close() error {
 	if q.latestEntriesOfMachineAndActionStmt != nil {
 		if cerr := q.latestEntriesOfMachineAndActionStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing latestEntriesOfMachineAndActionStmt: %w", cerr)
+		}
+	}
+	if q.leaderStmt != nil {
+		if cerr := q.leaderStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing leaderStmt: %w", cerr)
 		}
 	}
 	if q.leaseEpochStmt != nil {
@@ -571,6 +664,16 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing machinesByProposedNameStmt: %w", cerr)
 		}
 	}
+	if q.machinesLackingStmt != nil {
+		if cerr := q.machinesLackingStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing machinesLackingStmt: %w", cerr)
+		}
+	}
+	if q.measurementGroupsStmt != nil {
+		if cerr := q.measurementGroupsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing measurementGroupsStmt: %w", cerr)
+		}
+	}
 	if q.moveHeadStmt != nil {
 		if cerr := q.moveHeadStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing moveHeadStmt: %w", cerr)
@@ -591,6 +694,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing nextLeaseEpochStmt: %w", cerr)
 		}
 	}
+	if q.oldestApprovedStmt != nil {
+		if cerr := q.oldestApprovedStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing oldestApprovedStmt: %w", cerr)
+		}
+	}
 	if q.ordersStmt != nil {
 		if cerr := q.ordersStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing ordersStmt: %w", cerr)
@@ -606,6 +714,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing ordersOfMachineStmt: %w", cerr)
 		}
 	}
+	if q.ordersOfVolumesStmt != nil {
+		if cerr := q.ordersOfVolumesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing ordersOfVolumesStmt: %w", cerr)
+		}
+	}
 	if q.platformsOfMachineStmt != nil {
 		if cerr := q.platformsOfMachineStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing platformsOfMachineStmt: %w", cerr)
@@ -619,6 +732,21 @@ func (q *Queries) Close() error {
 	if q.pruneRedemptionsStmt != nil {
 		if cerr := q.pruneRedemptionsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing pruneRedemptionsStmt: %w", cerr)
+		}
+	}
+	if q.pruneRotationRunsStmt != nil {
+		if cerr := q.pruneRotationRunsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing pruneRotationRunsStmt: %w", cerr)
+		}
+	}
+	if q.putHeaderCopyStmt != nil {
+		if cerr := q.putHeaderCopyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putHeaderCopyStmt: %w", cerr)
+		}
+	}
+	if q.putLeaderStmt != nil {
+		if cerr := q.putLeaderStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putLeaderStmt: %w", cerr)
 		}
 	}
 	if q.putMachineStmt != nil {
@@ -646,6 +774,16 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing putPlatformStmt: %w", cerr)
 		}
 	}
+	if q.putRotationPauseStmt != nil {
+		if cerr := q.putRotationPauseStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putRotationPauseStmt: %w", cerr)
+		}
+	}
+	if q.putRotationRunStmt != nil {
+		if cerr := q.putRotationRunStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putRotationRunStmt: %w", cerr)
+		}
+	}
 	if q.putSecretStmt != nil {
 		if cerr := q.putSecretStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing putSecretStmt: %w", cerr)
@@ -671,6 +809,21 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing redeemedStmt: %w", cerr)
 		}
 	}
+	if q.rotationPauseStmt != nil {
+		if cerr := q.rotationPauseStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing rotationPauseStmt: %w", cerr)
+		}
+	}
+	if q.rotationRunStmt != nil {
+		if cerr := q.rotationRunStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing rotationRunStmt: %w", cerr)
+		}
+	}
+	if q.rotationRunsStmt != nil {
+		if cerr := q.rotationRunsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing rotationRunsStmt: %w", cerr)
+		}
+	}
 	if q.secretsBetweenStmt != nil {
 		if cerr := q.secretsBetweenStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing secretsBetweenStmt: %w", cerr)
@@ -684,6 +837,11 @@ func (q *Queries) Close() error {
 	if q.secretsOfVolumeStmt != nil {
 		if cerr := q.secretsOfVolumeStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing secretsOfVolumeStmt: %w", cerr)
+		}
+	}
+	if q.secretsOfVolumesStmt != nil {
+		if cerr := q.secretsOfVolumesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing secretsOfVolumesStmt: %w", cerr)
 		}
 	}
 	if q.serviceKeysStmt != nil {
@@ -726,6 +884,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing volumesByUUIDStmt: %w", cerr)
 		}
 	}
+	if q.volumesToPlanStmt != nil {
+		if cerr := q.volumesToPlanStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesToPlanStmt: %w", cerr)
+		}
+	}
 	if q.volumesWithKeyStmt != nil {
 		if cerr := q.volumesWithKeyStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing volumesWithKeyStmt: %w", cerr)
@@ -734,6 +897,11 @@ func (q *Queries) Close() error {
 	if q.volumesWithMachinesStmt != nil {
 		if cerr := q.volumesWithMachinesStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing volumesWithMachinesStmt: %w", cerr)
+		}
+	}
+	if q.volumesWithMachinesOfStmt != nil {
+		if cerr := q.volumesWithMachinesOfStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing volumesWithMachinesOfStmt: %w", cerr)
 		}
 	}
 	if q.wrappersStmt != nil {
@@ -789,6 +957,7 @@ type Queries struct {
 	announcementOfStmt                  *sql.Stmt
 	approvedMeasurementsOfGroupStmt     *sql.Stmt
 	changeKeyringVersionStmt            *sql.Stmt
+	countPinsStmt                       *sql.Stmt
 	countsStmt                          *sql.Stmt
 	dependentsOfKeyringStmt             *sql.Stmt
 	dismissKeyringUseStmt               *sql.Stmt
@@ -799,6 +968,7 @@ type Queries struct {
 	dropOrderStmt                       *sql.Stmt
 	dropPlatformStmt                    *sql.Stmt
 	dropPlatformsOfMachineStmt          *sql.Stmt
+	dropRotationPauseStmt               *sql.Stmt
 	dropSecretStmt                      *sql.Stmt
 	dropServiceKeyStmt                  *sql.Stmt
 	dropServiceKeysOfKindStmt           *sql.Stmt
@@ -810,7 +980,10 @@ type Queries struct {
 	findMeasurementsStmt                *sql.Stmt
 	getMachineStmt                      *sql.Stmt
 	getMeasurementStmt                  *sql.Stmt
+	hasActiveMachineStmt                *sql.Stmt
 	headStmt                            *sql.Stmt
+	headerCopyOfStmt                    *sql.Stmt
+	holdingMachinesStmt                 *sql.Stmt
 	keyringUsesStmt                     *sql.Stmt
 	keyringVersionsStmt                 *sql.Stmt
 	lastEntryStmt                       *sql.Stmt
@@ -818,6 +991,7 @@ type Queries struct {
 	latestEntriesOfActionStmt           *sql.Stmt
 	latestEntriesOfMachineStmt          *sql.Stmt
 	latestEntriesOfMachineAndActionStmt *sql.Stmt
+	leaderStmt                          *sql.Stmt
 	leaseEpochStmt                      *sql.Stmt
 	listCopiedVolumesStmt               *sql.Stmt
 	listForeignVolumesStmt              *sql.Stmt
@@ -835,29 +1009,42 @@ type Queries struct {
 	machinesBetweenStmt                 *sql.Stmt
 	machinesByNameStmt                  *sql.Stmt
 	machinesByProposedNameStmt          *sql.Stmt
+	machinesLackingStmt                 *sql.Stmt
+	measurementGroupsStmt               *sql.Stmt
 	moveHeadStmt                        *sql.Stmt
 	moveSecretStmt                      *sql.Stmt
 	moveServiceKeyStmt                  *sql.Stmt
 	nextLeaseEpochStmt                  *sql.Stmt
+	oldestApprovedStmt                  *sql.Stmt
 	ordersStmt                          *sql.Stmt
 	ordersBetweenStmt                   *sql.Stmt
 	ordersOfMachineStmt                 *sql.Stmt
+	ordersOfVolumesStmt                 *sql.Stmt
 	platformsOfMachineStmt              *sql.Stmt
 	predictedForStmt                    *sql.Stmt
 	pruneRedemptionsStmt                *sql.Stmt
+	pruneRotationRunsStmt               *sql.Stmt
+	putHeaderCopyStmt                   *sql.Stmt
+	putLeaderStmt                       *sql.Stmt
 	putMachineStmt                      *sql.Stmt
 	putMachineStateStmt                 *sql.Stmt
 	putMeasurementStmt                  *sql.Stmt
 	putOrderStmt                        *sql.Stmt
 	putPlatformStmt                     *sql.Stmt
+	putRotationPauseStmt                *sql.Stmt
+	putRotationRunStmt                  *sql.Stmt
 	putSecretStmt                       *sql.Stmt
 	putVolumeStmt                       *sql.Stmt
 	putWrapperStmt                      *sql.Stmt
 	redeemStmt                          *sql.Stmt
 	redeemedStmt                        *sql.Stmt
+	rotationPauseStmt                   *sql.Stmt
+	rotationRunStmt                     *sql.Stmt
+	rotationRunsStmt                    *sql.Stmt
 	secretsBetweenStmt                  *sql.Stmt
 	secretsOfVersionStmt                *sql.Stmt
 	secretsOfVolumeStmt                 *sql.Stmt
+	secretsOfVolumesStmt                *sql.Stmt
 	serviceKeysStmt                     *sql.Stmt
 	treeHashStmt                        *sql.Stmt
 	usesOfKeyringStmt                   *sql.Stmt
@@ -866,8 +1053,10 @@ type Queries struct {
 	volumesAndSecretsForStmt            *sql.Stmt
 	volumesBetweenStmt                  *sql.Stmt
 	volumesByUUIDStmt                   *sql.Stmt
+	volumesToPlanStmt                   *sql.Stmt
 	volumesWithKeyStmt                  *sql.Stmt
 	volumesWithMachinesStmt             *sql.Stmt
+	volumesWithMachinesOfStmt           *sql.Stmt
 	wrappersStmt                        *sql.Stmt
 }
 
@@ -884,6 +1073,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		announcementOfStmt:                  q.announcementOfStmt,
 		approvedMeasurementsOfGroupStmt:     q.approvedMeasurementsOfGroupStmt,
 		changeKeyringVersionStmt:            q.changeKeyringVersionStmt,
+		countPinsStmt:                       q.countPinsStmt,
 		countsStmt:                          q.countsStmt,
 		dependentsOfKeyringStmt:             q.dependentsOfKeyringStmt,
 		dismissKeyringUseStmt:               q.dismissKeyringUseStmt,
@@ -894,6 +1084,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		dropOrderStmt:                       q.dropOrderStmt,
 		dropPlatformStmt:                    q.dropPlatformStmt,
 		dropPlatformsOfMachineStmt:          q.dropPlatformsOfMachineStmt,
+		dropRotationPauseStmt:               q.dropRotationPauseStmt,
 		dropSecretStmt:                      q.dropSecretStmt,
 		dropServiceKeyStmt:                  q.dropServiceKeyStmt,
 		dropServiceKeysOfKindStmt:           q.dropServiceKeysOfKindStmt,
@@ -905,7 +1096,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		findMeasurementsStmt:                q.findMeasurementsStmt,
 		getMachineStmt:                      q.getMachineStmt,
 		getMeasurementStmt:                  q.getMeasurementStmt,
+		hasActiveMachineStmt:                q.hasActiveMachineStmt,
 		headStmt:                            q.headStmt,
+		headerCopyOfStmt:                    q.headerCopyOfStmt,
+		holdingMachinesStmt:                 q.holdingMachinesStmt,
 		keyringUsesStmt:                     q.keyringUsesStmt,
 		keyringVersionsStmt:                 q.keyringVersionsStmt,
 		lastEntryStmt:                       q.lastEntryStmt,
@@ -913,6 +1107,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		latestEntriesOfActionStmt:           q.latestEntriesOfActionStmt,
 		latestEntriesOfMachineStmt:          q.latestEntriesOfMachineStmt,
 		latestEntriesOfMachineAndActionStmt: q.latestEntriesOfMachineAndActionStmt,
+		leaderStmt:                          q.leaderStmt,
 		leaseEpochStmt:                      q.leaseEpochStmt,
 		listCopiedVolumesStmt:               q.listCopiedVolumesStmt,
 		listForeignVolumesStmt:              q.listForeignVolumesStmt,
@@ -930,29 +1125,42 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		machinesBetweenStmt:                 q.machinesBetweenStmt,
 		machinesByNameStmt:                  q.machinesByNameStmt,
 		machinesByProposedNameStmt:          q.machinesByProposedNameStmt,
+		machinesLackingStmt:                 q.machinesLackingStmt,
+		measurementGroupsStmt:               q.measurementGroupsStmt,
 		moveHeadStmt:                        q.moveHeadStmt,
 		moveSecretStmt:                      q.moveSecretStmt,
 		moveServiceKeyStmt:                  q.moveServiceKeyStmt,
 		nextLeaseEpochStmt:                  q.nextLeaseEpochStmt,
+		oldestApprovedStmt:                  q.oldestApprovedStmt,
 		ordersStmt:                          q.ordersStmt,
 		ordersBetweenStmt:                   q.ordersBetweenStmt,
 		ordersOfMachineStmt:                 q.ordersOfMachineStmt,
+		ordersOfVolumesStmt:                 q.ordersOfVolumesStmt,
 		platformsOfMachineStmt:              q.platformsOfMachineStmt,
 		predictedForStmt:                    q.predictedForStmt,
 		pruneRedemptionsStmt:                q.pruneRedemptionsStmt,
+		pruneRotationRunsStmt:               q.pruneRotationRunsStmt,
+		putHeaderCopyStmt:                   q.putHeaderCopyStmt,
+		putLeaderStmt:                       q.putLeaderStmt,
 		putMachineStmt:                      q.putMachineStmt,
 		putMachineStateStmt:                 q.putMachineStateStmt,
 		putMeasurementStmt:                  q.putMeasurementStmt,
 		putOrderStmt:                        q.putOrderStmt,
 		putPlatformStmt:                     q.putPlatformStmt,
+		putRotationPauseStmt:                q.putRotationPauseStmt,
+		putRotationRunStmt:                  q.putRotationRunStmt,
 		putSecretStmt:                       q.putSecretStmt,
 		putVolumeStmt:                       q.putVolumeStmt,
 		putWrapperStmt:                      q.putWrapperStmt,
 		redeemStmt:                          q.redeemStmt,
 		redeemedStmt:                        q.redeemedStmt,
+		rotationPauseStmt:                   q.rotationPauseStmt,
+		rotationRunStmt:                     q.rotationRunStmt,
+		rotationRunsStmt:                    q.rotationRunsStmt,
 		secretsBetweenStmt:                  q.secretsBetweenStmt,
 		secretsOfVersionStmt:                q.secretsOfVersionStmt,
 		secretsOfVolumeStmt:                 q.secretsOfVolumeStmt,
+		secretsOfVolumesStmt:                q.secretsOfVolumesStmt,
 		serviceKeysStmt:                     q.serviceKeysStmt,
 		treeHashStmt:                        q.treeHashStmt,
 		usesOfKeyringStmt:                   q.usesOfKeyringStmt,
@@ -961,8 +1169,10 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		volumesAndSecretsForStmt:            q.volumesAndSecretsForStmt,
 		volumesBetweenStmt:                  q.volumesBetweenStmt,
 		volumesByUUIDStmt:                   q.volumesByUUIDStmt,
+		volumesToPlanStmt:                   q.volumesToPlanStmt,
 		volumesWithKeyStmt:                  q.volumesWithKeyStmt,
 		volumesWithMachinesStmt:             q.volumesWithMachinesStmt,
+		volumesWithMachinesOfStmt:           q.volumesWithMachinesOfStmt,
 		wrappersStmt:                        q.wrappersStmt,
 	}
 }

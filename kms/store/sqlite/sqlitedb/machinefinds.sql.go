@@ -10,7 +10,7 @@ import (
 )
 
 const machinesBetween = `-- name: MachinesBetween :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal, floors, pins FROM whole_machines WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
 `
 
 type MachinesBetweenParams struct {
@@ -65,6 +65,8 @@ func (q *Queries) MachinesBetween(ctx context.Context, arg MachinesBetweenParams
 			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
+			&i.Floors,
+			&i.Pins,
 		); err != nil {
 			return nil, err
 		}
@@ -80,7 +82,7 @@ func (q *Queries) MachinesBetween(ctx context.Context, arg MachinesBetweenParams
 }
 
 const machinesByName = `-- name: MachinesByName :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE name = ? AND name <> ''
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal, floors, pins FROM whole_machines WHERE name = ? AND name <> ''
 `
 
 func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachine, error) {
@@ -129,6 +131,8 @@ func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachi
 			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
+			&i.Floors,
+			&i.Pins,
 		); err != nil {
 			return nil, err
 		}
@@ -144,7 +148,7 @@ func (q *Queries) MachinesByName(ctx context.Context, name string) ([]WholeMachi
 }
 
 const machinesByProposedName = `-- name: MachinesByProposedName :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE proposed = ? AND name = '' ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal, floors, pins FROM whole_machines WHERE proposed = ? AND name = '' ORDER BY id LIMIT ?
 `
 
 type MachinesByProposedNameParams struct {
@@ -198,6 +202,8 @@ func (q *Queries) MachinesByProposedName(ctx context.Context, arg MachinesByProp
 			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
+			&i.Floors,
+			&i.Pins,
 		); err != nil {
 			return nil, err
 		}

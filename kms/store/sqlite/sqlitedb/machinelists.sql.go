@@ -10,7 +10,7 @@ import (
 )
 
 const listMachines = `-- name: ListMachines :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal, floors, pins FROM whole_machines WHERE id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesParams struct {
@@ -64,6 +64,8 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]W
 			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
+			&i.Floors,
+			&i.Pins,
 		); err != nil {
 			return nil, err
 		}
@@ -79,7 +81,7 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]W
 }
 
 const listMachinesByGroup = `-- name: ListMachinesByGroup :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal, floors, pins FROM whole_machines WHERE in_group = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByGroupParams struct {
@@ -134,6 +136,8 @@ func (q *Queries) ListMachinesByGroup(ctx context.Context, arg ListMachinesByGro
 			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
+			&i.Floors,
+			&i.Pins,
 		); err != nil {
 			return nil, err
 		}
@@ -149,7 +153,7 @@ func (q *Queries) ListMachinesByGroup(ctx context.Context, arg ListMachinesByGro
 }
 
 const listMachinesByStatus = `-- name: ListMachinesByStatus :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal, floors, pins FROM whole_machines WHERE status = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByStatusParams struct {
@@ -204,6 +208,8 @@ func (q *Queries) ListMachinesByStatus(ctx context.Context, arg ListMachinesBySt
 			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
+			&i.Floors,
+			&i.Pins,
 		); err != nil {
 			return nil, err
 		}
@@ -219,7 +225,7 @@ func (q *Queries) ListMachinesByStatus(ctx context.Context, arg ListMachinesBySt
 }
 
 const listMachinesByStatusAndGroup = `-- name: ListMachinesByStatusAndGroup :many
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal, floors, pins FROM whole_machines WHERE status = ? AND in_group = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListMachinesByStatusAndGroupParams struct {
@@ -280,6 +286,8 @@ func (q *Queries) ListMachinesByStatusAndGroup(ctx context.Context, arg ListMach
 			&i.ReenrollUntil,
 			&i.LastRelease,
 			&i.LastRefusal,
+			&i.Floors,
+			&i.Pins,
 		); err != nil {
 			return nil, err
 		}

@@ -29,7 +29,7 @@ func (q *Queries) DropMachineState(ctx context.Context, id string) error {
 }
 
 const getMachine = `-- name: GetMachine :one
-SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal FROM whole_machines WHERE id = ?
+SELECT num, id, name, proposed, in_group, status, committed, ek, ek_cert, ak, ak_name, trust, created, approved, approved_by, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen, reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release, last_refusal, floors, pins FROM whole_machines WHERE id = ?
 `
 
 func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, error) {
@@ -72,13 +72,15 @@ func (q *Queries) GetMachine(ctx context.Context, id string) (WholeMachine, erro
 		&i.ReenrollUntil,
 		&i.LastRelease,
 		&i.LastRefusal,
+		&i.Floors,
+		&i.Pins,
 	)
 	return i, err
 }
 
 const loadMachine = `-- name: LoadMachine :one
 
-SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.platform, m.release_id, m.opened, m.announced, m.fault, m.unforeseen, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.regressed, m.readmit_until, m.restore_until, m.reenroll_until, m.last_release, m.last_refusal,
+SELECT m.num, m.id, m.name, m.proposed, m.in_group, m.status, m.committed, m.ek, m.ek_cert, m.ak, m.ak_name, m.trust, m.created, m.approved, m.approved_by, m.tier, m.measurement, m.expected, m.expected_platform, m.platform, m.release_id, m.opened, m.announced, m.fault, m.unforeseen, m.reset_count, m.restart_count, m.clock, m.safe, m.releases, m.regressed, m.readmit_until, m.restore_until, m.reenroll_until, m.last_release, m.last_refusal, m.floors, m.pins,
   (SELECT count(*) FROM platforms WHERE platforms.machine = m.id AND NOT platforms.approved) AS platforms,
   (SELECT count(*) FROM measurements WHERE measurements.machine = m.id AND measurements.status = 'seen') AS seen,
   (SELECT count(*) FROM redemptions WHERE redemptions.challenge = ?1) AS redeemed,
@@ -176,6 +178,8 @@ func (q *Queries) LoadMachine(ctx context.Context, arg LoadMachineParams) (LoadM
 		&i.WholeMachine.ReenrollUntil,
 		&i.WholeMachine.LastRelease,
 		&i.WholeMachine.LastRefusal,
+		&i.WholeMachine.Floors,
+		&i.WholeMachine.Pins,
 		&i.Platforms,
 		&i.Seen,
 		&i.Redeemed,
@@ -275,15 +279,16 @@ func (q *Queries) PutMachine(ctx context.Context, arg PutMachineParams) (int64, 
 const putMachineState = `-- name: PutMachineState :exec
 INSERT INTO machine_states (machine, tier, measurement, expected, expected_platform, platform, release_id, opened, announced, fault, unforeseen,
   reset_count, restart_count, clock, safe, releases, regressed, readmit_until, restore_until, reenroll_until, last_release,
-  last_refusal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  last_refusal, floors, pins)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (machine) DO UPDATE SET tier = excluded.tier, measurement = excluded.measurement,
   expected = excluded.expected, expected_platform = excluded.expected_platform,
   platform = excluded.platform, release_id = excluded.release_id, opened = excluded.opened, announced = excluded.announced, fault = excluded.fault,
   unforeseen = excluded.unforeseen,
   reset_count = excluded.reset_count, restart_count = excluded.restart_count, clock = excluded.clock, safe = excluded.safe, releases = excluded.releases,
   regressed = excluded.regressed, readmit_until = excluded.readmit_until, restore_until = excluded.restore_until,
-  reenroll_until = excluded.reenroll_until, last_release = excluded.last_release, last_refusal = excluded.last_refusal
+  reenroll_until = excluded.reenroll_until, last_release = excluded.last_release, last_refusal = excluded.last_refusal,
+  floors = excluded.floors, pins = excluded.pins
 `
 
 type PutMachineStateParams struct {
@@ -309,6 +314,8 @@ type PutMachineStateParams struct {
 	ReenrollUntil    int64
 	LastRelease      int64
 	LastRefusal      int64
+	Floors           []byte
+	Pins             []byte
 }
 
 func (q *Queries) PutMachineState(ctx context.Context, arg PutMachineStateParams) error {
@@ -335,6 +342,8 @@ func (q *Queries) PutMachineState(ctx context.Context, arg PutMachineStateParams
 		arg.ReenrollUntil,
 		arg.LastRelease,
 		arg.LastRefusal,
+		arg.Floors,
+		arg.Pins,
 	)
 	return err
 }

@@ -27,6 +27,14 @@ type Entry struct {
 	Time    int64
 }
 
+type HeaderCopy struct {
+	Volume  string
+	Purpose string
+	Version int64
+	Created int64
+	Sealed  []byte
+}
+
 type KeyringUse struct {
 	Keyring     string
 	Version     int64
@@ -46,6 +54,13 @@ type KeyringVersion struct {
 	Changed   int64
 	ChangedBy string
 	DestroyAt int64
+}
+
+type Leader struct {
+	Name     string
+	Epoch    int64
+	Holder   string
+	Renewals int64
 }
 
 type Measurement struct {
@@ -78,6 +93,7 @@ type Order struct {
 	Fault      string
 	Faults     int64
 	Reported   int64
+	Header     int64
 	Lost       string
 	Agreed     bool
 	Becomes    []byte
@@ -96,6 +112,21 @@ type Platform struct {
 	Approved bool
 	Created  int64
 	Expires  int64
+}
+
+type RotationRun struct {
+	Num      int64
+	ID       string
+	Why      string
+	By       string
+	Epoch    int64
+	Started  int64
+	Ended    int64
+	Outcome  string
+	Done     int64
+	Refused  int64
+	Failed   int64
+	Failures string
 }
 
 type Secret struct {
@@ -180,6 +211,8 @@ type WholeMachine struct {
 	ReenrollUntil    int64
 	LastRelease      int64
 	LastRefusal      int64
+	Floors           []byte
+	Pins             []byte
 }
 
 type Wrapper struct {

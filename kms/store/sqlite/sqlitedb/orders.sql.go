@@ -33,8 +33,25 @@ func (q *Queries) DropSecret(ctx context.Context, arg DropSecretParams) error {
 	return err
 }
 
+const headerCopyOf = `-- name: HeaderCopyOf :one
+SELECT volume, purpose, version, created, sealed FROM header_copies WHERE volume = ?
+`
+
+func (q *Queries) HeaderCopyOf(ctx context.Context, volume string) (HeaderCopy, error) {
+	row := q.queryRow(ctx, q.headerCopyOfStmt, headerCopyOf, volume)
+	var i HeaderCopy
+	err := row.Scan(
+		&i.Volume,
+		&i.Purpose,
+		&i.Version,
+		&i.Created,
+		&i.Sealed,
+	)
+	return i, err
+}
+
 const orders = `-- name: Orders :many
-SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume > ?1 ORDER BY volume LIMIT ?2
+SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume > ?1 ORDER BY volume LIMIT ?2
 `
 
 type OrdersParams struct {
@@ -67,6 +84,7 @@ func (q *Queries) Orders(ctx context.Context, arg OrdersParams) ([]Order, error)
 			&i.Fault,
 			&i.Faults,
 			&i.Reported,
+			&i.Header,
 			&i.Lost,
 			&i.Agreed,
 			&i.Becomes,
@@ -90,7 +108,7 @@ func (q *Queries) Orders(ctx context.Context, arg OrdersParams) ([]Order, error)
 }
 
 const ordersOfMachine = `-- name: OrdersOfMachine :many
-SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE machine = ? ORDER BY volume
+SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE machine = ? ORDER BY volume
 `
 
 func (q *Queries) OrdersOfMachine(ctx context.Context, machine string) ([]Order, error) {
@@ -118,6 +136,7 @@ func (q *Queries) OrdersOfMachine(ctx context.Context, machine string) ([]Order,
 			&i.Fault,
 			&i.Faults,
 			&i.Reported,
+			&i.Header,
 			&i.Lost,
 			&i.Agreed,
 			&i.Becomes,
@@ -140,14 +159,38 @@ func (q *Queries) OrdersOfMachine(ctx context.Context, machine string) ([]Order,
 	return items, nil
 }
 
+const putHeaderCopy = `-- name: PutHeaderCopy :exec
+INSERT INTO header_copies (volume, purpose, version, created, sealed) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (volume) DO UPDATE SET purpose = excluded.purpose, version = excluded.version, created = excluded.created, sealed = excluded.sealed
+`
+
+type PutHeaderCopyParams struct {
+	Volume  string
+	Purpose string
+	Version int64
+	Created int64
+	Sealed  []byte
+}
+
+func (q *Queries) PutHeaderCopy(ctx context.Context, arg PutHeaderCopyParams) error {
+	_, err := q.exec(ctx, q.putHeaderCopyStmt, putHeaderCopy,
+		arg.Volume,
+		arg.Purpose,
+		arg.Version,
+		arg.Created,
+		arg.Sealed,
+	)
+	return err
+}
+
 const putOrder = `-- name: PutOrder :exec
 INSERT INTO orders (volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported,
-  lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (volume) DO UPDATE SET machine = excluded.machine, kind = excluded.kind, status = excluded.status, at_boot = excluded.at_boot,
   opens = excluded.opens, version = excluded.version, reason = excluded.reason, created = excluded.created, created_by = excluded.created_by,
   deliveries = excluded.deliveries, delivered = excluded.delivered, fault = excluded.fault, faults = excluded.faults,
-  reported = excluded.reported, lost = excluded.lost, agreed = excluded.agreed, becomes = excluded.becomes,
+  reported = excluded.reported, header = excluded.header, lost = excluded.lost, agreed = excluded.agreed, becomes = excluded.becomes,
   bytes_done = excluded.bytes_done, bytes_all = excluded.bytes_all, rate = excluded.rate, time_left = excluded.time_left,
   progressed = excluded.progressed
 `
@@ -168,6 +211,7 @@ type PutOrderParams struct {
 	Fault      string
 	Faults     int64
 	Reported   int64
+	Header     int64
 	Lost       string
 	Agreed     bool
 	Becomes    []byte
@@ -195,6 +239,7 @@ func (q *Queries) PutOrder(ctx context.Context, arg PutOrderParams) error {
 		arg.Fault,
 		arg.Faults,
 		arg.Reported,
+		arg.Header,
 		arg.Lost,
 		arg.Agreed,
 		arg.Becomes,

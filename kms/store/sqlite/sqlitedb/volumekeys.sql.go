@@ -7,10 +7,11 @@ package sqlitedb
 
 import (
 	"context"
+	"strings"
 )
 
 const ordersBetween = `-- name: OrdersBetween :many
-SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
+SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
 `
 
 type OrdersBetweenParams struct {
@@ -43,6 +44,69 @@ func (q *Queries) OrdersBetween(ctx context.Context, arg OrdersBetweenParams) ([
 			&i.Fault,
 			&i.Faults,
 			&i.Reported,
+			&i.Header,
+			&i.Lost,
+			&i.Agreed,
+			&i.Becomes,
+			&i.BytesDone,
+			&i.BytesAll,
+			&i.Rate,
+			&i.TimeLeft,
+			&i.Progressed,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ordersOfVolumes = `-- name: OrdersOfVolumes :many
+SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume IN (/*SLICE:ids*/?) ORDER BY volume
+`
+
+func (q *Queries) OrdersOfVolumes(ctx context.Context, ids []string) ([]Order, error) {
+	query := ordersOfVolumes
+	var queryParams []interface{}
+	if len(ids) > 0 {
+		for _, v := range ids {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:ids*/?", strings.Repeat(",?", len(ids))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:ids*/?", "NULL", 1)
+	}
+	rows, err := q.query(ctx, nil, query, queryParams...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Order
+	for rows.Next() {
+		var i Order
+		if err := rows.Scan(
+			&i.Volume,
+			&i.Machine,
+			&i.Kind,
+			&i.Status,
+			&i.AtBoot,
+			&i.Opens,
+			&i.Version,
+			&i.Reason,
+			&i.Created,
+			&i.CreatedBy,
+			&i.Deliveries,
+			&i.Delivered,
+			&i.Fault,
+			&i.Faults,
+			&i.Reported,
+			&i.Header,
 			&i.Lost,
 			&i.Agreed,
 			&i.Becomes,
@@ -124,6 +188,116 @@ func (q *Queries) SecretsBetween(ctx context.Context, arg SecretsBetweenParams) 
 	return items, nil
 }
 
+const secretsOfVolumes = `-- name: SecretsOfVolumes :many
+SELECT volume, purpose, version, status, created, replaced, at_boot, keyring, wrapped_first, wrapped_last, wrapped_before
+FROM secrets WHERE volume IN (/*SLICE:ids*/?) ORDER BY volume, purpose, version
+`
+
+type SecretsOfVolumesRow struct {
+	Volume        string
+	Purpose       string
+	Version       int64
+	Status        string
+	Created       int64
+	Replaced      int64
+	AtBoot        bool
+	Keyring       string
+	WrappedFirst  int64
+	WrappedLast   int64
+	WrappedBefore string
+}
+
+func (q *Queries) SecretsOfVolumes(ctx context.Context, ids []string) ([]SecretsOfVolumesRow, error) {
+	query := secretsOfVolumes
+	var queryParams []interface{}
+	if len(ids) > 0 {
+		for _, v := range ids {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:ids*/?", strings.Repeat(",?", len(ids))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:ids*/?", "NULL", 1)
+	}
+	rows, err := q.query(ctx, nil, query, queryParams...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SecretsOfVolumesRow
+	for rows.Next() {
+		var i SecretsOfVolumesRow
+		if err := rows.Scan(
+			&i.Volume,
+			&i.Purpose,
+			&i.Version,
+			&i.Status,
+			&i.Created,
+			&i.Replaced,
+			&i.AtBoot,
+			&i.Keyring,
+			&i.WrappedFirst,
+			&i.WrappedLast,
+			&i.WrappedBefore,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const volumesToPlan = `-- name: VolumesToPlan :many
+SELECT s.volume FROM secrets AS s WHERE s.purpose = 'luks-keyslot' AND s.status = 'current' AND s.created <= ?2
+UNION ALL
+SELECT n.volume FROM secrets AS n WHERE n.purpose = 'luks-keyslot' AND n.status = 'current' AND n.created > ?3
+UNION ALL
+SELECT r.volume FROM secrets AS r WHERE r.status = 'restore-only' AND r.replaced <= ?4
+UNION ALL
+SELECT o.volume FROM orders AS o
+LIMIT ?1
+`
+
+type VolumesToPlanParams struct {
+	Most     int64
+	Made     int64
+	Begun    int64
+	Replaced int64
+}
+
+func (q *Queries) VolumesToPlan(ctx context.Context, arg VolumesToPlanParams) ([]string, error) {
+	rows, err := q.query(ctx, q.volumesToPlanStmt, volumesToPlan,
+		arg.Most,
+		arg.Made,
+		arg.Begun,
+		arg.Replaced,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var volume string
+		if err := rows.Scan(&volume); err != nil {
+			return nil, err
+		}
+		items = append(items, volume)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const volumesWithMachines = `-- name: VolumesWithMachines :many
 
 SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
@@ -161,6 +335,74 @@ func (q *Queries) VolumesWithMachines(ctx context.Context, arg VolumesWithMachin
 	var items []VolumesWithMachinesRow
 	for rows.Next() {
 		var i VolumesWithMachinesRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Machine,
+			&i.Status,
+			&i.Keyring,
+			&i.Created,
+			&i.Reencrypted,
+			&i.WrappedBefore,
+			&i.Name,
+			&i.InGroup,
+			&i.MachineStatus,
+			&i.LastRelease,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const volumesWithMachinesOf = `-- name: VolumesWithMachinesOf :many
+
+SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
+  machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release
+FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num
+WHERE volumes.id IN (/*SLICE:ids*/?) ORDER BY volumes.id
+`
+
+type VolumesWithMachinesOfRow struct {
+	ID            string
+	Machine       string
+	Status        string
+	Keyring       string
+	Created       int64
+	Reencrypted   int64
+	WrappedBefore string
+	Name          string
+	InGroup       string
+	MachineStatus string
+	LastRelease   int64
+}
+
+// The volumes of a list are read by these three likewise.
+func (q *Queries) VolumesWithMachinesOf(ctx context.Context, ids []string) ([]VolumesWithMachinesOfRow, error) {
+	query := volumesWithMachinesOf
+	var queryParams []interface{}
+	if len(ids) > 0 {
+		for _, v := range ids {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:ids*/?", strings.Repeat(",?", len(ids))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:ids*/?", "NULL", 1)
+	}
+	rows, err := q.query(ctx, nil, query, queryParams...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []VolumesWithMachinesOfRow
+	for rows.Next() {
+		var i VolumesWithMachinesOfRow
 		if err := rows.Scan(
 			&i.ID,
 			&i.Machine,

@@ -200,12 +200,13 @@ SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identi
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
   coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.replaced, 0) AS replaced,
   coalesce(s.at_boot, 0) AS at_boot
-FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id AND s.purpose = ?1
-WHERE volumes.machine = ?2 ORDER BY volumes.id, s.version
+FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id AND s.purpose IN (?1, ?2)
+WHERE volumes.machine = ?3 ORDER BY volumes.id, s.purpose, s.version
 `
 
 type VolumesAndSecretsForParams struct {
 	Purpose string
+	Other   string
 	Machine string
 }
 
@@ -224,7 +225,7 @@ type VolumesAndSecretsForRow struct {
 
 // What a boot asks for: as above, of one purpose, without what only people want.
 func (q *Queries) VolumesAndSecretsFor(ctx context.Context, arg VolumesAndSecretsForParams) ([]VolumesAndSecretsForRow, error) {
-	rows, err := q.query(ctx, q.volumesAndSecretsForStmt, volumesAndSecretsFor, arg.Purpose, arg.Machine)
+	rows, err := q.query(ctx, q.volumesAndSecretsForStmt, volumesAndSecretsFor, arg.Purpose, arg.Other, arg.Machine)
 	if err != nil {
 		return nil, err
 	}

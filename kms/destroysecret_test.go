@@ -1,0 +1,52 @@
+package kms_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"keywright.dev/kms"
+	"keywright.dev/test/sim"
+)
+
+func (f *fixture) destroySecret(m *sim.Machine, version uint32) error {
+	f.t.Helper()
+	v := f.volume(m.Volumes[0].ID)
+	_, err := f.DestroySecret(f.t.Context(), operator(), &v, version, "a test")
+	return err
+}
+
+func TestReplacedSecretIsDestroyed(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-1")
+	requireState(t, f.destroySecret(m, 1), "version 1 is current")
+	requireState(t, f.destroySecret(m, 2), "no version 2")
+	f.order(m, false)
+	image := m.Volumes[0]
+	image.Own, image.Slots = append([]sim.Keyslot(nil), image.Own...), append(image.Slots[:0:0], image.Slots...)
+	require.NoError(t, m.Rekey(t.Context(), f.guest(), 0))
+	f.rekeyed(m)
+
+	f.order(m, false)
+	requireState(t, f.destroySecret(m, 1), "an order is open")
+	requireState(t, f.destroySecret(m, 2), "version 2 is current")
+	require.NoError(t, m.Rekey(t.Context(), f.guest(), 0))
+	assert.Equal(t, []kms.SecretStatus{kms.SecretRestoreOnly, kms.SecretRestoreOnly, kms.SecretCurrent}, f.statuses(m))
+
+	require.NoError(t, f.destroySecret(m, 1))
+	assert.Equal(t, []kms.SecretStatus{kms.SecretRestoreOnly, kms.SecretCurrent}, f.statuses(m))
+	entry := f.latest(kms.ActionDestroySecret)
+	assert.Equal(t, "volume/"+m.Volumes[0].ID, entry.Object)
+	assert.Equal(t, "1", factOf(t, entry, "version").Was)
+	assert.Equal(t, "a test", factOf(t, entry, "reason").Is)
+	requireState(t, f.destroySecret(m, 1), "no version 1")
+
+	// The image from before opens no more, announced or not.
+	m.Volumes[0] = image
+	f.expectRestore(m, time.Hour)
+	m.Boot()
+	_, err := m.Unlock(t.Context(), f.guest())
+	require.ErrorContains(t, err, "version 3, opens no keyslot")
+}
