@@ -280,7 +280,7 @@ func TestReencryptionThatFailsIsDeliveredAgainAfterABoot(t *testing.T) {
 		require.NoError(t, err)
 	}
 	_, err := m.AskRekey(ctx, f.guest(), 0)
-	refusedFor(t, kms.ReasonRate, err)
+	refusedFor(t, kms.ReasonHandedOut, err)
 	assert.Equal(t, "no keyslot is free", f.orders()[0].Fault)
 	f.ReencryptRate = 50 << 20
 	f.reboot(m)
