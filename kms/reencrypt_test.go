@@ -2,6 +2,7 @@ package kms_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -279,7 +280,7 @@ func TestReencryptionThatFailsIsDeliveredAgainAfterABoot(t *testing.T) {
 		require.NoError(t, err)
 	}
 	_, err := m.AskRekey(ctx, f.guest(), 0)
-	refusedFor(t, kms.ReasonRate, err)
+	refusedFor(t, kms.ReasonHandedOut, err)
 	assert.Equal(t, "no keyslot is free", f.orders()[0].Fault)
 	f.ReencryptRate = 50 << 20
 	f.reboot(m)
@@ -328,12 +329,8 @@ func TestAttack12ForgedReencryption(t *testing.T) {
 		"becomes what it was":     {4, becomes(func(v *sim.Volume) [32]byte { return v.Identity }), kms.ReasonVolume},
 		"in between alone":        {4, func(v *sim.Volume) { v.BeginReencryption(); v.Becomes = nil }, kms.ReasonVolume},
 		"ended without beginning": {4, func(v *sim.Volume) { v.BeginReencryption(); v.EndReencryption() }, kms.ReasonVolume},
-		"another one than begun": {7, func(v *sim.Volume) {
-			v.Becomes = append([]byte{v.Becomes[0] ^ 1}, v.Becomes[1:]...)
-			v.Identity = exchange.UnderReencryption([32]byte(v.Becomes), [32]byte(v.Becomes))
-		}, kms.ReasonVolume},
-		"other end than begun": {7, func(v *sim.Volume) { v.EndReencryption(); v.Identity[0] ^= 1 }, kms.ReasonVolume},
-		"cut short":            {7, func(v *sim.Volume) { v.Becomes = v.Becomes[:31] }, kms.ReasonVolume},
+		"other end than begun":    {7, func(v *sim.Volume) { v.EndReencryption(); v.Identity[0] ^= 1 }, kms.ReasonVolume},
+		"cut short":               {7, func(v *sim.Volume) { v.Becomes = v.Becomes[:31] }, kms.ReasonVolume},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, ctx := newFixture(t), t.Context()
@@ -354,6 +351,27 @@ func TestAttack12ForgedReencryption(t *testing.T) {
 			assert.Equal(t, string(c.reason), f.lastEntry(m.TPM.Machine()).Code)
 		})
 	}
+	t.Run("another one than begun", func(t *testing.T) {
+		f, ctx := newFixture(t), t.Context()
+		m := f.running("web-1")
+		before := m.Volumes[0].Identity
+		f.orderReencryption(m)
+		var got exchange.ReleasedSecret
+		for _, step := range steps[:7] {
+			require.NoError(t, step(f, m, &got))
+		}
+		other := [32]byte(m.Volumes[0].Becomes)
+		other[0] ^= 1
+		m.Volumes[0].Becomes, m.Volumes[0].Identity = other[:], exchange.UnderReencryption(before, other)
+		_, err := m.AskRekey(ctx, f.guest(), 0)
+		refusedFor(t, kms.ReasonVolume, err)
+		m.Boot()
+		_, err = m.Unlock(ctx, f.guest())
+		refusedFor(t, kms.ReasonVolume, err)
+		m.Volumes[0].Becomes, m.Volumes[0].Identity = nil, other
+		_, err = m.Unlock(ctx, f.guest())
+		refusedFor(t, kms.ReasonVolume, err)
+	})
 	t.Run("of another volume", func(t *testing.T) {
 		f, ctx := newFixture(t), t.Context()
 		m := f.running("web-1")
@@ -434,4 +452,36 @@ func TestReportsOfAReencryptionAreHeldAgainstTheOrder(t *testing.T) {
 	refusedFor(t, kms.ReasonVolume, stage(exchange.StageBegun))
 	refusedFor(t, kms.ReasonOrder, stage(exchange.StageDone))
 	require.NoError(t, m.Reencrypt(ctx, f.guest(), 0))
+}
+
+// A disk that is put back from before the rekey of a reencryption is held as any other,
+// and reencrypted from the beginning.
+func TestReencryptionOfARestoredDisk(t *testing.T) {
+	f, ctx := newFixture(t), t.Context()
+	m := f.running("web-1")
+	before, image := f.volume(m.Volumes[0].ID), m.Volumes[0]
+	image.Own, image.Slots = slices.Clone(image.Own), slices.Clone(image.Slots)
+	f.orderReencryption(m)
+	var got exchange.ReleasedSecret
+	for _, step := range reencryptionSteps()[:4] {
+		require.NoError(t, step(f, m, &got))
+	}
+	m.Volumes[0] = image
+	m.Boot()
+	_, err := m.Unlock(ctx, f.guest())
+	refusedFor(t, kms.ReasonRestored, err)
+	f.expectRestore(m, time.Hour)
+	m.Boot()
+	_, err = m.Unlock(ctx, f.guest())
+	require.NoError(t, err)
+	order := f.orders()[0]
+	assert.Equal(t, []any{kms.KindReencrypt, kms.OrderOpen, uint32(1)}, []any{order.Kind, order.Status, order.From})
+	refusedFor(t, kms.ReasonOrder, m.Reencrypt(ctx, f.guest(), 0))
+	f.agree(m)
+	require.NoError(t, m.Reencrypt(ctx, f.guest(), 0))
+	v := f.volume(before.ID)
+	assert.NotEqual(t, before.Identity, v.Identity)
+	assert.Empty(t, f.orders())
+	f.unlock(m)
+	assert.Zero(t, f.alarms(kms.AlarmForeign))
 }

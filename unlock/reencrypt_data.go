@@ -121,18 +121,24 @@ func (r *Reencrypting) resume(ctx context.Context, t *target) error {
 	case errors.Is(err, luks.ErrCut):
 		return fail(CodeOpen, fmt.Errorf("a boot recovers it, which an open volume cannot be: reboot the machine: %w", err))
 	default:
-		return wrap(CodeOpen, r.endHeader(ctx, t, err))
+		return wrap(CodeOpen, err)
 	}
 }
 
-// endHeader ends a reencryption of which nothing but the header is left, which
-// cryptsetup may not be able to; why is what it said.
-func (r *Reencrypting) endHeader(ctx context.Context, t *target, why error) error {
+// endHeader tells whether no data is left, and ends the header then: cryptsetup 2.6.1
+// takes such a volume for one of which nothing is done, as long as it has the key from
+// before, and would decrypt with that what is under the new one. Without, it does
+// nothing.
+func (r *Reencrypting) endHeader(ctx context.Context, t *target) (ended bool, err error) {
 	v, err := readVolume(t.device)
-	if err != nil || v.Under == nil || !v.Under.All() {
-		return errors.Join(why, err)
+	switch {
+	case err != nil || v.Under == nil:
+		return err == nil, err
+	case !v.Under.All():
+		return false, nil
+	default:
+		return true, r.Cryptsetup.EndReencryption(ctx, t.path, v.LUKS)
 	}
-	return r.Cryptsetup.EndReencryption(ctx, t.path, v.LUKS)
 }
 
 // ahead is by how much a reencryption may be faster than its rate before it pauses.
@@ -144,6 +150,9 @@ const ahead = 10 * time.Second
 func (r *Reencrypting) pacedResume(ctx context.Context, t *target) error {
 	p := pacer{rate: r.Rate, clock: r.Clock}
 	for {
+		if ended, err := r.endHeader(ctx, t); ended || err != nil {
+			return err
+		}
 		running, pause := context.WithCancel(ctx)
 		err := r.Cryptsetup.ResumeReencryption(running, t.path, r.Secret.Key, luks.Resumption{Closed: r.Closed, Progress: func(said luks.Progress) {
 			if r.Progress != nil {
@@ -158,18 +167,10 @@ func (r *Reencrypting) pacedResume(ctx context.Context, t *target) error {
 		if err == nil || !paused {
 			return err
 		}
-		if ended, err := r.isPlain(t); ended || err != nil {
-			return err
-		}
 		if err := p.wait(ctx); err != nil {
 			return err
 		}
 	}
-}
-
-func (r *Reencrypting) isPlain(t *target) (bool, error) {
-	header, err := luks.ReadDevice(t.device)
-	return err == nil && !header.Reencrypting(), err
 }
 
 // pacer compares how far something came with how far it should have.

@@ -88,7 +88,7 @@ func (o *rekeyOrder) tellFault(ctx context.Context, why error) {
 		o.shown = v.named()
 		var about exchange.VolumeReport
 		if about, err = v.report(); err == nil {
-			_, err = o.tell(ctx, StepReportFault, exchange.RekeyedDetails{Version: o.current.Number, Volume: about, Fault: shortened(why.Error(), exchange.MaxFault)})
+			_, err = o.tell(ctx, StepReportFault, exchange.RekeyedDetails{Version: o.current.Number, Volume: about, Fault: faultOf(why)})
 		}
 	}
 	if err != nil {

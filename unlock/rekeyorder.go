@@ -296,7 +296,7 @@ func (o *rekeyOrder) onDisk(ctx context.Context, version uint32, part func(conte
 	}
 	before, failed := report(o.volume.ID, o.volume.LUKS)
 	if failed == nil {
-		fault := exchange.RekeyedDetails{Version: version, Volume: before, Fault: shortened(err.Error(), exchange.MaxFault)}
+		fault := exchange.RekeyedDetails{Version: version, Volume: before, Fault: faultOf(err)}
 		_, failed = o.tell(ctx, StepReportFault, fault)
 	}
 	if failed != nil {
@@ -304,6 +304,8 @@ func (o *rekeyOrder) onDisk(ctx context.Context, version uint32, part func(conte
 	}
 	return Rekeyed{}, err
 }
+
+func faultOf(err error) string { return shortened(err.Error(), exchange.MaxFault) }
 
 // shortened makes a text printable and at most limit bytes long. It leaves out the
 // middle: errors begin with what was being done, and end with why it failed.

@@ -54,7 +54,7 @@ func (r *Reencryption) add(b *cryptobyte.Builder) {
 	b.AddUint64(r.Rate)
 	b.AddUint8(uint8(min(len(r.Lose), MaxLost)))
 	for _, s := range r.Lose {
-		b.AddUint8(uint8(s.ID)) //nolint:gosec // Checked before.
+		b.AddUint8(uint8(s.ID))
 		addText(b, s.Mark)
 	}
 }

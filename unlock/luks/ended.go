@@ -108,8 +108,7 @@ func (u *Under) endedTokens(stay []id) (map[id]jsontext.Value, error) {
 
 // EndReencryption makes the header of a device a plain one whose data is all under the
 // new volume key: [Cryptsetup.ResumeReencryption] cannot where it was cut between the
-// last of the data and the header, as cryptsetup 2.6.1 has killed the keyslots by then
-// whose key it asks for. It is written as a restored header is: wherever this is cut,
+// last of the data and the header ([Under.All]). It is written as a restored header is: wherever this is cut,
 // one of its two copies is good.
 func (c Cryptsetup) EndReencryption(ctx context.Context, device string, ended *Volume) error {
 	file, err := ended.restorable()

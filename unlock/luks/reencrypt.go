@@ -94,8 +94,9 @@ func (c Cryptsetup) RecoverReencryption(ctx context.Context, device string, key 
 }
 
 // ResumeReencryption goes on with a reencryption to its end, or until ctx is done:
-// then it can be resumed. One that was cut and
-// has not been recovered is [ErrCut]. The key is of any keyslot.
+// then it can be resumed. One that was cut and has not been recovered is [ErrCut]. The
+// key is of any keyslot. One of which no data is left ([Under.All]) must not be resumed:
+// it would lose the data.
 func (c Cryptsetup) ResumeReencryption(ctx context.Context, device string, key secret.Bytes, r Resumption) error {
 	if err := checkKey(key); err != nil {
 		return fmt.Errorf("reencrypting %s: %w", device, err)

@@ -240,8 +240,9 @@ func (u *Under) OwnTokens() (own []OwnToken) {
 }
 
 // All tells whether all data is under the new volume key. Then nothing but the header
-// is left to end, and cryptsetup may not be able to: it asks for the old volume key,
-// whose keyslots it has killed ([Under.Ended]).
+// is left to end, by [Under.Ended] and never by cryptsetup: 2.6.1 takes such a header for
+// one of which nothing is done, and reencrypts the data a second time; or, once it has
+// killed the keyslots of the old volume key, does nothing for want of that.
 func (u *Under) All() bool {
 	return len(u.parts) == 1 && slices.Equal(u.parts[0].under, []id{u.after.digest})
 }
