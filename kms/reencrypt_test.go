@@ -250,7 +250,7 @@ func TestDeliveriesOfAReencryptionAreBounded(t *testing.T) {
 		require.NoError(t, err)
 	}
 	_, err := m.AskRekey(ctx, f.guest(), 0)
-	refusedFor(t, kms.ReasonRate, err)
+	refusedFor(t, kms.ReasonHandedOut, err)
 	require.NoError(t, m.ReportStage(ctx, f.guest(), 0, exchange.StageProgress, exchange.RekeyReencrypting))
 	assert.Equal(t, kms.Progress{Done: 1 << 30, Total: 4 << 30, Rate: 1 << 20, Left: 3072 * time.Second, At: f.Clock()}, f.orders()[0].Progress)
 	_, err = m.AskRekey(ctx, f.guest(), 0)
