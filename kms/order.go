@@ -123,6 +123,18 @@ func (o *Order) weigh(report *exchange.VolumeReport) {
 	o.Lost, o.Agreed = lost, o.Agreed && !more
 }
 
+// reweigh weighs again what is not lost yet. Where more would be by now it waits, and may
+// be taken back: the disk is as after the rekey, with a recovery key more.
+func (o *Order) reweigh(report *exchange.VolumeReport) {
+	if o.Status != OrderRekeyed && (o.Status != OrderReady || len(report.Becomes) > 0) {
+		return
+	}
+	o.weigh(report)
+	if o.Status == OrderReady && len(o.Lost) > 0 && !o.Agreed {
+		o.Status, o.Deliveries, o.Delivered = OrderRekeyed, 0, time.Time{}
+	}
+}
+
 // lostOf returns the keyslots of a header that no token of the service names.
 func lostOf(report *exchange.VolumeReport) (lost []exchange.LUKSSlot) {
 	if report == nil {
