@@ -35,6 +35,11 @@ func TestReplacedSecretIsDestroyed(t *testing.T) {
 	require.NoError(t, m.Rekey(t.Context(), f.guest(), 0))
 	assert.Equal(t, []kms.SecretStatus{kms.SecretRestoreOnly, kms.SecretRestoreOnly, kms.SecretCurrent}, f.statuses(m))
 
+	// Somebody is about to put an image back that only this opens.
+	f.expectRestore(m, time.Hour)
+	requireState(t, f.destroySecret(m, 1), "a restore of machine/"+m.TPM.Machine()+" is announced until ")
+	f.clock.Advance(time.Hour)
+
 	require.NoError(t, f.destroySecret(m, 1))
 	assert.Equal(t, []kms.SecretStatus{kms.SecretRestoreOnly, kms.SecretCurrent}, f.statuses(m))
 	entry := f.latest(kms.ActionDestroySecret)

@@ -24,7 +24,7 @@ the disk from before the rekey that replaced it open with a recovery key alone t
 Where policies say so, keywright rotate run does this once retain_for_restore is over.
 
 keywright volume show names the versions. It is refused while an order is open for the
-volume, whose disk may need it.`,
+volume, or a restore of its machine is announced: the disk may need it.`,
 		Args: exactly("VOLUME@VERSION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ref, version, err := secretReference(args[0])
