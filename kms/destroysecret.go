@@ -13,8 +13,8 @@ const ActionDestroySecret = "volume.destroy_secret"
 
 // DestroySecret destroys a restore-only version of a volume's secret: images of the
 // disk from before the rekey that replaced it open with nothing but a recovery key
-// then. It is refused while an order is open for the volume, or a restore of its machine is
-// announced: the disk may need it.
+// then. It is refused where the disk may need it: while an order is open that needs it, or
+// a restore of the machine is announced.
 func (s *Service) DestroySecret(ctx context.Context, by Operator, volume *Volume, version uint32, reason string) (*Secret, error) {
 	var destroyed *Secret
 	err := s.change(ctx, by, Key{Machine: volume.Machine}, func(state State) (Outcome, error) {
@@ -47,7 +47,7 @@ func destroyable(state *State, volume string, version uint32, now time.Time) (*S
 		switch {
 		case s.Status != SecretRestoreOnly:
 			return nil, disallow("version %d is %s: only what a rekey replaced is destroyed", version, s.Status)
-		case findOrder(state.Orders, volume) != nil:
+		case findOrder(state.Orders, volume).mayNeed(version, state.Secrets):
 			return nil, disallow("an order is open for volume/%s, whose disk may need version %d until it is over", volume, version)
 		case state.Machine != nil && now.Before(state.Machine.RestoreUntil):
 			return nil, disallow("a restore of machine/%s is announced until %s, which may need version %d: `keywright machine expect-restore` with another --until changes that",

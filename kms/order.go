@@ -101,6 +101,22 @@ func (o *Order) opens(secrets []Secret) *Secret {
 	return newestOfVersions(secrets, o.Volume, []uint32{o.From})
 }
 
+// mayNeed tells whether a version that was replaced may open the disk, or the copy of its
+// header, until the order is over: what a restored disk opens with, and after the commit
+// what the current one has just taken the place of. nil needs none.
+func (o *Order) mayNeed(version uint32, secrets []Secret) bool {
+	if o == nil {
+		return false
+	}
+	before := uint32(0)
+	for i := range secrets {
+		if s := &secrets[i]; s.Volume == o.Volume && s.Purpose == PurposeKeyslot && s.Status == SecretRestoreOnly {
+			before = max(before, s.Version)
+		}
+	}
+	return version == o.From || o.Status == OrderCommitted && version == before
+}
+
 // isRekeyed tells whether the rekey is over that a reencryption begins with.
 func (o *Order) isRekeyed() bool {
 	return o.Kind == KindReencrypt && o.Status != OrderOpen && o.Status != OrderCommitted

@@ -88,6 +88,7 @@ func TestRestoredDiskOpensForARekeyAtBoot(t *testing.T) {
 
 	f.order(m, true)
 	assert.EqualValues(t, 1, f.orders()[0].From)
+	requireState(t, f.destroySecret(m, 1), "may need version 1 until")
 	m.Boot()
 	release, err := m.Unlock(ctx, f.guest())
 	require.NoError(t, err)
