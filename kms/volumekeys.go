@@ -17,6 +17,8 @@ type VolumeKeys struct {
 	MachineStatus MachineStatus
 	// Released is when a boot of the machine last had its keys; zero if never.
 	Released time.Time
+	// RestoreUntil is until when a restore of the machine is announced.
+	RestoreUntil time.Time
 
 	// Secrets are those that there are, ordered by purpose and version.
 	Secrets []SecretHistory

@@ -208,13 +208,15 @@ func (c *chain) reach(v *Volume) (list []*Incident) {
 // retained finds what is kept for restores, and out.
 func (c *chain) retained(d *damage, v *Volume, reached []*Incident) {
 	for i := range v.RestoreOnly {
-		switch s := &v.RestoreOnly[i]; {
-		case s.Version == v.Secret.Version || !slices.ContainsFunc(reached, func(in *Incident) bool { return in.out(&s.Secret) }):
-		case v.needs(s.Version):
-			c.lines.add(d.rule.Name, DestroySecret, HoldOrder, tally{count: 1})
-		default:
-			d.retained = append(d.retained, unopenable(v.ID, &s.Secret, s.Replaced))
+		s := &v.RestoreOnly[i]
+		if s.Version == v.Secret.Version || !slices.ContainsFunc(reached, func(in *Incident) bool { return in.out(&s.Secret) }) {
+			continue
 		}
+		if hold := v.holds(s.Version, c.now); hold != HoldNone {
+			c.lines.add(d.rule.Name, DestroySecret, hold, tally{count: 1})
+			continue
+		}
+		d.retained = append(d.retained, unopenable(v.ID, &s.Secret, s.Replaced))
 	}
 }
 

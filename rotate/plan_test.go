@@ -311,6 +311,17 @@ func TestSecretsAreKeptForRestoresAndNoLonger(t *testing.T) {
 	require.Len(t, plan.Steps, 1)
 	assert.Equal(t, volumeObject(v.ID, 2), plan.Steps[0].Object)
 	assert.Contains(t, plan.Lines, Line{DefaultRule, DestroySecret, HoldOrder, 1, Cost{}, 0})
+
+	// One is about to be.
+	v.Order, v.RestoreUntil = Order{}, now.Add(time.Second)
+	plan, err = Make(State{Volumes: only(v)}, Default(), now)
+	require.NoError(t, err)
+	assert.Empty(t, plan.Steps)
+	assert.Contains(t, plan.Lines, Line{DefaultRule, DestroySecret, HoldRestore, 2, Cost{}, 0})
+	chain, err := Compromised(State{Volumes: only(v)}, Default(), Incident{What: Reference{VolumeOut, v.ID, 0}, Since: now}, now)
+	require.NoError(t, err)
+	assert.Contains(t, chain.Lines, Line{DefaultRule, DestroySecret, HoldRestore, 3, Cost{}, 0})
+	assert.EqualValues(t, 1, chain.UnopenableCount, "the current one alone, after its rekey")
 }
 
 // What a plan allocates is bounded by its rules, however many volumes are due.

@@ -67,7 +67,7 @@ func nextPage(ctx context.Context, rows Rows, after string, pause kms.Pause) ([]
 func volumeOf(k *kms.VolumeKeys, waits bool, now time.Time) Volume {
 	v := Volume{
 		ID: k.ID, Machine: k.Machine, Name: k.Name, Group: k.Group, Keyring: k.Keyring,
-		Created: k.Created, Reencrypted: k.Reencrypted, Seen: k.Released, Wrapped: ranges(k.Wrapped),
+		Created: k.Created, Reencrypted: k.Reencrypted, Seen: k.Released, RestoreUntil: k.RestoreUntil, Wrapped: ranges(k.Wrapped),
 	}
 	for i := range k.Secrets {
 		v.addSecret(&k.Secrets[i])

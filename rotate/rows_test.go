@@ -67,7 +67,7 @@ func TestRowsSayWhatAPlanWants(t *testing.T) {
 		Recovery:    rotate.Secret{Version: 1, Created: made, AtBoot: true, Wrapped: first},
 		RestoreOnly: []rotate.Retained{{Secret: rotate.Secret{Version: 1, Created: made, AtBoot: true, Wrapped: first}, Replaced: made.Add(time.Hour)}},
 		Wrapped:     []rotate.Versions{first[0], first[0], {Keyring: kms.DefaultKeyring, First: 2, Last: 2}, first[0]},
-		Order:       rotate.Order{Kind: rotate.RekeyVolume, Opened: made, From: 2, Attempts: 2},
+		Order:       rotate.Order{Kind: rotate.RekeyVolume, Opened: made, From: 2, Attempts: 2}, RestoreUntil: made.Add(4 * time.Hour),
 	}
 	late := made.Add(24 * time.Hour)
 	assert.Equal(t, []rotate.Volume{want}, volumesOf(t, s, nobody, late))

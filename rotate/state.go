@@ -52,6 +52,20 @@ type Volume struct {
 	// out; Seen when the machine last had its keys; zero where never.
 	Connected bool
 	Seen      time.Time
+	// RestoreUntil is until when a disk of the machine may be put back to what it was.
+	RestoreUntil time.Time
+}
+
+// holds returns what a secret that was kept for restores is kept for still.
+func (v *Volume) holds(version uint32, now time.Time) Hold {
+	switch {
+	case v.needs(version):
+		return HoldOrder
+	case now.Before(v.RestoreUntil):
+		return HoldRestore
+	default:
+		return HoldNone
+	}
 }
 
 // needs tells whether an open order has use for a version of the secret.

@@ -115,6 +115,8 @@ const (
 	HoldMachine Hold = "machine"
 	// HoldOrder waits for an order that is open for the volume.
 	HoldOrder Hold = "order"
+	// HoldRestore waits for the end of a restore that is announced.
+	HoldRestore Hold = "restore"
 	// HoldWindow waits for a window that never opens.
 	HoldWindow Hold = "window"
 	// HoldCensus waits for a version on which something still depends.

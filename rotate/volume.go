@@ -103,11 +103,11 @@ func (p *planner) candidate(w *ruleWork, v *Volume, kind Kind, since time.Time, 
 // retained plans the end of a secret that was kept for restores.
 func (p *planner) retained(w *ruleWork, v *Volume, s *Retained) {
 	due := s.Replaced.Add(w.RetainForRestore)
-	switch {
-	case s.Version == v.Secret.Version || p.now.Before(due):
+	if s.Version == v.Secret.Version || p.now.Before(due) {
 		return
-	case v.needs(s.Version):
-		p.lines.add(w.Name, DestroySecret, HoldOrder, tally{count: 1})
+	}
+	if hold := v.holds(s.Version, p.now); hold != HoldNone {
+		p.lines.add(w.Name, DestroySecret, hold, tally{count: 1})
 		return
 	}
 	w.secrets.add(candidate{

@@ -76,7 +76,7 @@ type RotationTotal struct {
 	Rule string `json:"rule"`
 	Kind string `json:"kind"`
 	// WaitsFor is absent of what the plan has steps for, else concurrency, rate,
-	// machine, order, window, census or plan.
+	// machine, order, restore, window, census or plan.
 	WaitsFor string       `json:"waits_for,omitempty"`
 	Count    int64        `json:"count"`
 	Cost     RotationCost `json:"cost"`

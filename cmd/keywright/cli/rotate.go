@@ -147,6 +147,8 @@ func waitsFor(hold string) string {
 		return "a machine that is away"
 	case "order":
 		return "an order of the volume"
+	case "restore":
+		return "a restore that is announced"
 	case "window":
 		return "a window, and none opens"
 	case "census":

@@ -109,7 +109,7 @@ func toVolumeKeys(r sqlitedb.VolumesWithMachinesRow) (kms.VolumeKeys, error) {
 	return kms.VolumeKeys{
 		ID: r.ID, Status: kms.VolumeStatus(r.Status), Keyring: r.Keyring, Created: toTime(r.Created), Reencrypted: toTime(r.Reencrypted),
 		Machine: r.Machine, Name: r.Name, Group: r.InGroup, MachineStatus: kms.MachineStatus(r.MachineStatus),
-		Released: toTime(r.LastRelease), Wrapped: wrapped,
+		Released: toTime(r.LastRelease), RestoreUntil: toTime(r.RestoreUntil), Wrapped: wrapped,
 	}, err
 }
 

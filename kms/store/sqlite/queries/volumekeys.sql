@@ -2,7 +2,8 @@
 
 -- name: VolumesWithMachines :many
 SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
-  machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release
+  machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release,
+  coalesce(machine_states.restore_until, 0) AS restore_until
 FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num
 WHERE volumes.id > sqlc.arg(after) ORDER BY volumes.id LIMIT sqlc.arg(most);
 
@@ -17,7 +18,8 @@ SELECT * FROM orders WHERE volume > sqlc.arg(after) AND volume <= sqlc.arg(last)
 
 -- name: VolumesWithMachinesOf :many
 SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
-  machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release
+  machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release,
+  coalesce(machine_states.restore_until, 0) AS restore_until
 FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num
 WHERE volumes.id IN (sqlc.slice(ids)) ORDER BY volumes.id;
 

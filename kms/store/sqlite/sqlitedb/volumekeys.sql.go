@@ -301,7 +301,8 @@ func (q *Queries) VolumesToPlan(ctx context.Context, arg VolumesToPlanParams) ([
 const volumesWithMachines = `-- name: VolumesWithMachines :many
 
 SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
-  machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release
+  machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release,
+  coalesce(machine_states.restore_until, 0) AS restore_until
 FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num
 WHERE volumes.id > ?1 ORDER BY volumes.id LIMIT ?2
 `
@@ -323,6 +324,7 @@ type VolumesWithMachinesRow struct {
 	InGroup       string
 	MachineStatus string
 	LastRelease   int64
+	RestoreUntil  int64
 }
 
 // A page of volumes is read by these three, in one snapshot.
@@ -347,6 +349,7 @@ func (q *Queries) VolumesWithMachines(ctx context.Context, arg VolumesWithMachin
 			&i.InGroup,
 			&i.MachineStatus,
 			&i.LastRelease,
+			&i.RestoreUntil,
 		); err != nil {
 			return nil, err
 		}
@@ -364,7 +367,8 @@ func (q *Queries) VolumesWithMachines(ctx context.Context, arg VolumesWithMachin
 const volumesWithMachinesOf = `-- name: VolumesWithMachinesOf :many
 
 SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
-  machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release
+  machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release,
+  coalesce(machine_states.restore_until, 0) AS restore_until
 FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num
 WHERE volumes.id IN (/*SLICE:ids*/?) ORDER BY volumes.id
 `
@@ -381,6 +385,7 @@ type VolumesWithMachinesOfRow struct {
 	InGroup       string
 	MachineStatus string
 	LastRelease   int64
+	RestoreUntil  int64
 }
 
 // The volumes of a list are read by these three likewise.
@@ -415,6 +420,7 @@ func (q *Queries) VolumesWithMachinesOf(ctx context.Context, ids []string) ([]Vo
 			&i.InGroup,
 			&i.MachineStatus,
 			&i.LastRelease,
+			&i.RestoreUntil,
 		); err != nil {
 			return nil, err
 		}
