@@ -97,6 +97,9 @@ func (r *rekeyed) ready(out *Outcome, state *State, v *Volume, order *Order, d *
 		return nil
 	}
 	next := findSecret(state.Secrets, v.ID, PurposeRecovery, SecretPending)
+	if findSecret(state.Secrets, v.ID, PurposeRecovery, SecretCurrent) == nil {
+		next = nil // of an enrolment that was run again without one: no keyslot has it
+	}
 	if refusal := r.judgeKeyslots(report, order, next); refusal != nil {
 		return refusal
 	}
