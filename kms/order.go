@@ -123,6 +123,16 @@ func (o *Order) weigh(report *exchange.VolumeReport) {
 	o.Lost, o.Agreed = lost, o.Agreed && !more
 }
 
+// Loses returns the keyslots that a reencryption would take away since nobody has their
+// keys, such as a person's, by what the machine reported last.
+func (v *Volume) Loses() ([]Keyslot, error) {
+	report, err := ParseInventory(v.Inventory)
+	if err != nil {
+		return nil, err
+	}
+	return lostOf(report), nil
+}
+
 // lostOf returns the keyslots of a header that no token of the service names.
 func lostOf(report *exchange.VolumeReport) (lost []exchange.LUKSSlot) {
 	if report == nil {
