@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"keywright.dev/kms/audit"
 )
@@ -12,7 +13,8 @@ const ActionDestroySecret = "volume.destroy_secret"
 
 // DestroySecret destroys a restore-only version of a volume's secret: images of the
 // disk from before the rekey that replaced it open with nothing but a recovery key
-// then. It is refused while an order is open for the volume, whose disk may need it.
+// then. It is refused where the disk may need it: while an order is open that needs it, or
+// a restore of the machine is announced.
 func (s *Service) DestroySecret(ctx context.Context, by Operator, volume *Volume, version uint32, reason string) (*Secret, error) {
 	var destroyed *Secret
 	err := s.change(ctx, by, Key{Machine: volume.Machine}, func(state State) (Outcome, error) {
@@ -21,7 +23,7 @@ func (s *Service) DestroySecret(ctx context.Context, by Operator, volume *Volume
 			return Outcome{}, ErrNotFound
 		}
 		var err error
-		if destroyed, err = destroyable(&state, v.ID, version); err != nil {
+		if destroyed, err = destroyable(&state, v.ID, version, s.Clock()); err != nil {
 			return Outcome{}, err
 		}
 		d := by.draft(ActionDestroySecret, v.Machine, volumeObject(v.ID))
@@ -36,7 +38,7 @@ func (s *Service) DestroySecret(ctx context.Context, by Operator, volume *Volume
 	return destroyed, nil
 }
 
-func destroyable(state *State, volume string, version uint32) (*Secret, error) {
+func destroyable(state *State, volume string, version uint32, now time.Time) (*Secret, error) {
 	for i := range state.Secrets {
 		s := &state.Secrets[i]
 		if s.Volume != volume || s.Purpose != PurposeKeyslot || s.Version != version {
@@ -45,8 +47,11 @@ func destroyable(state *State, volume string, version uint32) (*Secret, error) {
 		switch {
 		case s.Status != SecretRestoreOnly:
 			return nil, disallow("version %d is %s: only what a rekey replaced is destroyed", version, s.Status)
-		case findOrder(state.Orders, volume) != nil:
+		case findOrder(state.Orders, volume).mayNeed(version, state.Secrets):
 			return nil, disallow("an order is open for volume/%s, whose disk may need version %d until it is over", volume, version)
+		case state.Machine != nil && now.Before(state.Machine.RestoreUntil):
+			return nil, disallow("a restore of machine/%s is announced until %s, which may need version %d: `keywright machine expect-restore` with another --until changes that",
+				state.Machine.ID, formatTime(state.Machine.RestoreUntil), version)
 		default:
 			return s, nil
 		}

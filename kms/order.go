@@ -101,6 +101,22 @@ func (o *Order) opens(secrets []Secret) *Secret {
 	return newestOfVersions(secrets, o.Volume, []uint32{o.From})
 }
 
+// mayNeed tells whether a version that was replaced may open the disk, or the copy of its
+// header, until the order is over: what a restored disk opens with, and after the commit
+// what the current one has just taken the place of. nil needs none.
+func (o *Order) mayNeed(version uint32, secrets []Secret) bool {
+	if o == nil {
+		return false
+	}
+	before := uint32(0)
+	for i := range secrets {
+		if s := &secrets[i]; s.Volume == o.Volume && s.Purpose == PurposeKeyslot && s.Status == SecretRestoreOnly {
+			before = max(before, s.Version)
+		}
+	}
+	return version == o.From || o.Status == OrderCommitted && version == before
+}
+
 // isRekeyed tells whether the rekey is over that a reencryption begins with.
 func (o *Order) isRekeyed() bool {
 	return o.Kind == KindReencrypt && o.Status != OrderOpen && o.Status != OrderCommitted
@@ -131,6 +147,18 @@ func (v *Volume) Loses() ([]Keyslot, error) {
 		return nil, err
 	}
 	return lostOf(report), nil
+}
+
+// reweigh weighs again what is not lost yet. Where more would be by now it waits, and may
+// be taken back: the disk is as after the rekey, with a recovery key more.
+func (o *Order) reweigh(report *exchange.VolumeReport) {
+	if o.Status != OrderRekeyed && (o.Status != OrderReady || len(report.Becomes) > 0) {
+		return
+	}
+	o.weigh(report)
+	if o.Status == OrderReady && len(o.Lost) > 0 && !o.Agreed {
+		o.Status, o.Deliveries, o.Delivered = OrderRekeyed, 0, time.Time{}
+	}
 }
 
 // lostOf returns the keyslots of a header that no token of the service names.

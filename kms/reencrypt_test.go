@@ -183,6 +183,42 @@ func TestReencryptionWaitsForAYes(t *testing.T) {
 	f.reencrypted(m, before)
 }
 
+// One that turns up once the others may be lost fails the machine: that is agreed to
+// anew as well, or the reencryption taken back.
+func TestReencryptionWaitsForAYesToWhatTurnsUpLate(t *testing.T) {
+	for name, end := range map[string]func(f *fixture, m *sim.Machine, before kms.Volume){
+		"agreed": func(f *fixture, m *sim.Machine, before kms.Volume) {
+			f.agree(m)
+			require.NoError(f.t, m.Reencrypt(f.t.Context(), f.guest(), 0))
+			f.reencrypted(m, before)
+		},
+		"withdrawn": func(f *fixture, m *sim.Machine, before kms.Volume) {
+			_, err := f.WithdrawRekey(f.t.Context(), operator(), &before, "she needs it")
+			require.NoError(f.t, err)
+			f.reboot(m)
+			assert.Empty(f.t, f.orders())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			m := f.running("web-1")
+			before := f.volume(m.Volumes[0].ID)
+			f.orderReencryption(m)
+			var got exchange.ReleasedSecret
+			for _, step := range reencryptionSteps()[:4] {
+				require.NoError(t, step(f, m, &got))
+			}
+			m.Volumes[0].Slots = append(m.Volumes[0].Slots, exchange.LUKSSlot{ID: 5, KDF: "argon2id", Mark: "01234567"})
+			_, err := m.Report(t.Context(), f.guest(), 0, exchange.RekeyedDetails{Version: 2, Fault: "it would lose 5"})
+			require.NoError(t, err)
+			assert.Equal(t, []int{0, 5}, numbersOf(f.orders()[0].Lost))
+			require.True(t, f.orders()[0].Waits())
+			refusedFor(t, kms.ReasonOrder, m.ReportStage(t.Context(), f.guest(), 0, exchange.StageReady, exchange.RekeyReady))
+			end(f, m, before)
+		})
+	}
+}
+
 func requestOf(t *testing.T, f *fixture, m *sim.Machine) (a api.Attested) {
 	t.Helper()
 	r, err := m.PrepareRekey(t.Context(), f.guest(), 0)
@@ -248,7 +284,9 @@ func TestDeliveriesOfAReencryptionAreBounded(t *testing.T) {
 		f.clock.Advance(time.Minute)
 		_, err := m.AskRekey(ctx, f.guest(), 0)
 		require.NoError(t, err)
+		require.NoError(t, m.ReportStage(ctx, f.guest(), 0, exchange.StageBegun, exchange.RekeyReencrypting), "as each run says")
 	}
+	f.clock.Advance(time.Minute)
 	_, err := m.AskRekey(ctx, f.guest(), 0)
 	refusedFor(t, kms.ReasonHandedOut, err)
 	require.NoError(t, m.ReportStage(ctx, f.guest(), 0, exchange.StageProgress, exchange.RekeyReencrypting))

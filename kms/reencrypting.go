@@ -149,8 +149,8 @@ func (r *rekeyed) begun(out *Outcome, order *Order, d *draft) *Refusal {
 	}
 	if order.Status == OrderReady {
 		d.lost(order.Lost)
+		order.begin(r.becomes) // and not each time: that is no progress
 	}
-	order.begin(r.becomes)
 	order.Reported = r.service.Clock()
 	out.Orders, r.status = []Order{*order}, exchange.RekeyReencrypting
 	return nil

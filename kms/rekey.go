@@ -42,6 +42,7 @@ func (s *Service) OrderRekey(ctx context.Context, by Operator, volume *Volume, r
 		case known.AtBoot || !atBoot:
 			return nil, disallow("a rekey of volume/%s is ordered already", v.ID)
 		default:
+			order.From = known.From
 			out.DropSecrets = madeFor(state.Secrets, v.ID)
 		}
 		out.Orders = []Order{order}

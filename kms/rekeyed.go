@@ -109,9 +109,7 @@ func (r *rekeyed) advance(out *Outcome, state *State, v Volume, order Order, d *
 		d.fact("fault", order.Fault, r.details.Fault)
 		order.Fault, order.Reported = r.details.Fault, r.service.Clock()
 		order.Faults++
-		if order.Status == OrderRekeyed {
-			order.weigh(&r.details.Volume)
-		}
+		order.reweigh(&r.details.Volume)
 		out.Orders = []Order{order}
 		r.status = exchange.RekeyStatus(order.Status)
 		return audit.Failed, nil

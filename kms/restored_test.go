@@ -71,3 +71,28 @@ func TestRestoredDiskIsHeldAndRekeyed(t *testing.T) {
 		})
 	}
 }
+
+// The machine turns out to be somebody else's meanwhile: its order is for a boot alone
+// from then on, which the disk has to come to.
+func TestRestoredDiskOpensForARekeyAtBoot(t *testing.T) {
+	f, ctx := newFixture(t), t.Context()
+	m := f.running("web-1")
+	image := m.Volumes[0]
+	image.Own, image.Slots = slices.Clone(image.Own), slices.Clone(image.Slots)
+	f.order(m, false)
+	require.NoError(t, m.Rekey(ctx, f.guest(), 0))
+	f.rekeyed(m)
+	m.Volumes[0].Own, m.Volumes[0].Slots = image.Own, image.Slots
+	f.expectRestore(m, time.Hour)
+	f.reboot(m)
+
+	f.order(m, true)
+	assert.EqualValues(t, 1, f.orders()[0].From)
+	requireState(t, f.destroySecret(m, 1), "may need version 1 until")
+	m.Boot()
+	release, err := m.Unlock(ctx, f.guest())
+	require.NoError(t, err)
+	require.NoError(t, m.FinishRekey(ctx, f.guest(), 0, &release.Secrets[0]))
+	assert.Empty(t, f.orders())
+	f.unlock(m)
+}

@@ -116,8 +116,9 @@ func (r *Run) note(result Result) {
 	switch {
 	case result.Err == nil:
 		r.Done[s.Kind]++
-		// An order is given; its machine carries it out later.
-		r.finished[s.Action] = s.Kind != RekeyVolume && s.Kind != ReencryptVolume
+		// An order is given; its machine carries it out later. A run that changes nothing
+		// finishes nothing.
+		r.finished[s.Action] = s.Kind != RekeyVolume && s.Kind != ReencryptVolume && !r.terms.Once
 		return
 	case result.Refused:
 		r.Refused++

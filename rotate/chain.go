@@ -39,7 +39,7 @@ func (c *chain) finish() {
 	}
 	c.result.Lines = c.lines.list(c.policy, false)
 	if c.recovery > 0 {
-		c.say("the recovery keys of %d volumes are out, and no rekey replaces them: remove their keyslots at the machines", c.recovery)
+		c.say("the recovery keys of %d volumes are out, and no rekey replaces them: keywright volume reencrypt makes others, or remove their keyslots at the machines", c.recovery)
 	}
 }
 

@@ -82,7 +82,7 @@ type chain struct {
 	lines     lines
 	volumes   best[damage]
 	found     []bool // by incident: a volume that it reaches
-	// recovery counts the recovery keys that are out.
+	// recovery counts the recovery keys that are out, and that no step replaces.
 	recovery int64
 	// first are the steps after which a new secret is safe.
 	first  []Action
@@ -177,11 +177,11 @@ func (c *chain) volume(v *Volume) {
 		if d.why == nil && in.out(&v.Secret) {
 			d.why = in
 		}
-		recovery = recovery || in.out(&v.Recovery)
+		recovery = recovery || in.recoveryOut(v)
 		d.reencrypt = d.reencrypt || in.reached(v)
 		d.atBoot = d.atBoot || in.What.Kind == MachineOut
 	}
-	if recovery {
+	if recovery && !d.reencrypt {
 		c.recovery++
 	}
 	c.retained(&d, v, reached)
@@ -247,6 +247,14 @@ func (in *Incident) out(s *Secret) bool {
 		return true
 	}
 	return s.Created.Before(in.Since)
+}
+
+// recoveryOut tells whether the recovery key is. A reencryption makes another, as good as
+// the volume key that it makes, in a system that runs.
+func (in *Incident) recoveryOut(v *Volume) bool {
+	key := v.Recovery
+	key.AtBoot = true
+	return in.out(&key)
 }
 
 // reached tells whether the volume key is out. A secret that was replaced, or destroyed,

@@ -211,10 +211,39 @@ func TestAttack18SeveralIncidentsHaveOneChain(t *testing.T) {
 		"destroy-secret volume/a@2 after rekey-volume volume/a",
 		"reencrypt-volume volume/a after rekey-volume volume/a",
 	}, "\n"), describe(c))
-	assert.Equal(t, []string{"the recovery keys of 1 volumes are out, and no rekey replaces them: remove their keyslots at the machines"}, c.Beyond)
+	assert.Equal(t, []string{"the recovery keys of 1 volumes are out, and no rekey replaces them: keywright volume reencrypt makes others, or remove their keyslots at the machines"}, c.Beyond)
 
 	_, err = CompromisedAll(state, p, []Incident{{What: Reference{KeyringOut, "prod", 2}, Since: now}, {What: Reference{MachineOut, "gone", 0}, Since: now}}, now)
 	require.ErrorIs(t, err, kms.ErrNotFound)
+}
+
+// A reencryption makes a new recovery key, and hands it to the system that runs.
+func TestRecoveryKeysThatAreReplacedAreLeftToNobody(t *testing.T) {
+	made := at(t, "2026-01-01T00:00:00Z")
+	state, p := leaked(t, made)
+	now := made.Add(30 * day)
+	for _, what := range []Reference{{MachineOut, "db-1", 0}, {HeaderOut, volumeB, 0}, {VolumeOut, volumeB, 0}} {
+		incident := Incident{What: what, Since: now}
+		c, err := Compromised(state, p, incident, now)
+		require.NoError(t, err)
+		assert.Contains(t, describe(c), "reencrypt-volume volume/b", what)
+		assert.Empty(t, c.Beyond, what)
+
+		var healed Volume
+		for v, err := range state.Volumes {
+			require.NoError(t, err)
+			healed = v
+		}
+		require.Equal(t, volumeB, healed.ID)
+		healed.Reencrypted, healed.Recovery = now.Add(time.Hour), Secret{Version: 2, Created: now.Add(time.Hour)}
+		healed.Secret.Version, healed.Secret.Created = 2, now.Add(time.Hour)
+		done := state
+		done.Volumes = only(healed)
+		c, err = Compromised(done, p, incident, now.Add(day))
+		require.NoError(t, err)
+		assert.Empty(t, describe(c), what)
+		assert.Empty(t, c.Beyond, what)
+	}
 }
 
 // Orders that are open leave a plan's room to volumes that have none.

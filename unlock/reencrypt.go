@@ -253,9 +253,16 @@ func (r *Reencrypting) checkKeys(ctx context.Context, t *target) error {
 	}
 	t.passphrase.Wipe()
 	t.passphrase, t.opens = own.Key.Clone(), &own.Slot
+	_, err = r.agreed(t)
+	return err
+}
+
+// agreed returns the keyslots that are lost, and refuses where nobody agreed to that of
+// one.
+func (r *Reencrypting) agreed(t *target) ([]exchange.LUKSSlot, error) {
 	lost, err := r.lost(t)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var unasked []string
 	for _, s := range lost {
@@ -265,19 +272,22 @@ func (r *Reencrypting) checkKeys(ctx context.Context, t *target) error {
 		}
 	}
 	if len(unasked) > 0 {
-		return fail(CodeDevice, fmt.Errorf("%w: %s would lose %s", ErrLoses, t.path, strings.Join(unasked, ", ")))
+		return nil, fail(CodeDevice, fmt.Errorf("%w: %s would lose %s", ErrLoses, t.path, strings.Join(unasked, ", ")))
 	}
-	return nil
+	return lost, nil
 }
 
-// killLost kills what checkKeys found, each by the key that has opened another, and
-// the recovery keys' that do not stay.
+// killLost kills what somebody agreed to, each by the key that has opened another, and
+// the recovery keys' that do not stay. What was added since checkKeys is not lost either.
 func (r *Reencrypting) killLost(ctx context.Context, t *target) error {
-	if err := r.dropRecovery(ctx, t, func(token luks.OwnToken) bool { return token.Version != r.Recovery.Number }); err != nil {
+	if err := t.reread(); err != nil {
 		return err
 	}
-	lost, err := r.lost(t)
+	lost, err := r.agreed(t)
 	if err != nil {
+		return err
+	}
+	if err := r.dropRecovery(ctx, t, func(token luks.OwnToken) bool { return token.Version != r.Recovery.Number }); err != nil {
 		return err
 	}
 	doomed := t.volume.Leftover()

@@ -168,6 +168,22 @@ func TestReencryptionThatIsRefused(t *testing.T) {
 	}
 }
 
+// A keyslot that somebody adds after it was looked which ones are lost, while the service
+// is told, stays.
+func TestReencryptionLosesNoKeyslotThatTurnsUpLate(t *testing.T) {
+	d := newFilledDisk(t, 1<<20)
+	r := d.reencrypting(io.Discard)
+	r.Tell = func(_ context.Context, stage exchange.Stage, _ exchange.Volume, _ exchange.VolumeReport) error {
+		require.Equal(t, exchange.StageReady, stage)
+		d.cryptsetup(person, "luksAddKey", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "2000", "--key-file", "-", "--new-key-slot", "5", d.path, "/etc/hostname")
+		return nil
+	}
+	_, err := r.Run(t.Context())
+	require.ErrorIs(t, err, unlock.ErrLoses)
+	require.ErrorContains(t, err, "would lose 5 (pbkdf2, ")
+	require.Len(t, d.header().Inventory().Keyslots, 4, "those that somebody agreed to lose are there, too")
+}
+
 // stepMidway is announced by the child once some of the data is under the new key.
 const stepMidway unlock.Step = "midway"
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -87,13 +88,25 @@ func (o *rekeyOrder) tellFault(ctx context.Context, why error) {
 	if err == nil {
 		o.shown = v.named()
 		var about exchange.VolumeReport
-		if about, err = v.report(); err == nil {
+		if about, err = v.reportOfFault(); err == nil {
 			_, err = o.tell(ctx, StepReportFault, exchange.RekeyedDetails{Version: o.current.Number, Volume: about, Fault: faultOf(why)})
 		}
 	}
 	if err != nil {
 		o.say("note: the service does not know of it: %v", err)
 	}
+}
+
+// reportOfFault leaves out what a run left that was cut as it began, which the next one
+// kills: nobody has to agree to that.
+func (v *Volume) reportOfFault() (exchange.VolumeReport, error) {
+	about, err := v.report()
+	if err != nil || v.LUKS == nil {
+		return about, err
+	}
+	left := v.LUKS.Leftover()
+	about.Slots = slices.DeleteFunc(about.Slots, func(s exchange.LUKSSlot) bool { return slices.Contains(left, s.ID) })
+	return about, nil
 }
 
 // tellProgress reports how far it has come. What it cannot report is reported the next

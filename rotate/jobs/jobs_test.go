@@ -71,6 +71,22 @@ func TestEveryStepIsWorkedOnOnce(t *testing.T) {
 	require.NoError(t, q.Do(t.Context(), nil, nil))
 }
 
+// What panics ends the round, and is not waited for.
+func TestAStepThatPanicsEndsTheRound(t *testing.T) {
+	q := openQueue(t, filepath.Join(t.TempDir(), "jobs.db"))
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	steps := someSteps(3)
+	err := q.Do(ctx, steps, func(_ context.Context, s *rotate.Step) error {
+		if s == &steps[1] {
+			panic("a mistake")
+		}
+		return nil
+	})
+	require.ErrorContains(t, err, "panicked: a mistake")
+	require.NoError(t, q.Do(ctx, steps, func(context.Context, *rotate.Step) error { return nil }))
+}
+
 func TestAJobThatIsDoubledChangesNothing(t *testing.T) {
 	q := openQueue(t, filepath.Join(t.TempDir(), "jobs.db"))
 	var c tally

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -80,9 +81,25 @@ func (r *round) begin(step int) {
 	if !known {
 		return
 	}
-	if err := r.work(r.ctx, &r.steps[step]); err != nil {
+	defer r.end()
+	if err := r.try(&r.steps[step]); err != nil {
 		r.stop(err)
 	}
+}
+
+// try has a panic end the round: River would take it for the job's failure alone, and the
+// step be waited for.
+func (r *round) try(s *rotate.Step) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s panicked: %v\n%s", s, p, debug.Stack())
+		}
+	}()
+	return r.work(r.ctx, s)
+}
+
+// end notes that a step is done, whatever came of it.
+func (r *round) end() {
 	r.lock.Lock()
 	defer r.lock.Unlock()
 	r.working--

@@ -23,8 +23,8 @@ func (p *Program) volumeDestroySecret() *cobra.Command {
 the disk from before the rekey that replaced it open with a recovery key alone then.
 Where policies say so, keywright rotate run does this once retain_for_restore is over.
 
-keywright volume show names the versions. It is refused while an order is open for the
-volume, whose disk may need it.`,
+keywright volume show names the versions. It is refused where the disk may need it:
+while an order is open that needs it, or a restore of the machine is announced.`,
 		Args: exactly("VOLUME@VERSION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ref, version, err := secretReference(args[0])

@@ -114,7 +114,12 @@ its passphrase, and gets the current key by a person: docs/operations.md.
 Agents then take the retired key out of the configuration and initramfs of their machines.
 Until the boot that shows it, who has that key can pass for this service with them.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			body.Key = args[0]
+			if body.Key = args[0]; body.Key == "" {
+				return usagef("name the service identity key by the beginning of its fingerprint: `keywright server identity census` lists them")
+			}
+			if body.LeaveBehind < 0 || body.LeaveBehind > maxLeftBehind {
+				return usagef("--leave-behind is a number from 0 to %d", maxLeftBehind)
+			}
 			census, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.IdentityCensus, error) {
 				return acting(o, dryRun).RetireIdentity(ctx, body)
 			})

@@ -31,6 +31,9 @@ policy, where that sets retire_measurements_after.`,
 			if err != nil {
 				return err
 			}
+			if body.Boots < 1 || body.Boots > maxRetireAfter {
+				return usagef("--after is a number from 1 to %d", maxRetireAfter)
+			}
 			m, err := call(c.Context(), p, func(ctx context.Context, o *api.OperatorClient) (api.Measurement, error) {
 				return acting(o, dryRun).RetireMeasurement(ctx, ref, body)
 			})
@@ -45,7 +48,10 @@ policy, where that sets retire_measurements_after.`,
 		},
 	}
 	c.Flags().StringVar(&body.Group, "group", "", "the group, where several have it")
-	c.Flags().IntVar(&body.Boots, "after", 1, "how many good boots of newer ones each active machine of the group had, at least; at most 10")
+	c.Flags().IntVar(&body.Boots, "after", 1, fmt.Sprintf("how many good boots of newer ones each active machine of the group had, at least; at most %d", maxRetireAfter))
 	addDryRun(c, &dryRun)
 	return c
 }
+
+// maxRetireAfter bounds the good boots after which a measurement is retired.
+const maxRetireAfter = 10

@@ -48,6 +48,9 @@ afterwards, and what only people can do.`,
 			if limit < 1 || limit > api.MaxPlanSteps {
 				return usagef("--limit is a number from 1 to %d", api.MaxPlanSteps)
 			}
+			if err := out.refuse(); err != nil {
+				return err
+			}
 			if out.given() {
 				if at != "" {
 					return usagef("--at is for what is due; say --since with --compromised")

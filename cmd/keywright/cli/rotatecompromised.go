@@ -31,6 +31,14 @@ func (o *compromise) flags(c *cobra.Command) {
 
 func (o *compromise) given() bool { return len(o.what) > 0 }
 
+// refuse refuses what is said about nothing.
+func (o *compromise) refuse() error {
+	if !o.given() && (o.since != "" || o.copied) {
+		return usagef("--since and --copied are about what is out: name it with --compromised")
+	}
+	return nil
+}
+
 // query checks what was said. fixed wants a time where one matters: with another at each
 // run, what the one before has replaced would be replaced again.
 func (o *compromise) query(fixed bool) (api.Compromise, error) {

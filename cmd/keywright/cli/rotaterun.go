@@ -67,6 +67,12 @@ same words, until nothing is left: then the exit code is 0, and before that 4.`,
 			if due == out.given() {
 				return usagef("say --due, for all that is due, or --compromised, for what is to be done about a key that is out")
 			}
+			if err := out.refuse(); err != nil {
+				return err
+			}
+			if due && reason != "" {
+				return usagef("--reason goes with --compromised: what is due has its reason from the policy")
+			}
 			for _, kind := range only {
 				if !slices.Contains(rotate.Carried(), rotate.Kind(kind)) {
 					return usagef("--only is one of %s", joinKinds(rotate.Carried()))

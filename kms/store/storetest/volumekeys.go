@@ -71,7 +71,9 @@ func testVolumesToPlan(t *testing.T, s Store) {
 	kept.Status, kept.Replaced = kms.SecretRestoreOnly, made.Add(time.Hour)
 	pending := NewSecret(VolumeID(5), 2)
 	pending.Status = kms.SecretPending
-	put(t, s, kms.Outcome{Secrets: []kms.Secret{young, kept, pending, NewRecoveryKey(VolumeID(5), 1)}})
+	former := NewRecoveryKey(VolumeID(5), 1) // a reencryption replaced it: it is kept, and nothing of it is ever due
+	former.Status, former.Replaced = kms.SecretRestoreOnly, kept.Replaced
+	put(t, s, kms.Outcome{Secrets: []kms.Secret{young, kept, pending, former}})
 	never, moment := time.Time{}, time.Microsecond
 	picked := func(which kms.ToPlan) []string {
 		ids, err := s.VolumesToPlan(ctx, which, 100)

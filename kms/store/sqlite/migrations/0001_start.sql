@@ -125,7 +125,7 @@ CREATE TABLE secrets (
 CREATE INDEX secrets_keyring ON secrets (keyring, keyring_version, volume, purpose, version);
 -- How old what opens a volume is, and how long what opened it before is kept.
 CREATE INDEX secrets_created  ON secrets (created, volume)  WHERE purpose = 'luks-keyslot' AND status = 'current';
-CREATE INDEX secrets_replaced ON secrets (replaced, volume) WHERE status = 'restore-only';
+CREATE INDEX secrets_replaced ON secrets (replaced, volume) WHERE purpose = 'luks-keyslot' AND status = 'restore-only';
 
 -- Headers of volumes from before a rekey changed them, sealed under the secret of this
 -- purpose and version, with which they go: one of every order under way, a megabyte or so.

@@ -257,7 +257,7 @@ SELECT s.volume FROM secrets AS s WHERE s.purpose = 'luks-keyslot' AND s.status 
 UNION ALL
 SELECT n.volume FROM secrets AS n WHERE n.purpose = 'luks-keyslot' AND n.status = 'current' AND n.created > ?3
 UNION ALL
-SELECT r.volume FROM secrets AS r WHERE r.status = 'restore-only' AND r.replaced <= ?4
+SELECT r.volume FROM secrets AS r WHERE r.purpose = 'luks-keyslot' AND r.status = 'restore-only' AND r.replaced <= ?4
 UNION ALL
 SELECT o.volume FROM orders AS o
 LIMIT ?1
