@@ -139,6 +139,16 @@ func (o *Order) weigh(report *exchange.VolumeReport) {
 	o.Lost, o.Agreed = lost, o.Agreed && !more
 }
 
+// Loses returns the keyslots that a reencryption would take away since nobody has their
+// keys, such as a person's, by what the machine reported last.
+func (v *Volume) Loses() ([]Keyslot, error) {
+	report, err := ParseInventory(v.Inventory)
+	if err != nil {
+		return nil, err
+	}
+	return lostOf(report), nil
+}
+
 // reweigh weighs again what is not lost yet. Where more would be by now it waits, and may
 // be taken back: the disk is as after the rekey, with a recovery key more.
 func (o *Order) reweigh(report *exchange.VolumeReport) {

@@ -30,13 +30,13 @@ func (s *Service) OrderReencrypt(ctx context.Context, by Operator, volume *Volum
 		case known != nil:
 			return nil, disallow("a %s of volume/%s is ordered already", known.Kind, v.ID)
 		}
-		report, err := ParseInventory(v.Inventory)
+		loses, err := v.Loses()
 		if err != nil {
 			return nil, err
 		}
 		order := Order{
 			Volume: v.ID, Machine: v.Machine, Kind: KindReencrypt, Status: OrderOpen, Reason: reason,
-			Created: s.Clock(), By: by.changedBy(), Lost: lostOf(report),
+			Created: s.Clock(), By: by.changedBy(), Lost: loses,
 		}
 		d.lost(order.Lost)
 		out.Orders = []Order{order}

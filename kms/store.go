@@ -384,7 +384,10 @@ type Counts struct {
 	Measurements map[MeasurementStatus]int64
 	Alarms       map[Alarm]int64 // that are open
 	Entries      int64           // in the audit log
-	Sequenced    int64           // of these, in the tree
+	// LastSecret is when what opens a volume last changed: by an enrolment, a rekey or a
+	// reencryption.
+	LastSecret time.Time
+	Sequenced  int64 // of these, in the tree
 }
 
 // LogReader is the store as readers of the audit log see it.

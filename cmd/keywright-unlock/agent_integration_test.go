@@ -219,9 +219,10 @@ const rekeysOfOne = 4
 
 // Wherever an agent is killed, the next one finishes.
 func TestAgentKilledAtEachStepIsFollowedByOneThatFinishes(t *testing.T) {
-	s := startService(t)
 	for some := range slices.Chunk(rekeyCuts(), rekeysOfOne) {
 		t.Run(fmt.Sprintf("%s-%d", some[0].step, some[0].nth), func(t *testing.T) {
+			t.Parallel()
+			s := startService(t)
 			g := unlocked(t, s, 1)
 			for i, c := range some {
 				s.order(t, g.volumes[0], false)
@@ -242,6 +243,7 @@ func TestAgentKilledIsFollowedByABootThatFinishes(t *testing.T) {
 		{unlock.StepKillOthers, 0}, {unlock.StepForgetOthers, 0}, {unlock.StepReportDone, 0},
 	} {
 		t.Run(string(c.step), func(t *testing.T) {
+			t.Parallel()
 			s := startService(t)
 			g := unlocked(t, s, 1)
 			s.order(t, g.volumes[0], false)

@@ -166,6 +166,7 @@ func reencryptionCuts() (list []cut) {
 func TestReencryptionThatIsKilledGoesOnAfterABoot(t *testing.T) {
 	for _, c := range reencryptionCuts() {
 		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
 			r := newReencryptable(t)
 			r.order(true)
 			nth := c.nth

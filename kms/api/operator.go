@@ -397,6 +397,9 @@ type Status struct {
 	Audit  AuditStatus      `json:"audit"`
 	// LastBackup is when the store was last backed up; absent if never.
 	LastBackup *time.Time `json:"last_backup,omitempty"`
+	// KeysSince tells that what opens volumes changed after that: their machines would
+	// not boot where it is restored.
+	KeysSince bool `json:"keys_since,omitempty"`
 }
 
 // AuditStatus is the state of the audit log.

@@ -54,6 +54,9 @@ type RotationStep struct {
 	After []RotationAction `json:"after,omitempty"`
 	// WaitDays is how long the destruction of a keyring version can be cancelled.
 	WaitDays int `json:"wait_days,omitempty"`
+	// Lost are the keyslots that a reencryption takes away since nobody has their keys,
+	// by what the machine reported last: it waits until somebody agrees to that.
+	Lost []LUKSSlot `json:"lost,omitempty"`
 	// Boots is after how many good boots of newer ones a measurement is retired.
 	Boots int          `json:"boots,omitempty"`
 	Cost  RotationCost `json:"cost"`

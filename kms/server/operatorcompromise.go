@@ -46,7 +46,8 @@ func (o *operators) chain(ctx context.Context, _ struct{}, in *chainInput) (api.
 	if err != nil {
 		return api.RotationChain{}, err
 	}
-	return chainOf(chain, now, in.Limit), nil
+	answer := chainOf(chain, now, in.Limit)
+	return answer, s.nameLost(ctx, answer.Steps)
 }
 
 func (in *chainInput) incidents(now time.Time) (list []rotate.Incident, err error) {

@@ -127,11 +127,16 @@ func toOrder(o *kms.Order) api.Order {
 		Fault: o.Fault, Faults: o.Faults, Reported: stamp(o.Reported), Waits: len(o.Lost) > 0 && !o.Agreed,
 		HeaderKept: stamp(o.HeaderKept),
 	}
-	for _, s := range o.Lost {
-		order.Lost = append(order.Lost, api.LUKSSlot{ID: s.ID, KDF: s.KDF, Priority: s.Priority, Mark: s.Mark})
-	}
+	order.Lost = keyslotsOf(o.Lost)
 	if p := o.Progress; !p.At.IsZero() {
 		order.Progress = &api.ReencryptionProgress{Done: p.Done, Total: p.Total, Rate: p.Rate, Left: int64(p.Left / time.Second), At: p.At}
 	}
 	return order
+}
+
+func keyslotsOf(list []kms.Keyslot) (slots []api.LUKSSlot) {
+	for _, s := range list {
+		slots = append(slots, api.LUKSSlot{ID: s.ID, KDF: s.KDF, Priority: s.Priority, Mark: s.Mark})
+	}
+	return slots
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	"keywright.dev/kms"
@@ -52,7 +53,29 @@ func (o *operators) plan(ctx context.Context, _ struct{}, in *planInput) (api.Ro
 	if err != nil {
 		return api.RotationPlan{}, err
 	}
-	return planOf(plan, in.Limit), nil
+	answer := planOf(plan, in.Limit)
+	return answer, s.nameLost(ctx, answer.Steps)
+}
+
+// nameLost names the keyslots that reencryptions take away, before anybody orders them.
+func (s *Server) nameLost(ctx context.Context, steps []api.RotationStep) error {
+	for i := range steps {
+		if steps[i].Kind != string(rotate.ReencryptVolume) {
+			continue
+		}
+		found, err := s.Store.FindVolumes(ctx, strings.TrimPrefix(steps[i].Object, "volume/"), 1)
+		if err != nil {
+			return err
+		}
+		for j := range found {
+			lost, err := found[j].Loses()
+			if err != nil {
+				return err
+			}
+			steps[i].Lost = keyslotsOf(lost)
+		}
+	}
+	return nil
 }
 
 // duePlan plans what is due at a time, from the volumes alone that may be.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"keywright.dev/kms"
 	"keywright.dev/kms/api"
@@ -52,7 +53,7 @@ func (o *operators) status(ctx context.Context, _ struct{}, _ *noInput) (api.Sta
 		Ready: len(reasons) == 0, Reasons: reasons, Degraded: append(s.degraded(), wanted...), Roots: s.Roots,
 		Machines: make(map[string]int64), Volumes: counts.Volumes, Alarms: make(map[string]int64),
 		Audit:      api.AuditStatus{Entries: counts.Entries, Sequenced: counts.Sequenced, Key: s.Log.String()},
-		LastBackup: stamp(last),
+		LastBackup: stamp(last), KeysSince: !last.IsZero() && counts.LastSecret.After(last),
 	}
 	for _, state := range []kms.MachineStatus{kms.MachinePending, kms.MachineActive, kms.MachineRevoked} {
 		status.Machines[string(state)] = counts.Machines[state]
@@ -86,13 +87,22 @@ func (s *Server) wantedAfterAll(ctx context.Context) ([]string, error) {
 // allowed, so that no copy leaves unrecorded, and how it ended.
 const ActionBackup = "server.backup"
 
-// factBackupSize is in the entry of one that is complete.
-const factBackupSize = "bytes"
+// The facts in the entry of one that is complete: its size, and when it was begun, from
+// when on it may lack what is written.
+const (
+	factBackupSize  = "bytes"
+	factBackupTaken = "taken"
+)
 
-// IsBackupDone tells whether an entry records a complete backup.
-func IsBackupDone(e audit.Entry) bool {
-	return e.Action == ActionBackup && e.Outcome == audit.Done &&
-		slices.ContainsFunc(e.Facts, func(f audit.Fact) bool { return f.Name == factBackupSize })
+// BackupTaken returns as of when a backup is that an entry records; false where it
+// records none that is complete.
+func BackupTaken(e audit.Entry) (taken time.Time, done bool) {
+	i := slices.IndexFunc(e.Facts, func(f audit.Fact) bool { return f.Name == factBackupTaken })
+	if e.Action != ActionBackup || e.Outcome != audit.Done || i < 0 {
+		return time.Time{}, false
+	}
+	taken, err := time.Parse(time.RFC3339Nano, e.Facts[i].Is)
+	return taken, err == nil
 }
 
 func (o *operators) backup(ctx context.Context, _ struct{}, in *backupInput) (api.Backup, error) {
@@ -115,7 +125,9 @@ func (o *operators) backup(ctx context.Context, _ struct{}, in *backupInput) (ap
 	if answer.Bytes, err = s.Backups.Backup(ctx, path); err != nil {
 		return api.Backup{}, errors.Join(backupFailure(err), record(audit.Failed, audit.Fact{Name: "detail", Is: err.Error()}))
 	}
-	return answer, record(audit.Done, audit.Fact{Name: factBackupSize, Is: strconv.FormatInt(answer.Bytes, 10)})
+	return answer, record(audit.Done,
+		audit.Fact{Name: factBackupSize, Is: strconv.FormatInt(answer.Bytes, 10)},
+		audit.Fact{Name: factBackupTaken, Is: answer.Taken.UTC().Format(time.RFC3339Nano)})
 }
 
 // backupFailure tells the operator what the host's file system said: a full

@@ -31,13 +31,14 @@ done </dev/ttyS0
 `
 
 // newAttendedSite makes a site whose machine is enrolled and approved, was shut
-// down, and does what is typed once it is unlocked.
-func newAttendedSite(t *testing.T) *site {
+// down, and does what is typed once it is unlocked. What is on its disk may be changed.
+func newAttendedSite(t *testing.T, changes ...func(*e2e.System)) *site {
 	t.Helper()
-	s := newSite(t, time.Minute, func(system *e2e.System) {
+	attend := func(system *e2e.System) {
 		system.Task = attended
 		system.Files = []vm.File{{Path: "/usr/bin/rogue", Mode: 0o755, Content: buildRogue(t)}}
-	})
+	}
+	s := newSite(t, time.Minute, append([]func(*e2e.System){attend}, changes...)...)
 	run := s.bootToEnrolment(t.Context())
 	vmtest.Expect(t, run, "system: enrolled")
 	s.off(run)

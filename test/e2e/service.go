@@ -44,6 +44,8 @@ type ServiceConfig struct {
 	Port    int    // of the guest listener; 0: a free one
 	// EKRoots are PEM files of CAs that vouch for EKs.
 	EKRoots []string
+	// ReencryptRate is the most that machines reencrypt in a second, in bytes; 0: any.
+	ReencryptRate int64
 }
 
 // Start starts the service and waits until it said how guests reach it.
@@ -66,6 +68,7 @@ func (c ServiceConfig) write() (path string, err error) {
 	settings.Server.MetricsListen = "127.0.0.1:0"
 	settings.Server.Names = []string{hostInGuest}
 	settings.Attestation.EKRoots = c.EKRoots
+	settings.Rotation.ReencryptRate = config.Size(c.ReencryptRate)
 	text, err := toml.Marshal(settings)
 	if err != nil {
 		return "", err

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
@@ -15,7 +16,8 @@ import (
 //go:embed guest/system
 var guestSystem []byte
 
-const diskSize = 64 << 20
+// DiskSize is that of a disk of which nobody says more, in bytes.
+const DiskSize = 64 << 20
 
 // System is what is on a machine's encrypted disk.
 type System struct {
@@ -26,6 +28,7 @@ type System struct {
 	Motto  string // one line, which a boot shows
 	Task   string // a shell script, which each boot of the system ends with
 	Files  []vm.File
+	Size   int64 // of the disk, in bytes; 0: DiskSize
 }
 
 // WriteDisk makes the disk as an installer leaves it: LUKS2 with one
@@ -39,7 +42,7 @@ func (s System) WriteDisk(ctx context.Context, path string, passphrase secret.By
 	if err := s.writeTree(root); err != nil {
 		return "", fmt.Errorf("making the disk of %s: %w", s.Name, err)
 	}
-	if err := (vm.LUKSDisk{Size: diskSize, Passphrase: passphrase, Root: root}).Write(ctx, path); err != nil {
+	if err := (vm.LUKSDisk{Size: cmp.Or(s.Size, DiskSize), Passphrase: passphrase, Root: root}).Write(ctx, path); err != nil {
 		return "", err
 	}
 	header, err := ReadHeader(path)

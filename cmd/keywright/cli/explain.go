@@ -96,6 +96,9 @@ func (p *Program) backupAge(s api.Status) string {
 		return "never: run keywright server backup"
 	}
 	text := clock(*s.LastBackup)
+	if s.KeysSince {
+		return text + "; keys of volumes changed since, and their machines would not boot from it: run keywright server backup"
+	}
 	if age := p.Clock().Sub(*s.LastBackup).Hours(); age > staleAfter {
 		text += fmt.Sprintf(", %d days ago: run keywright server backup", int(age/24))
 	}

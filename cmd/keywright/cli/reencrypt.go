@@ -78,14 +78,33 @@ func writeLost(w io.Writer, o *api.Order) {
 	if len(o.Lost) == 0 {
 		return
 	}
-	var slots []string
-	for _, s := range o.Lost {
-		slots = append(slots, strings.TrimSpace(fmt.Sprintf("%d (%s %s)", s.ID, word(s.KDF), word(s.Mark))))
-	}
-	fmt.Fprintf(w, "  keyslots that are lost: %s\n", strings.Join(slots, ", "))
+	fmt.Fprintf(w, "  keyslots that are lost: %s\n", keyslotsText(o.Lost))
 	if o.Waits {
 		fmt.Fprintf(w, "  it waits after the rekey until somebody agrees: keywright volume reencrypt %s --lose-keyslots --reason …\n", short(o.Volume))
 	}
+}
+
+func keyslotsText(list []api.LUKSSlot) string {
+	var slots []string
+	for _, s := range list {
+		slots = append(slots, strings.TrimSpace(fmt.Sprintf("%d (%s %s)", s.ID, word(s.KDF), word(s.Mark))))
+	}
+	return strings.Join(slots, ", ")
+}
+
+// aboutStep adds to a step's reason what somebody is to know before it is carried out.
+func aboutStep(s *api.RotationStep) string {
+	reason := s.Reason
+	if s.AtBoot {
+		reason += "; at boot"
+	}
+	if s.Away {
+		reason += "; its machine is away"
+	}
+	if len(s.Lost) > 0 {
+		reason += "; waits until somebody agrees to lose the keyslots " + keyslotsText(s.Lost)
+	}
+	return reason
 }
 
 // writeReencryption says how far a reencryption has come whose rekey is over; false of

@@ -108,11 +108,7 @@ func writeSteps(w io.Writer, plan *api.RotationPlan) {
 		if s.NotBefore.After(plan.At) {
 			notBefore = clock(s.NotBefore)
 		}
-		reason := s.Reason
-		if s.Away {
-			reason += "; its machine is away"
-		}
-		fmt.Fprintln(table, strings.Join([]string{s.Kind, s.Object, clock(s.Due), notBefore, dash(costText(&s.Cost)), reason}, "\t"))
+		fmt.Fprintln(table, strings.Join([]string{s.Kind, s.Object, clock(s.Due), notBefore, dash(costText(&s.Cost)), aboutStep(s)}, "\t"))
 	}
 	_ = table.Flush() // w keeps the error
 	if plan.Unlisted > 0 {

@@ -92,7 +92,7 @@ func writeChain(w io.Writer, c *api.RotationChain) {
 		fmt.Fprintln(table, "STEP\tOF\tAFTER\tTAKES\tREASON")
 		for i := range c.Steps {
 			s := &c.Steps[i]
-			fmt.Fprintln(table, strings.Join([]string{s.Kind, s.Object, dash(afterText(s.After)), dash(costText(&s.Cost)), chainReason(s)}, "\t"))
+			fmt.Fprintln(table, strings.Join([]string{s.Kind, s.Object, dash(afterText(s.After)), dash(costText(&s.Cost)), aboutStep(s)}, "\t"))
 		}
 		_ = table.Flush() // w keeps the error
 		if c.Unlisted > 0 {
@@ -111,17 +111,6 @@ func afterText(after []api.RotationAction) string {
 		}
 	}
 	return strings.Join(kinds, ", ")
-}
-
-func chainReason(s *api.RotationStep) string {
-	reason := s.Reason
-	if s.AtBoot {
-		reason += "; at boot"
-	}
-	if s.Away {
-		reason += "; its machine is away"
-	}
-	return reason
 }
 
 // maxImagesShown bounds what a screen shows of images that open no more.

@@ -44,8 +44,8 @@ func (b backups) LastBackup(ctx context.Context) (time.Time, error) {
 		if err != nil {
 			return time.Time{}, err
 		}
-		if server.IsBackupDone(entry) {
-			return entry.Time, nil
+		if taken, done := server.BackupTaken(entry); done {
+			return taken, nil
 		}
 	}
 	return time.Time{}, nil

@@ -280,6 +280,11 @@ func (s *Store) Counts(ctx context.Context) (kms.Counts, error) {
 		if c.Entries, err = rows.LastEntry(ctx); err != nil {
 			return err
 		}
+		last, err := rows.LastSecret(ctx)
+		if err != nil {
+			return err
+		}
+		c.LastSecret = toTime(last)
 		head, err := rows.Head(ctx)
 		c.Sequenced = head.Size
 		return err

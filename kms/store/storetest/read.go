@@ -278,8 +278,12 @@ func testCounts(t *testing.T, s Store) {
 		Machines:     map[kms.MachineStatus]int64{kms.MachineActive: 2, kms.MachineRevoked: 1},
 		Measurements: map[kms.MeasurementStatus]int64{kms.MeasurementApproved: 2, kms.MeasurementSeen: 1},
 		Alarms:       map[kms.Alarm]int64{kms.AlarmCounters: 2, kms.AlarmCopied: 5, kms.AlarmForeign: 4},
-		Volumes:      5, Secrets: 7, Entries: 3, Sequenced: 2,
+		Volumes:      5, Secrets: 7, Entries: 3, Sequenced: 2, LastSecret: Epoch(),
 	}, counts())
+	replaced := NewSecret(VolumeID(1), 1)
+	replaced.Status = kms.SecretRestoreOnly
+	put(t, s, kms.Outcome{Secrets: []kms.Secret{replaced}})
+	assert.Equal(t, replaced.Replaced, counts().LastSecret)
 }
 
 // A limit of zero or less returns nothing, not everything.

@@ -141,6 +141,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.lastEntryStmt, err = db.PrepareContext(ctx, lastEntry); err != nil {
 		return nil, fmt.Errorf("error preparing query LastEntry: %w", err)
 	}
+	if q.lastSecretStmt, err = db.PrepareContext(ctx, lastSecret); err != nil {
+		return nil, fmt.Errorf("error preparing query LastSecret: %w", err)
+	}
 	if q.latestEntriesStmt, err = db.PrepareContext(ctx, latestEntries); err != nil {
 		return nil, fmt.Errorf("error preparing query LatestEntries: %w", err)
 	}
@@ -552,6 +555,11 @@ func (q *Queries) Close() error {
 	if q.lastEntryStmt != nil {
 		if cerr := q.lastEntryStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing lastEntryStmt: %w", cerr)
+		}
+	}
+	if q.lastSecretStmt != nil {
+		if cerr := q.lastSecretStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing lastSecretStmt: %w", cerr)
 		}
 	}
 	if q.latestEntriesStmt != nil {
@@ -987,6 +995,7 @@ type Queries struct {
 	keyringUsesStmt                     *sql.Stmt
 	keyringVersionsStmt                 *sql.Stmt
 	lastEntryStmt                       *sql.Stmt
+	lastSecretStmt                      *sql.Stmt
 	latestEntriesStmt                   *sql.Stmt
 	latestEntriesOfActionStmt           *sql.Stmt
 	latestEntriesOfMachineStmt          *sql.Stmt
@@ -1103,6 +1112,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		keyringUsesStmt:                     q.keyringUsesStmt,
 		keyringVersionsStmt:                 q.keyringVersionsStmt,
 		lastEntryStmt:                       q.lastEntryStmt,
+		lastSecretStmt:                      q.lastSecretStmt,
 		latestEntriesStmt:                   q.latestEntriesStmt,
 		latestEntriesOfActionStmt:           q.latestEntriesOfActionStmt,
 		latestEntriesOfMachineStmt:          q.latestEntriesOfMachineStmt,

@@ -65,3 +65,17 @@ func (q *Queries) Counts(ctx context.Context) ([]Count, error) {
 	}
 	return items, nil
 }
+
+const lastSecret = `-- name: LastSecret :one
+SELECT CAST(max(
+  coalesce((SELECT max(created) FROM secrets WHERE purpose = 'luks-keyslot' AND status = 'current'), 0),
+  coalesce((SELECT max(replaced) FROM secrets WHERE status = 'restore-only'), 0)) AS INTEGER) AS changed
+`
+
+// When what opens a volume last changed.
+func (q *Queries) LastSecret(ctx context.Context) (int64, error) {
+	row := q.queryRow(ctx, q.lastSecretStmt, lastSecret)
+	var changed int64
+	err := row.Scan(&changed)
+	return changed, err
+}
