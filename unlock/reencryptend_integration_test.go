@@ -3,6 +3,7 @@
 package unlock_test
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"os/exec"
@@ -69,4 +70,54 @@ func TestReencryptionCutBehindItsLastByte(t *testing.T) {
 			d.requireReencrypted(done)
 		})
 	}
+}
+
+// cutInTheLastPart kills cryptsetup while it reencrypts all of the data as one part.
+func (d *filledDisk) cutInTheLastPart() {
+	d.t.Helper()
+	keys := []luks.SlotKey{{Slot: d.header().OwnSlots(rekeyVolume)[0], Key: version(1).Key}, {Slot: 2, Key: text(recovery)}}
+	require.NoError(d.t, luks.Cryptsetup{}.KillSlot(d.t.Context(), d.path, 0, version(1).Key))
+	require.NoError(d.t, luks.Cryptsetup{}.BeginReencryption(d.t.Context(), d.path, keys))
+	cmd := exec.CommandContext(d.t.Context(), "cryptsetup", "reencrypt", "-q", "--resume-only", "--force-offline-reencrypt", "--hotzone-size", "1G", "--key-file", "-", d.path)
+	cmd.Stdin = strings.NewReader(string(version(1).Key.Expose()))
+	require.NoError(d.t, cmd.Start())
+	header := make([]byte, 16<<10)
+	require.Eventually(d.t, func() bool {
+		f, err := os.Open(d.path)
+		require.NoError(d.t, err)
+		defer f.Close()
+		_, err = f.ReadAt(header, 0)
+		require.NoError(d.t, err)
+		return bytes.Contains(header, []byte("in-reencryption"))
+	}, time.Minute, time.Millisecond)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+}
+
+// A boot has cryptsetup recover the volume, which ends the reencryption where the last
+// part is what was cut.
+func TestReencryptionCutInItsLastPart(t *testing.T) {
+	d := newFilledDisk(t, 32<<20)
+	d.cutInTheLastPart()
+	search := unlock.Search{Clock: unlock.SystemClock{}}
+	volumes, err := search.Volumes(t.Context(), []unlock.VolumeConfig{{Device: d.path, Name: "data"}})
+	require.NoError(t, err)
+	defer volumes.Close()
+	require.NotNil(t, volumes[0].Under)
+	require.NoError(t, unlock.AfterRecovery(volumes[0]))
+	require.NoError(t, luks.Cryptsetup{}.RecoverReencryption(t.Context(), d.path, version(1).Key))
+	require.NoError(t, unlock.AfterRecovery(volumes[0]))
+
+	r := d.reencrypting(io.Discard)
+	r.Begun = true
+	done, err := r.Run(t.Context())
+	require.NoError(t, err)
+	d.requireReencrypted(done)
+
+	now := d.header()
+	keys := []luks.SlotKey{{Slot: now.OwnSlots(rekeyVolume)[0], Key: version(1).Key}, {Slot: now.SlotsFor(rekeyVolume, luks.PurposeRecovery)[0], Key: text(recovery)}}
+	require.NoError(t, luks.Cryptsetup{}.BeginReencryption(t.Context(), d.path, keys))
+	require.ErrorContains(t, unlock.AfterRecovery(volumes[0]), "is another", "another reencryption")
+	require.NoError(t, luks.Cryptsetup{}.ResumeReencryption(t.Context(), d.path, version(1).Key, luks.Resumption{Closed: true}))
+	require.ErrorContains(t, unlock.AfterRecovery(volumes[0]), "is another", "what that made of it")
 }

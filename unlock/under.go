@@ -120,16 +120,37 @@ func openUnder(ctx context.Context, v Volume, key secret.Bytes, options luks.Opt
 	return &luks.Mapping{Path: path, Table: table}, nil
 }
 
-// recovered demands that the header is that of the same reencryption still, and the
-// mapping what it says.
+// recovered demands that the mapping is what the header says after [Volume.afterRecovery].
 func (v *Volume) recovered(table luks.Table) error {
+	header, err := v.afterRecovery()
+	if err != nil {
+		return err
+	}
+	return header.Check(table)
+}
+
+// mapped is a header that says what its mapping is.
+type mapped interface {
+	Check(table luks.Table) error
+}
+
+// afterRecovery reads the header that cryptsetup has recovered, and demands that it is
+// that of the same reencryption still, or what that was to make of it: where the last
+// part of the data is recovered, it has ended.
+func (v *Volume) afterRecovery() (mapped, error) {
 	again, err := v.fresh()
+	if err != nil {
+		return nil, err
+	}
+	becomes, err := v.Under.To().Digest()
 	switch {
 	case err != nil:
-		return err
-	case again.Under == nil || again.Identity != v.Identity:
-		return fmt.Errorf("the header of %s is another since cryptsetup opened it", v.Device.Name())
+		return nil, err
+	case again.Under != nil && again.Identity == v.Identity:
+		return again.Under, nil
+	case again.Under == nil && again.Identity == becomes:
+		return again.LUKS, nil
 	default:
-		return again.Under.Check(table)
+		return nil, fmt.Errorf("the header of %s is another since cryptsetup opened it", v.Device.Name())
 	}
 }

@@ -114,7 +114,7 @@ func newReencryption(t *testing.T) *reencryption {
 
 func (r *reencryption) start() {
 	r.t.Helper()
-	require.NoError(r.t, r.run.Send([]byte("keywright-unlock agent & agent=$!\n")))
+	r.do(r.run, "keywright-unlock agent & agent=$!", succeeded)
 }
 
 func (r *reencryption) endAgent() {
@@ -129,6 +129,7 @@ func (r *reencryption) treeDigest() string {
 	line := r.do(r.run, "echo tree'': $(busybox find / -xdev -type f | busybox sort | busybox xargs busybox sha256sum | busybox sha256sum)", "tree: ")
 	digest := regexp.MustCompile(`[0-9a-f]{64}`).FindString(line)
 	require.NotEmpty(r.t, digest, line)
+	vmtest.Expect(r.t, r.run, succeeded)
 	return digest
 }
 
