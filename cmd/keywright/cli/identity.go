@@ -12,8 +12,18 @@ import (
 	"keywright.dev/kms/api"
 )
 
-func (p *Program) identityCommand() *cobra.Command {
-	c := &cobra.Command{Use: "identity", Short: "The key that machines know the service by"}
+// identityCommand speaks to the service of a configuration or folder where one is given,
+// as backup does.
+func (p *Program) identityCommand(flags *serverFlags) *cobra.Command {
+	c := &cobra.Command{
+		Use: "identity", Short: "The key that machines know the service by",
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if err := p.checkFormat(); err != nil { // of the root, in whose place this runs
+				return err
+			}
+			return p.choose(flags)
+		},
+	}
 	c.AddCommand(p.identityCensus(), p.identityRotate(), p.identityRetire())
 	return c
 }

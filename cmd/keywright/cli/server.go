@@ -51,7 +51,7 @@ check is weaker.`,
 	c.PersistentFlags().StringVar(&flags.config, "config", "", "configuration file (see keywright config reference)")
 	c.PersistentFlags().StringVar(&flags.data, "data", "", "data folder (default ./keywright-data)")
 	c.Flags().BoolVar(&flags.dev, "dev", false, "loopback and a temporary folder")
-	c.AddCommand(p.serverBackup(&flags), p.serverRestore(&flags), p.identityCommand())
+	c.AddCommand(p.serverBackup(&flags), p.serverRestore(&flags), p.identityCommand(&flags))
 	return c
 }
 
