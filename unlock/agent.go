@@ -94,7 +94,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			break
 		}
 	}
-	a.Log("told to end: nothing is under way")
+	a.Log("told to end: no step is under way")
 	return nil
 }
 

@@ -101,7 +101,7 @@ func TestAgentComesAgainWhenItIsTold(t *testing.T) {
 	r := newAgentRig(t, 3, answers{orders(false, 120), orders(false, 1<<30), orders(false, 0)})
 	r.run(t)
 	assert.Equal(t, []time.Duration{135 * time.Second, 675 * time.Second, 1500 * time.Millisecond}, r.clock.slept)
-	assert.Equal(t, []string{"told to end: nothing is under way"}, r.lines)
+	assert.Equal(t, []string{"told to end: no step is under way"}, r.lines)
 }
 
 // Servers that do not answer are asked in turn, ever more seldom, and the log says so
@@ -148,7 +148,7 @@ func TestAgentSaysWhatItCannotBegin(t *testing.T) {
 	r.run(t)
 	assert.Equal(t, []string{
 		"the service has orders for this machine", "carrying out what is ordered: KW-1401 tpm: the TPM is gone",
-		"trying again in 22 s", "told to end: nothing is under way",
+		"trying again in 22 s", "told to end: no step is under way",
 	}, r.lines)
 }
 
