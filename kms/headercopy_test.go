@@ -130,6 +130,18 @@ func TestHeaderCopyGoesWithItsOrder(t *testing.T) {
 	}
 }
 
+// A reencryption goes on after its rekey, without the copy.
+func TestOrderOfAReencryptionHasNoHeaderAfterItsRekey(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-1")
+	f.orderReencryption(m)
+	var got exchange.ReleasedSecret
+	require.NoError(t, reencryptionSteps()[0](f, m, &got))
+	assert.Equal(t, kms.OrderRekeyed, f.orders()[0].Status)
+	assert.Zero(t, f.headerKeys())
+	assert.True(t, f.orders()[0].HeaderKept.IsZero())
+}
+
 func TestHeaderCopyOfAnotherIsRefused(t *testing.T) {
 	f := newFixture(t)
 	m, got := f.begun()

@@ -91,7 +91,8 @@ func (o *Order) endRekey(out *Outcome, report *exchange.VolumeReport) exchange.R
 		return exchange.RekeyFinished
 	}
 	next := *o
-	next.Status, next.Deliveries, next.Delivered, next.Fault, next.From = OrderRekeyed, 0, time.Time{}, "", 0
+	next.Status, next.Deliveries, next.Fault, next.From = OrderRekeyed, 0, "", 0
+	next.Delivered, next.HeaderKept = time.Time{}, time.Time{}
 	next.weigh(report)
 	out.Orders = append(out.Orders, next)
 	return exchange.RekeyRekeyed
