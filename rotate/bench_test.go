@@ -61,7 +61,7 @@ groups = ["db-*"]
 		state.Keyrings = someKeyrings(made, count)
 		b.ReportAllocs()
 		for b.Loop() {
-			_, err := Compromised(state, p, incident, now)
+			_, err := Compromised(state, p, now, incident)
 			require.NoError(b, err)
 		}
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/count, "ns/object")

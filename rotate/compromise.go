@@ -37,7 +37,8 @@ type Unopenable struct {
 	From, Until time.Time
 }
 
-// Compromised plans what is to be done about an incident; it reads the volumes once.
+// Compromised plans what is to be done about incidents, one at least; it reads the volumes
+// once. A volume that more than one reaches gets one new secret, under the strictest terms.
 // What was done already is in the state and not in the plan: whoever plans anew until
 // there is nothing left has done it all. Windows, jitter and rates do not hold.
 //
@@ -45,13 +46,7 @@ type Unopenable struct {
 // whatever wrapping. So a fresh keyring version comes first, and the one that is out
 // wraps nothing more; then each volume gets a secret that neither it nor anybody else
 // ever saw; and only then, where volume keys could be reached, a volume key.
-func Compromised(state State, policy *Policy, incident Incident, now time.Time) (*Chain, error) {
-	return CompromisedAll(state, policy, []Incident{incident}, now)
-}
-
-// CompromisedAll plans for several incidents at once: a volume that more than one
-// reaches gets one new secret, under the strictest terms.
-func CompromisedAll(state State, policy *Policy, incidents []Incident, now time.Time) (*Chain, error) {
+func Compromised(state State, policy *Policy, now time.Time, incidents ...Incident) (*Chain, error) {
 	c := &chain{state: &state, policy: policy, incidents: incidents, now: now, lines: lines{}, volumes: newDamages(), found: make([]bool, len(incidents))}
 	for i := range incidents {
 		if err := c.keyring(&incidents[i]); err != nil {

@@ -60,7 +60,7 @@ func TestAttack18AChainBeginsWithAVersionThatIsNotOut(t *testing.T) {
 	made := at(t, "2026-01-01T00:00:00Z")
 	state, p := leaked(t, made)
 	now := made.Add(30 * day)
-	c, err := Compromised(state, p, Incident{What: Reference{KeyringOut, "prod", 2}, Since: now, Copied: true}, now)
+	c, err := Compromised(state, p, now, Incident{What: Reference{KeyringOut, "prod", 2}, Since: now, Copied: true})
 	require.NoError(t, err)
 	const ready = " after rotate-keyring keyring/prod after disable-keyring-version keyring/prod@2"
 	assert.Equal(t, strings.Join([]string{
@@ -91,7 +91,7 @@ func TestAttack18RewrapIsNoWayOut(t *testing.T) {
 	made := at(t, "2026-01-01T00:00:00Z")
 	state, p := leaked(t, made)
 	now := made.Add(30 * day)
-	c, err := Compromised(state, p, Incident{What: Reference{KeyringOut, "prod", 1}, Since: now}, now)
+	c, err := Compromised(state, p, now, Incident{What: Reference{KeyringOut, "prod", 1}, Since: now})
 	require.NoError(t, err)
 	assert.Equal(t, strings.Join([]string{
 		"destroy-keyring-version keyring/prod@1",
@@ -107,7 +107,7 @@ func TestAttack18MachineThatIsOutIsRekeyedInAnAttestedBootOnly(t *testing.T) {
 	state, p := leaked(t, made)
 	now := made.Add(30 * day)
 	incident := Incident{What: Reference{MachineOut, "web-1", 0}, Since: now}
-	c, err := Compromised(state, p, incident, now)
+	c, err := Compromised(state, p, now, incident)
 	require.NoError(t, err)
 	assert.Equal(t, strings.Join([]string{
 		"destroy-secret volume/a@1",
@@ -121,7 +121,7 @@ func TestAttack18MachineThatIsOutIsRekeyedInAnAttestedBootOnly(t *testing.T) {
 		v := Volume{ID: volumeA, Machine: "m-web", Name: "web-1", Group: "web", Connected: true, Reencrypted: now.Add(day)}
 		v.Secret = Secret{Version: 3, Created: now.Add(day), AtBoot: boot}
 		state.Volumes = only(v)
-		c, err = Compromised(state, p, incident, now.Add(2*day))
+		c, err = Compromised(state, p, now.Add(2*day), incident)
 		require.NoError(t, err)
 		assert.Equal(t, boot, len(c.Steps) == 0, describe(c))
 	}
@@ -132,7 +132,7 @@ func TestAHeaderThatIsOutHasItsVolumeKeyReplaced(t *testing.T) {
 	state, p := leaked(t, made)
 	now := made.Add(30 * day)
 	for _, kind := range []ReferenceKind{HeaderOut, VolumeOut} {
-		c, err := Compromised(state, p, Incident{What: Reference{kind, volumeA, 0}, Since: now}, now)
+		c, err := Compromised(state, p, now, Incident{What: Reference{kind, volumeA, 0}, Since: now})
 		require.NoError(t, err)
 		assert.Equal(t, strings.Join([]string{
 			"destroy-secret volume/a@1",
@@ -153,7 +153,7 @@ func TestAVolumeWithAnOpenOrderIsLookedAtAgain(t *testing.T) {
 	}
 	state.Volumes = only(list...)
 	now := made.Add(30 * day)
-	c, err := Compromised(state, p, Incident{What: Reference{VolumeOut, volumeA, 0}, Since: now}, now)
+	c, err := Compromised(state, p, now, Incident{What: Reference{VolumeOut, volumeA, 0}, Since: now})
 	require.NoError(t, err)
 	assert.Equal(t, "destroy-secret volume/a@1", describe(c))
 	assert.Equal(t, []Line{
@@ -171,7 +171,7 @@ func TestWhatAChainCannotMendIsSaid(t *testing.T) {
 		{Keyring: "system", Version: 1, Kind: kms.DependentServiceKey, Purpose: "identity", Count: 2},
 		{Keyring: "system", Version: 1, Kind: kms.DependentOutside, Count: 1},
 	}
-	c, err := Compromised(State{Keyrings: []kms.Keyring{k}, Volumes: only()}, Default(), Incident{What: Reference{KeyringOut, "system", 1}, Since: made}, made)
+	c, err := Compromised(State{Keyrings: []kms.Keyring{k}, Volumes: only()}, Default(), made, Incident{What: Reference{KeyringOut, "system", 1}, Since: made})
 	require.NoError(t, err)
 	assert.Equal(t, []string{
 		"keyring/system@1 wraps 2 of the service's own keys (identity): they are out and are to be replaced, not rewrapped",
@@ -185,7 +185,7 @@ func TestWhatIsNotThereCannotBeOut(t *testing.T) {
 	for _, text := range []string{"keyring/prod@3", "keyring/dev@1", "machine/web-2", "volume/" + strings.Repeat("c", 32)} {
 		what, err := ParseReference(text)
 		require.NoError(t, err)
-		_, err = Compromised(state, p, Incident{What: what, Since: made}, made)
+		_, err = Compromised(state, p, made, Incident{What: what, Since: made})
 		assert.ErrorContains(t, err, fmt.Sprintf("planning what to do about %s: there is no such", text))
 	}
 }
@@ -195,9 +195,12 @@ func TestAttack18SeveralIncidentsHaveOneChain(t *testing.T) {
 	made := at(t, "2026-01-01T00:00:00Z")
 	state, p := leaked(t, made)
 	now := made.Add(30 * day)
-	c, err := CompromisedAll(state, p, []Incident{
-		{What: Reference{KeyringOut, "prod", 2}, Since: now}, {What: Reference{MachineOut, "web-1", 0}, Since: now}, {What: Reference{KeyringOut, "prod", 1}, Since: now},
-	}, now)
+	c, err := Compromised(
+		state, p, now,
+		Incident{What: Reference{KeyringOut, "prod", 2}, Since: now},
+		Incident{What: Reference{MachineOut, "web-1", 0}, Since: now},
+		Incident{What: Reference{KeyringOut, "prod", 1}, Since: now},
+	)
 	require.NoError(t, err)
 	const ready = " after rotate-keyring keyring/prod after disable-keyring-version keyring/prod@2"
 	assert.Equal(t, strings.Join([]string{
@@ -213,7 +216,7 @@ func TestAttack18SeveralIncidentsHaveOneChain(t *testing.T) {
 	}, "\n"), describe(c))
 	assert.Equal(t, []string{"the recovery keys of 1 volumes are out, and no rekey replaces them: keywright volume reencrypt makes others, or remove their keyslots at the machines"}, c.Beyond)
 
-	_, err = CompromisedAll(state, p, []Incident{{What: Reference{KeyringOut, "prod", 2}, Since: now}, {What: Reference{MachineOut, "gone", 0}, Since: now}}, now)
+	_, err = Compromised(state, p, now, []Incident{{What: Reference{KeyringOut, "prod", 2}, Since: now}, {What: Reference{MachineOut, "gone", 0}, Since: now}}...)
 	require.ErrorIs(t, err, kms.ErrNotFound)
 }
 
@@ -224,7 +227,7 @@ func TestRecoveryKeysThatAreReplacedAreLeftToNobody(t *testing.T) {
 	now := made.Add(30 * day)
 	for _, what := range []Reference{{MachineOut, "db-1", 0}, {HeaderOut, volumeB, 0}, {VolumeOut, volumeB, 0}} {
 		incident := Incident{What: what, Since: now}
-		c, err := Compromised(state, p, incident, now)
+		c, err := Compromised(state, p, now, incident)
 		require.NoError(t, err)
 		assert.Contains(t, describe(c), "reencrypt-volume volume/b", what)
 		assert.Empty(t, c.Beyond, what)
@@ -239,7 +242,7 @@ func TestRecoveryKeysThatAreReplacedAreLeftToNobody(t *testing.T) {
 		healed.Secret.Version, healed.Secret.Created = 2, now.Add(time.Hour)
 		done := state
 		done.Volumes = only(healed)
-		c, err = Compromised(done, p, incident, now.Add(day))
+		c, err = Compromised(done, p, now.Add(day), incident)
 		require.NoError(t, err)
 		assert.Empty(t, describe(c), what)
 		assert.Empty(t, c.Beyond, what)
@@ -256,7 +259,7 @@ func TestAChainGoesOnBehindOpenOrders(t *testing.T) {
 		}
 		list = append(list, v)
 	}
-	c, err := Compromised(State{Keyrings: someKeyrings(made, 1), Volumes: only(list...)}, Default(), Incident{What: Reference{KeyringOut, "default", 1}, Since: made.Add(day)}, made.Add(day))
+	c, err := Compromised(State{Keyrings: someKeyrings(made, 1), Volumes: only(list...)}, Default(), made.Add(day), Incident{What: Reference{KeyringOut, "default", 1}, Since: made.Add(day)})
 	require.NoError(t, err)
 	assert.Contains(t, c.Lines, Line{DefaultRule, RekeyVolume, HoldNone, 10, Cost{Guests: 10}, 0})
 }
@@ -264,7 +267,7 @@ func TestAChainGoesOnBehindOpenOrders(t *testing.T) {
 func TestAChainIsBoundedAndCountsTheRest(t *testing.T) {
 	made := at(t, "2024-01-01T00:00:00Z")
 	state := State{Keyrings: someKeyrings(made, 2000), Volumes: someVolumes(2000)}
-	c, err := Compromised(state, Default(), Incident{What: Reference{KeyringOut, "default", 1}, Since: made.Add(day)}, made.Add(day))
+	c, err := Compromised(state, Default(), made.Add(day), Incident{What: Reference{KeyringOut, "default", 1}, Since: made.Add(day)})
 	require.NoError(t, err)
 	assert.Len(t, c.Steps, 2+2*maxPlan)
 	assert.EqualValues(t, 2000, c.UnopenableCount)

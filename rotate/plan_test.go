@@ -318,7 +318,7 @@ func TestSecretsAreKeptForRestoresAndNoLonger(t *testing.T) {
 	require.NoError(t, err)
 	assert.Empty(t, plan.Steps)
 	assert.Contains(t, plan.Lines, Line{DefaultRule, DestroySecret, HoldRestore, 2, Cost{}, 0})
-	chain, err := Compromised(State{Volumes: only(v)}, Default(), Incident{What: Reference{VolumeOut, v.ID, 0}, Since: now}, now)
+	chain, err := Compromised(State{Volumes: only(v)}, Default(), now, Incident{What: Reference{VolumeOut, v.ID, 0}, Since: now})
 	require.NoError(t, err)
 	assert.Contains(t, chain.Lines, Line{DefaultRule, DestroySecret, HoldRestore, 3, Cost{}, 0})
 	assert.EqualValues(t, 1, chain.UnopenableCount, "the current one alone, after its rekey")
@@ -338,7 +338,7 @@ func TestMemoryDoesNotGrowWithTheVolumes(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		_, err := Make(state, p, now)
 		require.NoError(t, err)
-		_, err = Compromised(state, p, Incident{What: Reference{KeyringOut, "default", 1}, Since: now, Copied: true}, now)
+		_, err = Compromised(state, p, now, Incident{What: Reference{KeyringOut, "default", 1}, Since: now, Copied: true})
 		require.NoError(t, err)
 		runtime.ReadMemStats(&after)
 		return float64(after.TotalAlloc - before.TotalAlloc)
@@ -420,7 +420,7 @@ func TestAReadThatFailsMakesNoPlan(t *testing.T) {
 	volumes := func(yield func(Volume, error) bool) { yield(Volume{}, broken) }
 	_, err := Make(State{Volumes: volumes}, Default(), time.Time{})
 	require.ErrorIs(t, err, broken)
-	_, err = Compromised(State{Volumes: volumes}, Default(), Incident{What: Reference{MachineOut, "m", 0}}, time.Time{})
+	_, err = Compromised(State{Volumes: volumes}, Default(), time.Time{}, Incident{What: Reference{MachineOut, "m", 0}})
 	require.ErrorIs(t, err, broken)
 }
 

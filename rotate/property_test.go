@@ -139,9 +139,9 @@ func TestAttack18NothingNewIsUnderWhatIsOut(t *testing.T) {
 			if incident.What.Kind != KeyringOut && rapid.Bool().Draw(t, "planned first") {
 				w.round(w.plan(), true)
 			}
-			c, err := Compromised(w.state(), w.policy, incident, w.now)
+			c, err := Compromised(w.state(), w.policy, w.now, incident)
 			require.NoError(t, err)
-			again, err := Compromised(w.state(), w.policy, incident, w.now)
+			again, err := Compromised(w.state(), w.policy, w.now, incident)
 			require.NoError(t, err)
 			require.Equal(t, c, again)
 			if len(c.Steps)+len(c.Lines) == 0 || len(c.Lines) == 1 && c.Lines[0].Hold == HoldCensus && w.outside[keyringObject(incident.What.Name, incident.What.Version)] {

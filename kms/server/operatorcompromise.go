@@ -42,7 +42,7 @@ func (o *operators) chain(ctx context.Context, _ struct{}, in *chainInput) (api.
 	if err != nil {
 		return api.RotationChain{}, err
 	}
-	chain, err := rotate.CompromisedAll(state, s.rotation(), incidents, now)
+	chain, err := rotate.Compromised(state, s.rotation(), now, incidents...)
 	if err != nil {
 		return api.RotationChain{}, err
 	}
