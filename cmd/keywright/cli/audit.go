@@ -89,20 +89,11 @@ func (p *Program) auditExport() *cobra.Command {
 	return c
 }
 
-// exportTo leaves no half-written file behind.
 func (p *Program) exportTo(ctx context.Context, o *api.OperatorClient, path string) error {
 	if path == "" {
 		return o.ExportAudit(ctx, p.Out)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("writing the export: %w", err)
-	}
-	err = errors.Join(o.ExportAudit(ctx, f), f.Sync(), f.Close())
-	if err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	return nil
+	return writeNew(path, func(w io.Writer) error { return o.ExportAudit(ctx, w) })
 }
 
 func (p *Program) auditVerify() *cobra.Command {

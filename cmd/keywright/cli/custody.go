@@ -195,7 +195,7 @@ func writeShares(folder string, files []quorum.File) ([]custodyFile, error) {
 	written := []custodyFile{}
 	for _, f := range files {
 		path := filepath.Join(folder, f.Name)
-		if err := writeNew(path, f.Text); err != nil {
+		if err := writeNewText(path, f.Text); err != nil {
 			errs := []error{fmt.Errorf("writing the shares of %s: %w", f.Custodian, err)}
 			for _, w := range written {
 				errs = append(errs, os.Remove(w.File))
@@ -205,19 +205,6 @@ func writeShares(folder string, files []quorum.File) ([]custodyFile, error) {
 		written = append(written, custodyFile{f.Custodian, path})
 	}
 	return written, nil
-}
-
-// writeNew writes a file that does not exist, for its owner alone.
-func writeNew(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	return nil
 }
 
 // takers returns the custodians who took part in something, each once.

@@ -157,14 +157,14 @@ func (p *Program) challenge(ctx context.Context, root, folder string) error {
 	files := []custodyFile{}
 	for i, ch := range asked.Challenges {
 		path := filepath.Join(folder, fmt.Sprintf("challenge-%d.age", i+1))
-		if err := writeNew(path, ch.Age); err != nil {
+		if err := writeNewText(path, ch.Age); err != nil {
 			return fmt.Errorf("writing the challenge for %s: %w", ch.Custodian, err)
 		}
 		files = append(files, custodyFile{ch.Custodian, path})
 	}
 	kept, err := json.Marshal(asked)
 	if err == nil {
-		err = writeNew(filepath.Join(folder, challengesFile), string(kept))
+		err = writeNewText(filepath.Join(folder, challengesFile), string(kept))
 	}
 	if err != nil {
 		return fmt.Errorf("writing challenges: %w", err)

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -55,15 +53,14 @@ type writtenHeader struct {
 	Output  string `json:"output"`
 }
 
-// headerCopyToFile makes the file before anything is disclosed.
 func (p *Program) headerCopyToFile(ctx context.Context, ref, path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	var about api.HeaderCopy
+	err := writeNew(path, func(w io.Writer) (err error) {
+		about, err = p.writeHeaderCopy(ctx, ref, w)
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("writing the copy of a header: %w", err)
-	}
-	about, err := p.writeHeaderCopy(ctx, ref, f)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
+		return err
 	}
 	return p.print(writtenHeader{about.Volume, about.UUID, about.Version, path}, func(w io.Writer) {
 		fmt.Fprintf(w, "%s holds the header of volume/%s, LUKS UUID %s, from %s, before the rekey to version %d\n",

@@ -84,19 +84,18 @@ type disclosed struct {
 	Output string `json:"output"`
 }
 
-// recoveryKeyToFile makes the file before anything is disclosed.
 func (p *Program) recoveryKeyToFile(ctx context.Context, ref, path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	err := writeNew(path, func(w io.Writer) error {
+		key, err := p.recoveryKey(ctx, ref)
+		if err != nil {
+			return err
+		}
+		defer key.Wipe()
+		_, err = w.Write(key.Expose())
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("writing the recovery key: %w", err)
-	}
-	key, err := p.recoveryKey(ctx, ref)
-	if err == nil {
-		_, err = f.Write(key.Expose())
-		key.Wipe()
-	}
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
+		return err
 	}
 	return p.print(disclosed{ref, path}, func(w io.Writer) { fmt.Fprintf(w, "%s holds the recovery key of volume/%s\n", path, ref) })
 }
