@@ -104,7 +104,8 @@ func (r *rekeyed) ready(out *Outcome, state *State, v *Volume, order *Order, d *
 		return refusal
 	}
 	if next != nil {
-		r.commitRecovery(out, state, next, d)
+		out.promote(state.Secrets, next, r.service.Clock())
+		d.fact("recovery.version", "", version(next))
 	}
 	if refusal := v.takeOver(report, ownOf(report, order.Version, next)); refusal != nil {
 		return refusal
@@ -127,18 +128,6 @@ func (r *rekeyed) judgeKeyslots(report *exchange.VolumeReport, order *Order, rec
 		return refuse(ReasonVolume, "the report shows %d keyslots of version %d of the recovery key, want one", n, recovery.Version)
 	}
 	return nil
-}
-
-func (r *rekeyed) commitRecovery(out *Outcome, state *State, next *Secret, d *draft) {
-	settled := *next
-	settled.Status = SecretCurrent
-	out.Secrets = append(out.Secrets, settled)
-	if before := findSecret(state.Secrets, next.Volume, PurposeRecovery, SecretCurrent); before != nil {
-		replaced := *before
-		replaced.Status, replaced.Replaced = SecretRestoreOnly, r.service.Clock()
-		out.Secrets = append(out.Secrets, replaced)
-	}
-	d.fact("recovery.version", "", version(next))
 }
 
 // begun holds fast what the header is going to be. What was lost was agreed to

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/exchange"
@@ -135,13 +136,7 @@ func (r *rekeyed) commit(out *Outcome, state *State, v *Volume, order *Order, d 
 	if next == nil || next.Version != order.Version {
 		return refuse(ReasonOrder, "version %d of volume/%s is not pending", order.Version, v.ID)
 	}
-	settled := *next
-	settled.Status = SecretCurrent
-	out.Secrets = append(out.Secrets, settled)
-	if before := findSecret(state.Secrets, v.ID, PurposeKeyslot, SecretCurrent); before != nil {
-		replaced := *before
-		replaced.Status, replaced.Replaced = SecretRestoreOnly, r.service.Clock()
-		out.Secrets = append(out.Secrets, replaced)
+	if before := out.promote(state.Secrets, next, r.service.Clock()); before != nil {
 		d.fact("restore_only", "", fmt.Sprint(before.Version))
 	}
 	if refusal := v.acceptOwn(&r.details.Volume, slots); refusal != nil {
@@ -152,6 +147,20 @@ func (r *rekeyed) commit(out *Outcome, state *State, v *Volume, order *Order, d 
 	out.Orders = []Order{*order}
 	r.status = exchange.RekeyCommitted
 	return nil
+}
+
+// promote makes a pending secret the current one, and the one before restore-only, which
+// it returns; nil where there was none.
+func (o *Outcome) promote(secrets []Secret, next *Secret, now time.Time) (before *Secret) {
+	settled := *next
+	settled.Status = SecretCurrent
+	o.Secrets = append(o.Secrets, settled)
+	if before = findSecret(secrets, next.Volume, next.Purpose, SecretCurrent); before != nil {
+		replaced := *before
+		replaced.Status, replaced.Replaced = SecretRestoreOnly, now
+		o.Secrets = append(o.Secrets, replaced)
+	}
+	return before
 }
 
 // finish ends the order: of what opened the volume before nothing is accepted any
