@@ -56,9 +56,12 @@ type Order struct {
 	From uint32
 	// Version is that of the secret it makes; 0 before it was delivered.
 	Version uint32
-	Reason  string
-	Created time.Time
-	By      string // who ordered it
+	// Withdrawn is a version that was handed out and taken back: what the machine made
+	// of it is to be removed. 0 where there is none.
+	Withdrawn uint32
+	Reason    string
+	Created   time.Time
+	By        string // who ordered it
 	// Deliveries counts how often the secrets were handed out since the last step,
 	// last at Delivered.
 	Deliveries int
@@ -115,6 +118,12 @@ func (o *Order) mayNeed(version uint32, secrets []Secret) bool {
 		}
 	}
 	return version == o.From || o.Status == OrderCommitted && version == before
+}
+
+// IsWithdrawn tells whether the order was taken back, and waits for the machine to
+// remove what it made of it: the current secret is then the version to settle on.
+func (o *Order) IsWithdrawn() bool {
+	return o.Status == OrderCommitted && o.Withdrawn != 0
 }
 
 // isRekeyed tells whether the rekey is over that a reencryption begins with.

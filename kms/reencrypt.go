@@ -25,6 +25,7 @@ func (s *Service) OrderReencrypt(ctx context.Context, by Operator, volume *Volum
 		switch {
 		case v.Status != VolumeActive:
 			return nil, disallow("volume/%s is %s: only an active volume is reencrypted", v.ID, v.Status)
+		case known != nil && known.IsWithdrawn():
 		case known != nil && known.Waits():
 			return nil, disallow("a reencryption of volume/%s is ordered already: it waits until somebody agrees to the loss of keyslots", v.ID)
 		case known != nil:
@@ -37,6 +38,9 @@ func (s *Service) OrderReencrypt(ctx context.Context, by Operator, volume *Volum
 		order := Order{
 			Volume: v.ID, Machine: v.Machine, Kind: KindReencrypt, Status: OrderOpen, Reason: reason,
 			Created: s.Clock(), By: by.changedBy(), Lost: loses,
+		}
+		if known != nil {
+			order.Withdrawn = known.Withdrawn
 		}
 		d.lost(order.Lost)
 		out.Orders = []Order{order}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"keywright.dev/kms/audit"
 	"keywright.dev/kms/exchange"
@@ -35,6 +36,8 @@ func (s *Service) OrderRekey(ctx context.Context, by Operator, volume *Volume, r
 		case v.Status != VolumeActive:
 			return nil, disallow("volume/%s is %s: only an active volume is rekeyed", v.ID, v.Status)
 		case known == nil:
+		case known.IsWithdrawn():
+			order.Withdrawn = known.Withdrawn
 		case known.Kind == KindReencrypt:
 			return nil, disallow("a reencryption of volume/%s is ordered already, which begins with a rekey", v.ID)
 		case known.Status == OrderCommitted:
@@ -42,7 +45,7 @@ func (s *Service) OrderRekey(ctx context.Context, by Operator, volume *Volume, r
 		case known.AtBoot || !atBoot:
 			return nil, disallow("a rekey of volume/%s is ordered already", v.ID)
 		default:
-			order.From = known.From
+			order.From, order.Withdrawn = known.From, max(known.Version, known.Withdrawn)
 			out.DropSecrets = madeFor(state.Secrets, v.ID)
 		}
 		out.Orders = []Order{order}
@@ -51,8 +54,8 @@ func (s *Service) OrderRekey(ctx context.Context, by Operator, volume *Volume, r
 }
 
 // WithdrawRekey takes an order back that was not committed, or a reencryption that
-// has not begun on the disk. The machine removes what it made of it when it asks
-// next.
+// has not begun on the disk. Where it was handed out, the order stays until the machine
+// has removed what it made of it.
 func (s *Service) WithdrawRekey(ctx context.Context, by Operator, volume *Volume, reason string) (*Order, error) {
 	return s.changeOrder(ctx, by, ActionWithdrawRekey, volume, func(state *State, v *Volume, d *draft, out *Outcome) (*Order, error) {
 		d.fact("reason", "", reason)
@@ -60,15 +63,37 @@ func (s *Service) WithdrawRekey(ctx context.Context, by Operator, volume *Volume
 		switch {
 		case known == nil:
 			return nil, disallow("no rekey of volume/%s is ordered", v.ID)
+		case known.IsWithdrawn():
+			return nil, disallow("the rekey of volume/%s was taken back, and waits for the machine to remove what it made of it", v.ID)
 		case known.Status == OrderCommitted:
 			return nil, disallow("the rekey of volume/%s is committed: its new secret is current", v.ID)
+		case known.From != 0:
+			return nil, disallow("the disk of volume/%s was restored from before a rekey, and opens with a secret that boots are released until it is rekeyed again", v.ID)
 		}
 		if err := disallowWithdrawal(known); err != nil {
 			return nil, err
 		}
-		out.DropOrders, out.DropSecrets = []string{v.ID}, madeFor(state.Secrets, v.ID)
+		out.DropSecrets = madeFor(state.Secrets, v.ID)
+		if current := findSecret(state.Secrets, v.ID, PurposeKeyslot, SecretCurrent); known.Status == OrderOpen && current != nil {
+			if left := max(known.Version, known.Withdrawn); left > 0 {
+				order := known.withdrawn(left, current)
+				out.Orders = []Order{order}
+				return &order, nil
+			}
+		}
+		out.DropOrders = []string{v.ID}
 		return known, nil
 	})
+}
+
+// withdrawn returns what an order becomes that is taken back after a version was handed
+// out: the current secret is what the machine settles on, as after a rekey.
+func (o *Order) withdrawn(version uint32, current *Secret) Order {
+	order := *o
+	order.Kind, order.Status, order.Version, order.Withdrawn = KindRekey, OrderCommitted, current.Version, version
+	order.Deliveries, order.Delivered, order.HeaderKept, order.Fault = 0, time.Time{}, time.Time{}, ""
+	order.Lost, order.Agreed = nil, false
+	return order
 }
 
 func (s *Service) changeOrder(ctx context.Context, by Operator, action string, volume *Volume,

@@ -144,6 +144,7 @@ func (r *rekeyed) commit(out *Outcome, state *State, v *Volume, order *Order, d 
 	}
 	out.Volumes = []Volume{*v}
 	order.Status, order.Deliveries, order.Fault, order.Reported = OrderCommitted, 0, "", r.service.Clock()
+	order.Withdrawn = 0 // the machine has made its keyslots anew
 	out.Orders = []Order{*order}
 	r.status = exchange.RekeyCommitted
 	return nil
@@ -299,7 +300,7 @@ func orderedItems(order *Order, report *exchange.VolumeReport) []Item {
 		}
 		seen[t.Version] = true
 		own.Tokens = append(own.Tokens, t)
-		if slots = append(slots, t.Slots...); t.Version == order.Version {
+		if slots = append(slots, t.Slots...); t.Version == order.Version || t.Version == order.Withdrawn {
 			slots = append(slots, t.Announced...)
 		}
 	}
@@ -326,6 +327,8 @@ func (o *Order) leaves(t *exchange.LUKSToken) bool {
 	switch {
 	case t.Version == 0:
 		return false
+	case t.Version == o.Withdrawn:
+		return true
 	case o.Status == OrderCommitted:
 		return t.Version == o.Version || len(t.Slots) == 0
 	default:

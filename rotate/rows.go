@@ -72,7 +72,7 @@ func volumeOf(k *kms.VolumeKeys, waits bool, now time.Time) Volume {
 	for i := range k.Secrets {
 		v.addSecret(&k.Secrets[i])
 	}
-	if k.Order != nil {
+	if k.Order != nil && !k.Order.IsWithdrawn() {
 		v.Order = v.orderOf(k.Order)
 	}
 	v.Connected = waits || isAtWork(k.Order, now)

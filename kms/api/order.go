@@ -21,10 +21,13 @@ type Order struct {
 	// one: the disk was restored from before a rekey.
 	From uint32 `json:"from,omitempty"`
 	// Version is that of the new secret; 0 before it was handed out.
-	Version uint32    `json:"version,omitempty"`
-	Reason  string    `json:"reason,omitempty"`
-	Created time.Time `json:"created"`
-	By      string    `json:"by"`
+	Version uint32 `json:"version,omitempty"`
+	// Withdrawn is a version that was handed out and taken back: what the machine made of
+	// it is to be removed.
+	Withdrawn uint32    `json:"withdrawn,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
+	Created   time.Time `json:"created"`
+	By        string    `json:"by"`
 	// Deliveries counts how often the secret was handed out since the last step.
 	Deliveries int        `json:"deliveries,omitempty"`
 	Delivered  *time.Time `json:"delivered,omitempty"`

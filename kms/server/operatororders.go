@@ -122,7 +122,7 @@ func orderOf(order *kms.Order, err error) (api.Order, error) {
 
 func toOrder(o *kms.Order) api.Order {
 	order := api.Order{
-		Volume: o.Volume, Machine: o.Machine, Kind: string(o.Kind), Status: string(o.Status), AtBoot: o.AtBoot, From: o.From, Version: o.Version,
+		Volume: o.Volume, Machine: o.Machine, Kind: string(o.Kind), Status: string(o.Status), AtBoot: o.AtBoot, From: o.From, Version: o.Version, Withdrawn: o.Withdrawn,
 		Reason: o.Reason, Created: o.Created, By: o.By, Deliveries: o.Deliveries, Delivered: stamp(o.Delivered),
 		Fault: o.Fault, Faults: o.Faults, Reported: stamp(o.Reported), Waits: len(o.Lost) > 0 && !o.Agreed,
 		HeaderKept: stamp(o.HeaderKept),

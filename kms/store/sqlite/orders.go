@@ -106,7 +106,7 @@ func toOrders(rows []sqlitedb.Order) (orders []kms.Order, err error) {
 func toOrder(r sqlitedb.Order) (kms.Order, error) {
 	o := kms.Order{
 		Volume: r.Volume, Machine: r.Machine, Kind: kms.OrderKind(r.Kind), Status: kms.OrderStatus(r.Status),
-		AtBoot: r.AtBoot, From: uint32(r.Opens), Version: uint32(r.Version),
+		AtBoot: r.AtBoot, From: uint32(r.Opens), Version: uint32(r.Version), Withdrawn: uint32(r.Withdrawn),
 		Reason: r.Reason, Created: toTime(r.Created), By: r.CreatedBy,
 		Deliveries: int(r.Deliveries), Delivered: toTime(r.Delivered),
 		Fault: r.Fault, Faults: int(r.Faults), Reported: toTime(r.Reported),
@@ -135,7 +135,7 @@ func fromOrder(o kms.Order) (sqlitedb.PutOrderParams, error) {
 		}
 	}
 	return sqlitedb.PutOrderParams{
-		Volume: o.Volume, Machine: o.Machine, Kind: string(o.Kind), Status: string(o.Status), AtBoot: o.AtBoot, Opens: int64(o.From), Version: int64(o.Version),
+		Volume: o.Volume, Machine: o.Machine, Kind: string(o.Kind), Status: string(o.Status), AtBoot: o.AtBoot, Opens: int64(o.From), Version: int64(o.Version), Withdrawn: int64(o.Withdrawn),
 		Reason: o.Reason, Created: fromTime(o.Created), CreatedBy: o.By,
 		Deliveries: int64(o.Deliveries), Delivered: fromTime(o.Delivered),
 		Fault: o.Fault, Faults: int64(o.Faults), Reported: fromTime(o.Reported),

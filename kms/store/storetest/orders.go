@@ -14,7 +14,7 @@ import (
 // newOrder returns an order of a volume; every field has a value.
 func newOrder(machine, volume string) kms.Order {
 	return kms.Order{
-		Volume: volume, Machine: machine, Kind: kms.KindReencrypt, Status: kms.OrderOpen, AtBoot: true, From: 1, Version: 3, Reason: "age",
+		Volume: volume, Machine: machine, Kind: kms.KindReencrypt, Status: kms.OrderOpen, AtBoot: true, From: 1, Version: 3, Withdrawn: 2, Reason: "age",
 		Created: Epoch(), By: "operator/alex", Deliveries: 2, Delivered: Epoch().Add(time.Minute),
 		Fault: "no space", Faults: 1, Reported: Epoch().Add(time.Hour),
 		HeaderKept: Epoch().Add(time.Second),

@@ -147,6 +147,7 @@ CREATE TABLE orders (
   at_boot    INTEGER NOT NULL,
   opens      INTEGER NOT NULL, -- version that opens the disk; 0: the current one
   version    INTEGER NOT NULL,
+  withdrawn  INTEGER NOT NULL, -- version that was taken back; 0: none
   reason     TEXT    NOT NULL,
   created    INTEGER NOT NULL,
   created_by TEXT    NOT NULL,

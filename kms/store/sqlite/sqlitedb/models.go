@@ -85,6 +85,7 @@ type Order struct {
 	AtBoot     bool
 	Opens      int64
 	Version    int64
+	Withdrawn  int64
 	Reason     string
 	Created    int64
 	CreatedBy  string

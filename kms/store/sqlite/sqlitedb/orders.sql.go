@@ -51,7 +51,7 @@ func (q *Queries) HeaderCopyOf(ctx context.Context, volume string) (HeaderCopy, 
 }
 
 const orders = `-- name: Orders :many
-SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume > ?1 ORDER BY volume LIMIT ?2
+SELECT volume, machine, kind, status, at_boot, opens, version, withdrawn, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume > ?1 ORDER BY volume LIMIT ?2
 `
 
 type OrdersParams struct {
@@ -76,6 +76,7 @@ func (q *Queries) Orders(ctx context.Context, arg OrdersParams) ([]Order, error)
 			&i.AtBoot,
 			&i.Opens,
 			&i.Version,
+			&i.Withdrawn,
 			&i.Reason,
 			&i.Created,
 			&i.CreatedBy,
@@ -108,7 +109,7 @@ func (q *Queries) Orders(ctx context.Context, arg OrdersParams) ([]Order, error)
 }
 
 const ordersOfMachine = `-- name: OrdersOfMachine :many
-SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE machine = ? ORDER BY volume
+SELECT volume, machine, kind, status, at_boot, opens, version, withdrawn, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE machine = ? ORDER BY volume
 `
 
 func (q *Queries) OrdersOfMachine(ctx context.Context, machine string) ([]Order, error) {
@@ -128,6 +129,7 @@ func (q *Queries) OrdersOfMachine(ctx context.Context, machine string) ([]Order,
 			&i.AtBoot,
 			&i.Opens,
 			&i.Version,
+			&i.Withdrawn,
 			&i.Reason,
 			&i.Created,
 			&i.CreatedBy,
@@ -184,11 +186,11 @@ func (q *Queries) PutHeaderCopy(ctx context.Context, arg PutHeaderCopyParams) er
 }
 
 const putOrder = `-- name: PutOrder :exec
-INSERT INTO orders (volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported,
+INSERT INTO orders (volume, machine, kind, status, at_boot, opens, version, withdrawn, reason, created, created_by, deliveries, delivered, fault, faults, reported,
   header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (volume) DO UPDATE SET machine = excluded.machine, kind = excluded.kind, status = excluded.status, at_boot = excluded.at_boot,
-  opens = excluded.opens, version = excluded.version, reason = excluded.reason, created = excluded.created, created_by = excluded.created_by,
+  opens = excluded.opens, version = excluded.version, withdrawn = excluded.withdrawn, reason = excluded.reason, created = excluded.created, created_by = excluded.created_by,
   deliveries = excluded.deliveries, delivered = excluded.delivered, fault = excluded.fault, faults = excluded.faults,
   reported = excluded.reported, header = excluded.header, lost = excluded.lost, agreed = excluded.agreed, becomes = excluded.becomes,
   bytes_done = excluded.bytes_done, bytes_all = excluded.bytes_all, rate = excluded.rate, time_left = excluded.time_left,
@@ -203,6 +205,7 @@ type PutOrderParams struct {
 	AtBoot     bool
 	Opens      int64
 	Version    int64
+	Withdrawn  int64
 	Reason     string
 	Created    int64
 	CreatedBy  string
@@ -231,6 +234,7 @@ func (q *Queries) PutOrder(ctx context.Context, arg PutOrderParams) error {
 		arg.AtBoot,
 		arg.Opens,
 		arg.Version,
+		arg.Withdrawn,
 		arg.Reason,
 		arg.Created,
 		arg.CreatedBy,

@@ -11,7 +11,7 @@ import (
 )
 
 const ordersBetween = `-- name: OrdersBetween :many
-SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
+SELECT volume, machine, kind, status, at_boot, opens, version, withdrawn, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume > ?1 AND volume <= ?2 ORDER BY volume
 `
 
 type OrdersBetweenParams struct {
@@ -36,6 +36,7 @@ func (q *Queries) OrdersBetween(ctx context.Context, arg OrdersBetweenParams) ([
 			&i.AtBoot,
 			&i.Opens,
 			&i.Version,
+			&i.Withdrawn,
 			&i.Reason,
 			&i.Created,
 			&i.CreatedBy,
@@ -68,7 +69,7 @@ func (q *Queries) OrdersBetween(ctx context.Context, arg OrdersBetweenParams) ([
 }
 
 const ordersOfVolumes = `-- name: OrdersOfVolumes :many
-SELECT volume, machine, kind, status, at_boot, opens, version, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume IN (/*SLICE:ids*/?) ORDER BY volume
+SELECT volume, machine, kind, status, at_boot, opens, version, withdrawn, reason, created, created_by, deliveries, delivered, fault, faults, reported, header, lost, agreed, becomes, bytes_done, bytes_all, rate, time_left, progressed FROM orders WHERE volume IN (/*SLICE:ids*/?) ORDER BY volume
 `
 
 func (q *Queries) OrdersOfVolumes(ctx context.Context, ids []string) ([]Order, error) {
@@ -98,6 +99,7 @@ func (q *Queries) OrdersOfVolumes(ctx context.Context, ids []string) ([]Order, e
 			&i.AtBoot,
 			&i.Opens,
 			&i.Version,
+			&i.Withdrawn,
 			&i.Reason,
 			&i.Created,
 			&i.CreatedBy,
