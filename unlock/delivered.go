@@ -24,11 +24,14 @@ func (d *Delivered) Wipe() {
 func (b *Boot) Delivered() []Delivered { return b.rekeys }
 
 // deliveredIn copies from a release what a rekey goes on with: the secrets of a
-// volume that has a next one, or whose header still holds an older one.
+// volume that has a next one, or whose header holds others.
 func (b *Boot) deliveredIn(release *exchange.Release) (list []Delivered) {
 	for _, v := range b.Volumes {
 		s := find(release.Secrets, v.ID)
-		if s == nil || s.NextVersion == 0 && !v.holdsOlder(s.Version) {
+		if s == nil {
+			continue
+		}
+		if older, later := v.holdsOthers(s.Version); s.NextVersion == 0 && !older && !later {
 			continue
 		}
 		d := Delivered{Volume: v, Secret: *s}
@@ -39,16 +42,16 @@ func (b *Boot) deliveredIn(release *exchange.Release) (list []Delivered) {
 	return list
 }
 
-// holdsOlder tells whether a rekey to a version that was committed is to be
-// finished.
-func (v *Volume) holdsOlder(than uint32) bool {
+// holdsOthers tells whether the header holds older versions, of which a rekey was
+// committed, or later ones, of which one may have been withdrawn.
+func (v *Volume) holdsOthers(than uint32) (older, later bool) {
 	if v.Under != nil {
-		return false // its rekey is over
+		return false, false // its rekey is over
 	}
 	for _, token := range v.LUKS.OwnTokens() {
-		if token.Volume == v.ID && token.Purpose == luks.PurposeBoot && token.Version < than {
-			return true
+		if token.Volume == v.ID && token.Purpose == luks.PurposeBoot {
+			older, later = older || token.Version < than, later || token.Version > than
 		}
 	}
-	return false
+	return older, later
 }

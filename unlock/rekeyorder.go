@@ -262,8 +262,15 @@ func (o *rekeyOrder) replace(ctx context.Context, next SecretVersion) error {
 // settle leaves the current version as the only one, and reports that. It tells
 // whether a reencryption follows.
 func (o *rekeyOrder) settle(ctx context.Context) (more bool, err error) {
-	o.disk.New = o.current
-	done, err := o.onDisk(ctx, o.current.Number, o.disk.Finish)
+	o.disk.Old, o.disk.New = o.current, o.current
+	part, became := o.disk.Finish, "is rekeyed"
+	if _, later := o.volume.holdsOthers(o.current.Number); later {
+		if err := o.confirm(ctx); err != nil {
+			return false, err
+		}
+		part, became = o.disk.RollBack, "is as before a rekey that was withdrawn"
+	}
+	done, err := o.onDisk(ctx, o.current.Number, part)
 	if err != nil {
 		return false, err
 	}
@@ -281,8 +288,22 @@ func (o *rekeyOrder) settle(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("reporting that version %d is the only one of the secret of volume/%s: %w", o.current.Number, o.volume.ID, err)
 	}
-	o.say("note: volume/%s on %s is rekeyed: version %d opens it", o.volume.ID, o.disk.Device, o.current.Number)
+	o.say("note: volume/%s on %s %s: version %d opens it", o.volume.ID, o.disk.Device, became, o.current.Number)
 	return more, nil
+}
+
+// confirm has the service say, under its signature over the header as it is, that the
+// current version is to stay: a later one, which the header holds, was withdrawn.
+func (o *rekeyOrder) confirm(ctx context.Context) error {
+	held, err := report(o.volume.ID, o.volume.LUKS)
+	if err != nil {
+		return err
+	}
+	details := exchange.RekeyedDetails{Version: o.current.Number, Volume: held}
+	if err := o.report(ctx, StepReportKeyslot, details, exchange.RekeyCommitted); err != nil {
+		return fmt.Errorf("asking whether a later version than %d of the secret of volume/%s, which %s holds, was withdrawn: %w", o.current.Number, o.volume.ID, o.disk.Device, err)
+	}
+	return nil
 }
 
 // onDisk does a part of the rekey, to its end where somebody ends the program, and

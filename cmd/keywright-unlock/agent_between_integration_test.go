@@ -41,9 +41,26 @@ func between(t *testing.T, s *service, path string, do func(w http.ResponseWrite
 	return proxy.URL
 }
 
-// An order that is withdrawn when the keyslot stands leaves both, until the next
-// order takes away what is left of it.
+// Of an order that is withdrawn when the keyslot stands the agent, or the next boot,
+// removes what was made, and the next order makes another.
 func TestOrderIsWithdrawnInTheMiddle(t *testing.T) {
+	for name, next := range map[string]func(*testing.T, *service, *guest){
+		"by the agent": func(t *testing.T, s *service, g *guest) {
+			a := g.startAgent([]string{s.url}, s.pin())
+			s.awaitNoOrders(t)
+			a.end()
+		},
+		"by a boot": func(t *testing.T, s *service, g *guest) {
+			g.boot("ovmf-uki")
+			require.NoError(t, g.bootHere(s).err, "what boots are released opens")
+		},
+	} {
+		t.Run(name, func(t *testing.T) { withdrawInTheMiddle(t, next) })
+	}
+}
+
+func withdrawInTheMiddle(t *testing.T, next func(*testing.T, *service, *guest)) {
+	t.Helper()
 	s := startService(t)
 	g := unlocked(t, s, 1)
 	var once sync.Once
@@ -55,10 +72,14 @@ func TestOrderIsWithdrawnInTheMiddle(t *testing.T) {
 	a := g.startAgent([]string{proxy}, s.pin())
 	a.await("KW-1220 not_ordered")
 	a.end()
-	assert.Empty(t, s.orders(t))
 	require.Equal(t, []uint32{1, 2}, versionsOn(t, g.volumes[0]))
+	next(t, s, g)
+	require.Empty(t, s.orders(t))
+	require.Equal(t, []uint32{1}, versionsOn(t, g.volumes[0]))
+	require.Len(t, header(t, g.volumes[0]).Inventory().Keyslots, 3, "no orphan keyslot")
+	require.False(t, s.volumeOn(t, g.volumes[0]).Foreign)
 	g.boot("ovmf-uki")
-	require.NoError(t, g.bootHere(s).err, "what boots are released opens")
+	require.NoError(t, g.bootHere(s).err)
 
 	s.order(t, g.volumes[0], false)
 	a = g.startAgent([]string{s.url}, s.pin())

@@ -102,6 +102,8 @@ func writeOrder(w io.Writer, o *api.Order) {
 	}
 	switch {
 	case writeReencryption(w, o):
+	case o.Status == "committed" && o.Withdrawn > 0:
+		fmt.Fprintf(w, "  taken back: what the machine made of version %d is still to be removed\n", o.Withdrawn)
 	case o.Status == "committed":
 		fmt.Fprintf(w, "  committed: the keyslot of the version before is still to be removed\n")
 	case o.Version > 0:
