@@ -31,8 +31,7 @@ type Reencrypting struct {
 	// Recovery is the recovery key that the volume is to have, in the place of any
 	// before; without a key where it has none. One that has begun needs none.
 	Recovery SecretVersion
-	// Lose are the keyslots whose loss somebody agreed to, of those that
-	// [Reencrypting.Lost] returns.
+	// Lose are the keyslots whose loss somebody agreed to, such as a person's.
 	Lose []exchange.LUKSSlot
 	// Closed says that the volume is not open.
 	Closed bool
@@ -119,20 +118,6 @@ func (r *Reencrypting) Run(ctx context.Context) (Reencrypted, error) {
 	}
 	about, err := report(r.Volume, e.targets[0].volume)
 	return Reencrypted{Identity: e.targets[0].identity, Report: about}, err
-}
-
-// Lost returns the keyslots that would be lost, such as a person's. It needs no
-// keys, and changes nothing. Of a volume under reencryption there are none.
-func (r *Reencrypting) Lost(ctx context.Context) ([]exchange.LUKSSlot, error) {
-	e := &Enrollment{Devices: []Device{{Path: r.Device}}}
-	defer e.wipe()
-	if err := r.read(e)(ctx); err != nil {
-		return nil, fmt.Errorf("looking for the keyslots that a reencryption of %s loses: %w", r.Device, err)
-	}
-	if r.under || r.ended {
-		return nil, nil
-	}
-	return r.lost(e.targets[0])
 }
 
 // read reads the header and demands that it is the volume's.
