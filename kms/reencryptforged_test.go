@@ -207,3 +207,23 @@ func TestReencryptionOfARestoredDisk(t *testing.T) {
 	f.unlock(m)
 	assert.Zero(t, f.alarms(kms.AlarmForeign))
 }
+
+// A machine that enrols again in the middle leaves nothing that nobody has.
+func TestEnrolmentEndsWhatAReencryptionMade(t *testing.T) {
+	f, ctx := newFixture(t), t.Context()
+	m := f.running("web-1")
+	f.orderReencryption(m)
+	var got exchange.ReleasedSecret
+	for _, step := range reencryptionSteps()[:2] {
+		require.NoError(t, step(f, m, &got))
+	}
+	former := m.Volumes[0].ID
+	f.readmit(m, kms.Readmission{Reenroll: true})
+	require.NoError(t, m.Enroll(ctx, f.guest()))
+	secrets, err := f.store.Secrets(ctx, former)
+	require.NoError(t, err)
+	require.NotEmpty(t, secrets)
+	for _, s := range secrets {
+		assert.NotEqual(t, kms.SecretPending, s.Status, s.Purpose)
+	}
+}

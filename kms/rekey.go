@@ -149,8 +149,10 @@ func findOrder(orders []Order, volume string) *Order {
 // madeFor names what an order of a volume made that was not committed.
 func madeFor(secrets []Secret, volume string) []SecretRef {
 	made := headerKeysOf(secrets, volume)
-	if row := findSecret(secrets, volume, PurposeKeyslot, SecretPending); row != nil {
-		made = append(made, row.Ref())
+	for i := range secrets {
+		if s := &secrets[i]; s.Volume == volume && s.Status == SecretPending {
+			made = append(made, s.Ref())
+		}
 	}
 	return made
 }
