@@ -32,7 +32,7 @@ var ErrHeaderCopy = errors.New("the copy of the header does not open: it is of a
 // the ciphertext. A key seals a few copies at most.
 func SealHeaderCopy(key secret.Bytes, volume string, version uint32, header []byte) ([]byte, error) {
 	if len(header)+gcmOverhead > MaxHeaderCopy {
-		return nil, fmt.Errorf("sealing the copy of a header: it has %d bytes, at most %d can be kept", len(header), MaxHeaderCopy-gcmOverhead)
+		return nil, fmt.Errorf("sealing the copy of a header: it has %d bytes, at most %d can be kept: remove keyslots that nobody needs", len(header), MaxHeaderCopy-gcmOverhead)
 	}
 	aead, bound, err := headerCopyOf(key, volume, version)
 	if err != nil {
