@@ -90,7 +90,8 @@ func (s *site) bootUnattended(t *testing.T) *debian.Guest {
 	return g
 }
 
-// TestServerOnLVM has Debian go on as if its own tools had opened the volumes.
+// TestServerOnLVM has Debian go on as if its own tools had opened the volumes, also
+// after its agent has rekeyed both.
 func TestServerOnLVM(t *testing.T) {
 	s := newLVMSite(t)
 	_, usual := s.enrollBoth(t, "true")
@@ -121,6 +122,11 @@ func TestServerOnLVM(t *testing.T) {
 	said := command(t, g, "update-initramfs -u")
 	assert.NotRegexp(t, `(?im)warning|error|failed|^W:`, said)
 	assert.Contains(t, command(t, g, "lsinitramfs /boot/initrd.img-*"), "keywright-unlock")
+
+	s.rekey(t, g, 2, partition, "/dev/vdc")
+	assert.Subset(t, usual, shutDown(t, g))
+	g = s.upAgain(t)
+	assert.Equal(t, devices, command(t, g, "lsblk --raw --noheadings --output NAME,TYPE,MOUNTPOINTS"))
 	assert.Subset(t, usual, shutDown(t, g))
 }
 

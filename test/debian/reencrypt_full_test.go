@@ -3,8 +3,8 @@
 package debian_test
 
 import (
-	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,21 +74,11 @@ func treeDigest(t *testing.T, g *debian.Guest) string {
 // volumeOf returns what the service knows of the server's volume with a LUKS UUID.
 func (s *site) volumeOf(t *testing.T, uuid string) api.Volume {
 	t.Helper()
-	output, err := s.service.Operate(t.Context(), "volume", "list", "--machine", "web-17", "--format", "json")
+	list, err := s.service.Volumes(t.Context(), "web-17")
 	require.NoError(t, err)
-	var list []api.Volume
-	require.NoError(t, json.Unmarshal([]byte(output), &list))
-	for _, v := range list {
-		if v.UUID != uuid {
-			continue
-		}
-		output, err := s.service.Operate(t.Context(), "volume", "show", v.ID, "--format", "json")
-		require.NoError(t, err)
-		require.NoError(t, json.Unmarshal([]byte(output), &v))
-		return v
-	}
-	require.Fail(t, "the server has no volume "+uuid)
-	return api.Volume{}
+	at := slices.IndexFunc(list, func(v api.Volume) bool { return v.UUID == uuid })
+	require.GreaterOrEqual(t, at, 0, "the server has no volume "+uuid)
+	return list[at]
 }
 
 func blockAt(t *testing.T, path string, place int64) string {

@@ -18,7 +18,7 @@ func TestServerIsRekeyed(t *testing.T) {
 	powerOff(t, g)
 	s.approve(t)
 	g = s.upAgain(t)
-	s.rekey(t, g, 2)
+	s.rekey(t, g, 2, partition)
 	require.NoError(t, s.service.OrderRekey(t.Context(), "web-17", "--at-boot"))
 	restart := func() {
 		powerOff(t, g)
@@ -28,10 +28,10 @@ func TestServerIsRekeyed(t *testing.T) {
 
 	restart()
 	assert.Contains(t, g.Log(), "keywright: rekeyed /dev/vda3\n")
-	s.requireRekeyed(t, g, 3)
+	s.requireRekeyed(t, g, 3, partition)
 
 	restart()
 	assert.NotContains(t, g.Log(), "rekeyed")
-	s.requireRekeyed(t, g, 3)
+	s.requireRekeyed(t, g, 3, partition)
 	powerOff(t, g)
 }

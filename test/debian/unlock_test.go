@@ -41,15 +41,15 @@ func TestServerUnlocksItself(t *testing.T) {
 	assert.Empty(t, command(t, g, "systemctl --failed --no-legend"))
 	assert.Contains(t, command(t, g, "cryptsetup status root"), "is active and is in use")
 
-	s.requireRekeyed(t, g, 2)
-	s.rekey(t, g, 3)
+	s.requireRekeyed(t, g, 2, partition)
+	s.rekey(t, g, 3, partition)
 
 	// It announces its next boots by itself, from within the unit's sandbox.
 	command(t, g, "systemctl is-active keywright-unlock-stage.timer keywright-unlock-stage.path && systemctl start keywright-unlock-stage.service")
 	assert.NotContains(t, command(t, g, "journalctl -b --no-pager -u keywright-unlock-stage.service"), "W: keywright-unlock")
 	assert.Contains(t, command(t, g, "keywright-unlock preflight"), "next boot: yes")
 	// An update of shim is not taken for what started this boot.
-	command(t, g, "cp -r /boot/efi/EFI /root/ && for f in BOOT/BOOTX64.EFI debian/shimx64.efi; do cat /root/EFI/debian/mmx64.efi >/boot/efi/EFI/$f || break; done")
+	command(t, g, "(set -e; cp -r /boot/efi/EFI /root/; for f in BOOT/BOOTX64.EFI debian/shimx64.efi; do cat /root/EFI/debian/mmx64.efi >/boot/efi/EFI/$f; done)")
 	_, err = g.Command(t.Context(), "keywright-unlock preflight")
 	require.ErrorContains(t, err, "program 1, shim, is another one than in the base boot")
 	command(t, g, "cp -r /root/EFI /boot/efi/")

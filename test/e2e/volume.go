@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"keywright.dev/kms/api"
@@ -12,47 +14,72 @@ import (
 // rekeyPoll is how often it is looked whether a machine has carried out its orders.
 const rekeyPoll = 500 * time.Millisecond
 
-// Volume returns what the service knows of the only volume of a machine.
-func (s *Service) Volume(ctx context.Context, machine string) (api.Volume, error) {
+// Volumes returns what the service knows of the volumes of a machine.
+func (s *Service) Volumes(ctx context.Context, machine string) ([]api.Volume, error) {
 	var list []api.Volume
 	if err := s.read(ctx, &list, "volume", "list", "--machine", machine); err != nil {
+		return nil, err
+	}
+	for i := range list {
+		var volume api.Volume
+		if err := s.read(ctx, &volume, "volume", "show", list[i].ID); err != nil {
+			return nil, err
+		}
+		list[i] = volume
+	}
+	return list, nil
+}
+
+// Volume returns what the service knows of the only volume of a machine.
+func (s *Service) Volume(ctx context.Context, machine string) (api.Volume, error) {
+	list, err := s.Volumes(ctx, machine)
+	if err != nil {
 		return api.Volume{}, err
 	}
 	if len(list) != 1 {
 		return api.Volume{}, fmt.Errorf("machine/%s has %d volumes, want one", machine, len(list))
 	}
-	var volume api.Volume
-	err := s.read(ctx, &volume, "volume", "show", list[0].ID)
-	return volume, err
+	return list[0], nil
 }
 
-// OrderRekey orders a rekey of the only volume of a machine.
+// OrderRekey orders a rekey of every volume of a machine.
 func (s *Service) OrderRekey(ctx context.Context, machine string, more ...string) error {
-	volume, err := s.Volume(ctx, machine)
-	if err == nil {
-		_, err = s.Operate(ctx, append([]string{"volume", "rekey", volume.ID, "--reason", "a test"}, more...)...)
+	list, err := s.Volumes(ctx, machine)
+	for _, volume := range list {
+		if err == nil {
+			_, err = s.Operate(ctx, append([]string{"volume", "rekey", volume.ID, "--reason", "a test"}, more...)...)
+		}
 	}
 	return err
 }
 
-// AwaitRekey waits until the only volume of a machine has no order. Its error is nil
-// where a version of its secret is the current one then, those before are kept for
+// AwaitRekey waits until no volume of a machine has an order. Its error is nil where,
+// of each, a version of its secret is the current one then, those before are kept for
 // restores, and the header that was reported last has nothing that is not known.
 func (s *Service) AwaitRekey(ctx context.Context, machine string, version uint32) error {
 	for {
-		volume, err := s.Volume(ctx, machine)
+		list, err := s.Volumes(ctx, machine)
 		if err != nil {
 			return err
 		}
-		if volume.Order == nil {
-			return rekeyed(volume, version)
+		ordered := slices.IndexFunc(list, func(v api.Volume) bool { return v.Order != nil })
+		if ordered < 0 {
+			return allRekeyed(list, version)
 		}
 		select {
 		case <-time.After(rekeyPoll):
 		case <-ctx.Done():
-			return fmt.Errorf("awaiting the rekey of volume/%s: %w: %+v", volume.ID, ctx.Err(), *volume.Order)
+			return fmt.Errorf("awaiting the rekey of volume/%s: %w: %+v", list[ordered].ID, ctx.Err(), *list[ordered].Order)
 		}
 	}
+}
+
+func allRekeyed(list []api.Volume, version uint32) error {
+	var errs []error
+	for _, volume := range list {
+		errs = append(errs, rekeyed(volume, version))
+	}
+	return errors.Join(errs...)
 }
 
 func rekeyed(volume api.Volume, version uint32) error {
