@@ -236,6 +236,27 @@ func TestVolumeKeyThatIsReportedLater(t *testing.T) {
 	assert.EqualValues(t, 1, f.alarms(kms.AlarmCopied), "the other's waits to be looked at")
 }
 
+// How large a volume is says each of its reports, and one that cannot be is not kept.
+func TestSizeOfAVolumeIsWhatItReportedLast(t *testing.T) {
+	f := newFixture(t)
+	m := f.active("web-17")
+	v := &m.Volumes[0]
+	size := func() uint64 {
+		keys, err := f.store.VolumeKeysOf(t.Context(), []string{v.ID})
+		require.NoError(t, err)
+		require.Len(t, keys, 1)
+		assert.Equal(t, keys[0].Size, f.volume(v.ID).Size)
+		return keys[0].Size
+	}
+	assert.Equal(t, v.Size, size())
+	grown := v.Size * 2
+	for _, v.Size = range []uint64{grown, 1<<60 + 1, 1 << 63} {
+		f.reboot(m)
+		assert.Equal(t, grown, size())
+	}
+	assert.Zero(t, f.alarms(kms.AlarmForeign))
+}
+
 // A fleet of one image is looked at by a bounded number of rows for each commit.
 func TestManyCopiesOfOneDisk(t *testing.T) {
 	f := newFixture(t)

@@ -172,13 +172,12 @@ func (c *committing) activate(out *Outcome, state *State) *Refusal {
 		if known == nil || known.UUID != asked.UUID || report.ID != asked.ID || findAsked(c.statement.Volumes[:i], asked.ID) {
 			return refuse(ReasonVolume, "volume %d of the statement is not one of the enrolment", i+1)
 		}
-		inventory, refusal := inventoryOf(report)
-		if refusal != nil {
+		v := *known
+		if refusal := v.describe(&report); refusal != nil {
 			return refusal
 		}
-		v := *known
 		v.Status, v.Identity = VolumeActive, asked.Identity[:]
-		v.Inventory, v.Accepted, v.Foreign = inventory, acceptedOf(&report), false
+		v.Accepted, v.Foreign = acceptedOf(&report), false
 		c.alarms = append(c.alarms, v.holdKey(report.VolumeKeyDigest, state.SameKey, out)...)
 		out.Volumes = append(out.Volumes, v)
 		out.Secrets = append(out.Secrets, settle(state.Secrets, v.ID, report)...)

@@ -21,6 +21,8 @@ const (
 	maxInventory = 16 << 10
 	// maxVolumeKeyDigest bounds the digest of a volume key, in bytes: SHA-512's.
 	maxVolumeKeyDigest = 64
+	// maxVolumeSize is an EiB: no disk is larger.
+	maxVolumeSize = 1 << 60
 )
 
 // inventoryOf returns the row form of a report.
@@ -28,11 +30,23 @@ func inventoryOf(report exchange.VolumeReport) ([]byte, *Refusal) {
 	if len(report.VolumeKeyDigest) > maxVolumeKeyDigest {
 		return nil, refuse(ReasonMalformed, "the digest of a volume key is longer than %d bytes", maxVolumeKeyDigest)
 	}
+	if report.Size > maxVolumeSize {
+		return nil, refuse(ReasonMalformed, "a volume is reported to be larger than %d bytes", uint64(maxVolumeSize))
+	}
 	out, err := json.Marshal(report)
 	if err != nil || len(out) > maxInventory {
 		return nil, refuse(ReasonMalformed, "the report about a LUKS header is longer than %d bytes", maxInventory)
 	}
 	return out, nil
+}
+
+// describe takes over what a report says, and judges nothing of it.
+func (v *Volume) describe(report *exchange.VolumeReport) *Refusal {
+	inventory, refusal := inventoryOf(*report)
+	if refusal == nil {
+		v.Inventory, v.Size = inventory, report.Size
+	}
+	return refusal
 }
 
 // ParseInventory reads a volume's Inventory; nil where none was reported.
@@ -147,12 +161,13 @@ func presentVolumes(volumes []Volume) []Volume {
 func (r *releasing) reported(out *Outcome, state *State) error {
 	for _, report := range r.details.Volumes {
 		known := findVolume(state.Volumes, report.ID)
-		inventory, refusal := inventoryOf(report)
-		if known == nil || known.Status != VolumeActive || refusal != nil || len(report.Becomes) > 0 || findVolume(out.Volumes, report.ID) != nil || bytes.Equal(known.Inventory, inventory) {
+		if known == nil || known.Status != VolumeActive || len(report.Becomes) > 0 || findVolume(out.Volumes, report.ID) != nil {
 			continue
 		}
 		v := *known
-		v.Inventory = inventory
+		if v.describe(&report) != nil || bytes.Equal(known.Inventory, v.Inventory) {
+			continue
+		}
 		r.alarms = append(r.alarms, v.holdKey(report.VolumeKeyDigest, state.SameKey, out)...)
 		if err := r.compare(known, &v, &report, findOrder(state.Orders, v.ID)); err != nil {
 			return err

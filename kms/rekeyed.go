@@ -246,8 +246,7 @@ func (v *Volume) acceptOwn(report *exchange.VolumeReport, slots []int) *Refusal 
 // takeOver takes over a report. What is its own is accepted, and nothing else that is
 // new.
 func (v *Volume) takeOver(report *exchange.VolumeReport, own []Item) *Refusal {
-	inventory, refusal := inventoryOf(*report)
-	if refusal != nil {
+	if refusal := v.describe(report); refusal != nil {
 		return refusal
 	}
 	foreign := v.foreign(report)
@@ -257,7 +256,7 @@ func (v *Volume) takeOver(report *exchange.VolumeReport, own []Item) *Refusal {
 			accepted = append(accepted, i.mark()...)
 		}
 	}
-	v.Inventory, v.Accepted = inventory, accepted
+	v.Accepted = accepted
 	v.Foreign = len(v.foreign(report)) > 0
 	return nil
 }

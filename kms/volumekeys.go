@@ -11,6 +11,7 @@ type VolumeKeys struct {
 	Created time.Time
 	// Reencrypted is when the data last came under a new volume key; zero if never.
 	Reencrypted time.Time
+	Size        uint64 // as in [Volume]
 
 	Machine       string // id
 	Name, Group   string // of the machine

@@ -1,6 +1,9 @@
 package rotate
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Cost is what steps take.
 type Cost struct {
@@ -16,9 +19,17 @@ func (c *Cost) add(o Cost) {
 	c.RootCalls += o.RootCalls
 	c.Rows += o.Rows
 	c.Guests += o.Guests
-	c.Bytes += o.Bytes
+	c.Bytes = sum(c.Bytes, o.Bytes)
 	c.Unsized += o.Unsized
-	c.Time += o.Time
+	c.Time = sum(c.Time, o.Time)
+}
+
+// sum is the largest number where a fleet is larger than it.
+func sum[T int64 | time.Duration](a, b T) T {
+	if b > 0 && a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
 }
 
 // minus takes away what was added.
@@ -51,10 +62,10 @@ func (s *Speed) reencrypt(bytes int64) Cost {
 	return Cost{Guests: 1, Bytes: bytes, Time: duration(bytes, s.Reencrypt)}
 }
 
-// duration is in whole seconds, so that no count is too large for it.
+// duration is in whole seconds, and the longest there is where it is longer.
 func duration(count, perSecond int64) time.Duration {
 	if perSecond <= 0 {
 		return 0
 	}
-	return time.Duration((count+perSecond-1)/perSecond) * time.Second
+	return time.Duration(min((count+perSecond-1)/perSecond, math.MaxInt64/int64(time.Second))) * time.Second
 }

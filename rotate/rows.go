@@ -62,12 +62,11 @@ func nextPage(ctx context.Context, rows Rows, after string, pause kms.Pause) ([]
 	return rows.VolumeKeys(ctx, after, volumesPage)
 }
 
-// volumeOf says what a plan wants to know. Nobody tells the service how large a volume
-// is.
+// volumeOf says what a plan wants to know.
 func volumeOf(k *kms.VolumeKeys, waits bool, now time.Time) Volume {
 	v := Volume{
 		ID: k.ID, Machine: k.Machine, Name: k.Name, Group: k.Group, Keyring: k.Keyring,
-		Created: k.Created, Reencrypted: k.Reencrypted, Seen: k.Released, RestoreUntil: k.RestoreUntil, Wrapped: ranges(k.Wrapped),
+		Created: k.Created, Reencrypted: k.Reencrypted, Bytes: int64(k.Size), Seen: k.Released, RestoreUntil: k.RestoreUntil, Wrapped: ranges(k.Wrapped),
 	}
 	for i := range k.Secrets {
 		v.addSecret(&k.Secrets[i])

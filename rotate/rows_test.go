@@ -62,7 +62,7 @@ func TestRowsSayWhatAPlanWants(t *testing.T) {
 	})
 	first := []rotate.Versions{{Keyring: kms.DefaultKeyring, First: 1, Last: 1}}
 	want := rotate.Volume{
-		ID: volume, Machine: machine, Name: "web-1", Group: "web", Keyring: kms.DefaultKeyring, Created: made, Reencrypted: made.Add(time.Hour), Seen: made.Add(time.Hour),
+		ID: volume, Machine: machine, Name: "web-1", Group: "web", Keyring: kms.DefaultKeyring, Created: made, Reencrypted: made.Add(time.Hour), Bytes: 10 << 30, Seen: made.Add(time.Hour),
 		Secret:      rotate.Secret{Version: 2, Created: made.Add(time.Minute), Wrapped: first},
 		Recovery:    rotate.Secret{Version: 1, Created: made, AtBoot: true, Wrapped: first},
 		RestoreOnly: []rotate.Retained{{Secret: rotate.Secret{Version: 1, Created: made, AtBoot: true, Wrapped: first}, Replaced: made.Add(time.Hour)}},

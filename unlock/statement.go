@@ -67,7 +67,7 @@ func report(id string, v *luks.Volume) (exchange.VolumeReport, error) {
 	}
 	inventory := v.Inventory()
 	r := exchange.VolumeReport{
-		ID: id, VolumeKeyDigest: digest, Sequence: inventory.SequenceID,
+		ID: id, VolumeKeyDigest: digest, Sequence: inventory.SequenceID, Size: v.Length(),
 		Slots: []exchange.LUKSSlot{}, Tokens: []exchange.LUKSToken{},
 	}
 	for _, s := range inventory.Keyslots {

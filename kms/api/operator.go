@@ -201,9 +201,11 @@ type VolumeReport struct {
 	// VolumeKeyDigest is hex: equal on two machines, it means a copied disk.
 	VolumeKeyDigest string `json:"volume_key_digest,omitempty"`
 	// Sequence counts the changes of the header.
-	Sequence uint64      `json:"sequence"`
-	Slots    []LUKSSlot  `json:"slots"`
-	Tokens   []LUKSToken `json:"tokens"`
+	Sequence uint64 `json:"sequence"`
+	// Size is that of the data, in bytes.
+	Size   uint64      `json:"size"`
+	Slots  []LUKSSlot  `json:"slots"`
+	Tokens []LUKSToken `json:"tokens"`
 }
 
 // LUKSSlot is a keyslot of a LUKS2 header.

@@ -103,11 +103,13 @@ type VolumeReport struct {
 	// two machines, it means a copied disk.
 	VolumeKeyDigest []byte `json:"volume_key_digest"`
 	// Sequence counts the changes of the header.
-	Sequence uint64      `json:"sequence"`
-	Slots    []LUKSSlot  `json:"slots"`
-	Tokens   []LUKSToken `json:"tokens"`
+	Sequence uint64 `json:"sequence"`
+	// Size is that of the data, in bytes: of the mapping, without the header.
+	Size   uint64      `json:"size"`
+	Slots  []LUKSSlot  `json:"slots"`
+	Tokens []LUKSToken `json:"tokens"`
 	// Becomes is the identity digest that a header under reencryption will have; of
-	// it neither slots, tokens nor a volume key are reported. Empty otherwise.
+	// it neither size, slots, tokens nor a volume key are reported. Empty otherwise.
 	Becomes []byte `json:"becomes,omitempty"`
 }
 

@@ -60,7 +60,7 @@ func reportOf(v *kms.Volume) (*api.VolumeReport, error) {
 		return nil, err
 	}
 	out := &api.VolumeReport{
-		Digest: v.InventoryDigest(), VolumeKeyDigest: hex.EncodeToString(report.VolumeKeyDigest), Sequence: report.Sequence,
+		Digest: v.InventoryDigest(), VolumeKeyDigest: hex.EncodeToString(report.VolumeKeyDigest), Sequence: report.Sequence, Size: report.Size,
 		Slots: []api.LUKSSlot{}, Tokens: []api.LUKSToken{},
 	}
 	for _, slot := range report.Slots {

@@ -50,10 +50,11 @@ type Machine struct {
 // Volume is a LUKS volume of a simulated machine: its header is told, not read.
 type Volume struct {
 	exchange.Volume
-	// VolumeKeyDigest, Slots and Tokens are what it reports of the header; tokens of
-	// the service, and the keyslot of a recovery key, are added once the volume has
+	// VolumeKeyDigest, Size, Slots and Tokens are what it reports of the header; tokens
+	// of the service, and the keyslot of a recovery key, are added once the volume has
 	// them.
 	VolumeKeyDigest []byte
+	Size            uint64
 	Slots           []exchange.LUKSSlot
 	Tokens          []exchange.LUKSToken
 	// Key is what the service released last, Recovery the last recovery key.
@@ -87,7 +88,7 @@ func NewMachine(name string, log *Log, serviceKey [32]byte, volumes int) (*Machi
 func NewVolume() Volume {
 	v := Volume{Volume: exchange.Volume{UUID: newUUID()}}
 	v.Identity = sha256.Sum256([]byte(v.UUID))
-	v.VolumeKeyDigest = v.Identity[:8]
+	v.VolumeKeyDigest, v.Size = v.Identity[:8], 10<<30
 	v.Slots = []exchange.LUKSSlot{{ID: 0, KDF: "argon2id", Priority: 1, Mark: "5f1a03c2"}, {ID: 1, KDF: "pbkdf2", Priority: 1, Mark: "c07d9e41"}}
 	return v
 }
@@ -180,7 +181,7 @@ func (m *Machine) report(v *Volume) exchange.VolumeReport {
 		return exchange.VolumeReport{ID: v.ID, Slots: []exchange.LUKSSlot{}, Tokens: []exchange.LUKSToken{}, Becomes: v.Becomes}
 	}
 	report := exchange.VolumeReport{
-		ID: v.ID, VolumeKeyDigest: v.VolumeKeyDigest, Slots: slices.Clone(v.Slots),
+		ID: v.ID, VolumeKeyDigest: v.VolumeKeyDigest, Size: v.Size, Slots: slices.Clone(v.Slots),
 		Tokens: append(v.ownTokens(), v.Tokens...),
 	}
 	if v.NewRecovery != nil {

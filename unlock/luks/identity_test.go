@@ -101,6 +101,15 @@ func TestInventory(t *testing.T) {
 	}, v.Inventory())
 }
 
+func TestLengthIsThatOfTheData(t *testing.T) {
+	v, err := baseImage(t).validate()
+	require.NoError(t, err)
+	assert.EqualValues(t, deviceSize-(16<<20), v.Length())
+	v, err = baseImage(t).replace(t, `"size":"dynamic"`, `"size":"1048576"`).validate()
+	require.NoError(t, err)
+	assert.EqualValues(t, 1<<20, v.Length())
+}
+
 // Row 20: a token of ours that cannot be read is shown, not passed over.
 func TestAttack20UnreadableTokenIsShown(t *testing.T) {
 	v, err := baseImage(t).replace(t, `"version":1`, `"version":2`).validate()

@@ -130,6 +130,9 @@ func nullCipher(encryption string) bool {
 	return encryption == "" || encryption == "null" || strings.HasPrefix(encryption, "cipher_null")
 }
 
+// Length returns the size of the opened volume, in bytes.
+func (v *Volume) Length() uint64 { return v.length }
+
 // checkRange demands that the segment stands behind the header and on the
 // device, and sets its length.
 func (v *Volume) checkRange() *Refusal {

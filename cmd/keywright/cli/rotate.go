@@ -165,7 +165,9 @@ func costText(c *api.RotationCost) string {
 	add(c.RootCalls, "root calls")
 	add(c.Rows, "rows")
 	add(c.Machines, "machines")
-	add(c.Bytes, "bytes")
+	if c.Bytes > 0 {
+		parts = append(parts, bytesText(uint64(c.Bytes)))
+	}
 	add(c.Unsized, "volumes of unknown size")
 	if c.Seconds > 0 {
 		parts = append(parts, (time.Duration(c.Seconds) * time.Second).String())

@@ -105,7 +105,7 @@ func writeHeader(w io.Writer, v api.Volume) {
 	if v.Report == nil {
 		return
 	}
-	fmt.Fprintf(w, "header as last reported, sequence %d:\n", v.Report.Sequence)
+	fmt.Fprintf(w, "header as last reported, sequence %d, over %s of data:\n", v.Report.Sequence, bytesText(v.Report.Size))
 	for _, slot := range v.Report.Slots {
 		fmt.Fprintf(w, "  keyslot %d  %s  %s\n", slot.ID, word(slot.KDF), dash(word(slot.Mark)))
 	}

@@ -135,7 +135,7 @@ func putMachineState(r sqlitedb.WholeMachine) sqlitedb.PutMachineStateParams {
 func toVolume(r sqlitedb.Volume) kms.Volume {
 	return kms.Volume{
 		ID: r.ID, Machine: r.Machine, UUID: r.UUID, Status: kms.VolumeStatus(r.Status),
-		Identity: r.Identity, VolumeKeyDigest: r.VolumeKeyDigest, Inventory: r.Inventory, Accepted: r.Accepted,
+		Identity: r.Identity, VolumeKeyDigest: r.VolumeKeyDigest, Inventory: r.Inventory, Size: uint64(r.Size), Accepted: r.Accepted,
 		Foreign: r.HasForeign, Copied: r.Copied, Resume: r.Resume,
 		Keyring: r.Keyring, Created: toTime(r.Created), Reencrypted: toTime(r.Reencrypted),
 	}
@@ -145,7 +145,7 @@ func fromVolume(v kms.Volume) sqlitedb.PutVolumeParams {
 	return sqlitedb.PutVolumeParams{
 		ID: v.ID, Machine: v.Machine, UUID: v.UUID, Status: string(v.Status),
 		Identity: blob(v.Identity), VolumeKeyDigest: blob(v.VolumeKeyDigest),
-		Inventory: blob(v.Inventory), Accepted: blob(v.Accepted), HasForeign: v.Foreign, Copied: v.Copied, Resume: blob(v.Resume),
+		Inventory: blob(v.Inventory), Size: int64(v.Size), Accepted: blob(v.Accepted), HasForeign: v.Foreign, Copied: v.Copied, Resume: blob(v.Resume),
 		Keyring: v.Keyring, Created: fromTime(v.Created), Reencrypted: fromTime(v.Reencrypted),
 	}
 }

@@ -107,7 +107,7 @@ func (k *keyRows) join() (list []kms.VolumeKeys, err error) {
 func toVolumeKeys(r sqlitedb.VolumesWithMachinesRow) (kms.VolumeKeys, error) {
 	wrapped, err := toRanges(r.WrappedBefore)
 	return kms.VolumeKeys{
-		ID: r.ID, Status: kms.VolumeStatus(r.Status), Keyring: r.Keyring, Created: toTime(r.Created), Reencrypted: toTime(r.Reencrypted),
+		ID: r.ID, Status: kms.VolumeStatus(r.Status), Keyring: r.Keyring, Created: toTime(r.Created), Reencrypted: toTime(r.Reencrypted), Size: uint64(r.Size),
 		Machine: r.Machine, Name: r.Name, Group: r.InGroup, MachineStatus: kms.MachineStatus(r.MachineStatus),
 		Released: toTime(r.LastRelease), RestoreUntil: toTime(r.RestoreUntil), Wrapped: wrapped,
 	}, err

@@ -115,7 +115,7 @@ func deferOrphan(t *testing.T, s *Store) {
 	t.Helper()
 	for _, statement := range []string{
 		"PRAGMA defer_foreign_keys = 1",
-		"INSERT INTO volumes (machine, id, uuid, status, has_foreign, copied, keyring, created, reencrypted) VALUES ('nobody', 'orphan', '', '', 0, 0, '', 0, 0)",
+		"INSERT INTO volumes (machine, id, uuid, status, size, has_foreign, copied, keyring, created, reencrypted) VALUES ('nobody', 'orphan', '', '', 0, 0, 0, '', 0, 0)",
 	} {
 		_, err := s.writer.conn.ExecContext(context.Background(), statement)
 		require.NoError(t, err)

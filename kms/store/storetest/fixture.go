@@ -66,7 +66,7 @@ func NewVolume(machine string, n int) kms.Volume {
 	return kms.Volume{
 		ID: VolumeID(n), Machine: machine, UUID: fmt.Sprintf("0f3c2f4e-6f0a-4d3c-9a5e-%012d", n),
 		Status: kms.VolumeActive, Identity: digestOf("identity", n), VolumeKeyDigest: digestOf("volume key", n),
-		Inventory: bytes.Repeat([]byte("{}"), 200), Accepted: digestOf("accepted", n),
+		Inventory: bytes.Repeat([]byte("{}"), 200), Size: 10 << 30, Accepted: digestOf("accepted", n),
 		Foreign: true, Copied: true, Resume: digestOf("resume", n)[:16],
 		Keyring: kms.DefaultKeyring, Created: Epoch(), Reencrypted: Epoch().Add(time.Hour),
 	}

@@ -50,7 +50,7 @@ func testVolumeKeys(t *testing.T, s Store) {
 		}
 	}
 	assert.Equal(t, kms.VolumeKeys{
-		ID: VolumeID(4), Status: kms.VolumeActive, Keyring: kms.DefaultKeyring, Created: Epoch(), Reencrypted: Epoch().Add(time.Hour),
+		ID: VolumeID(4), Status: kms.VolumeActive, Keyring: kms.DefaultKeyring, Created: Epoch(), Reencrypted: Epoch().Add(time.Hour), Size: 10 << 30,
 		Machine: MachineID(2), Name: "web-2", Group: "web", MachineStatus: kms.MachineActive, Released: Epoch().Add(time.Hour), RestoreUntil: Epoch().Add(4 * time.Hour),
 		Secrets: []kms.SecretHistory{history(kms.PurposeKeyslot, 1), history(kms.PurposeKeyslot, 2), history(kms.PurposeRecovery, 1)},
 		Order:   &order,

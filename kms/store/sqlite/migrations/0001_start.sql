@@ -80,6 +80,7 @@ CREATE TABLE volumes (
   identity          BLOB,
   volume_key_digest BLOB,
   inventory         BLOB,
+  size              INTEGER NOT NULL, -- of the data, in bytes; 0 where nobody knows
   accepted          BLOB,
   has_foreign       INTEGER NOT NULL,
   copied            INTEGER NOT NULL,

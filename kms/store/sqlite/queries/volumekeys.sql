@@ -1,7 +1,7 @@
 -- A page of volumes is read by these three, in one snapshot.
 
 -- name: VolumesWithMachines :many
-SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
+SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.size, volumes.wrapped_before,
   machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release,
   coalesce(machine_states.restore_until, 0) AS restore_until
 FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num
@@ -17,7 +17,7 @@ SELECT * FROM orders WHERE volume > sqlc.arg(after) AND volume <= sqlc.arg(last)
 -- The volumes of a list are read by these three likewise.
 
 -- name: VolumesWithMachinesOf :many
-SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
+SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.size, volumes.wrapped_before,
   machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release,
   coalesce(machine_states.restore_until, 0) AS restore_until
 FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num

@@ -19,12 +19,12 @@ FROM volumes LEFT JOIN secrets AS s ON s.volume = volumes.id AND s.purpose IN (s
 WHERE volumes.machine = sqlc.arg(machine) ORDER BY volumes.id, s.purpose, s.version;
 
 -- name: PutVolume :exec
-INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied,
+INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, size, accepted, has_foreign, copied,
   resume, keyring, created, reencrypted)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET machine = excluded.machine, uuid = excluded.uuid, status = excluded.status,
   identity = excluded.identity, volume_key_digest = excluded.volume_key_digest, inventory = excluded.inventory,
-  accepted = excluded.accepted, has_foreign = excluded.has_foreign, copied = excluded.copied, resume = excluded.resume, keyring = excluded.keyring, created = excluded.created,
+  size = excluded.size, accepted = excluded.accepted, has_foreign = excluded.has_foreign, copied = excluded.copied, resume = excluded.resume, keyring = excluded.keyring, created = excluded.created,
   reencrypted = excluded.reencrypted;
 
 -- name: DropVolume :exec

@@ -165,6 +165,7 @@ type Volume struct {
 	Identity        []byte
 	VolumeKeyDigest []byte
 	Inventory       []byte
+	Size            int64
 	Accepted        []byte
 	HasForeign      bool
 	Copied          bool

@@ -302,7 +302,7 @@ func (q *Queries) VolumesToPlan(ctx context.Context, arg VolumesToPlanParams) ([
 
 const volumesWithMachines = `-- name: VolumesWithMachines :many
 
-SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
+SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.size, volumes.wrapped_before,
   machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release,
   coalesce(machine_states.restore_until, 0) AS restore_until
 FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num
@@ -321,6 +321,7 @@ type VolumesWithMachinesRow struct {
 	Keyring       string
 	Created       int64
 	Reencrypted   int64
+	Size          int64
 	WrappedBefore string
 	Name          string
 	InGroup       string
@@ -346,6 +347,7 @@ func (q *Queries) VolumesWithMachines(ctx context.Context, arg VolumesWithMachin
 			&i.Keyring,
 			&i.Created,
 			&i.Reencrypted,
+			&i.Size,
 			&i.WrappedBefore,
 			&i.Name,
 			&i.InGroup,
@@ -368,7 +370,7 @@ func (q *Queries) VolumesWithMachines(ctx context.Context, arg VolumesWithMachin
 
 const volumesWithMachinesOf = `-- name: VolumesWithMachinesOf :many
 
-SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before,
+SELECT volumes.id, volumes.machine, volumes.status, volumes.keyring, volumes.created, volumes.reencrypted, volumes.size, volumes.wrapped_before,
   machines.name, machines.in_group, machines.status AS machine_status, coalesce(machine_states.last_release, 0) AS last_release,
   coalesce(machine_states.restore_until, 0) AS restore_until
 FROM volumes JOIN machines ON machines.id = volumes.machine LEFT JOIN machine_states ON machine_states.machine = machines.num
@@ -382,6 +384,7 @@ type VolumesWithMachinesOfRow struct {
 	Keyring       string
 	Created       int64
 	Reencrypted   int64
+	Size          int64
 	WrappedBefore string
 	Name          string
 	InGroup       string
@@ -417,6 +420,7 @@ func (q *Queries) VolumesWithMachinesOf(ctx context.Context, ids []string) ([]Vo
 			&i.Keyring,
 			&i.Created,
 			&i.Reencrypted,
+			&i.Size,
 			&i.WrappedBefore,
 			&i.Name,
 			&i.InGroup,

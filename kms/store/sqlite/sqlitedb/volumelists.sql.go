@@ -10,7 +10,7 @@ import (
 )
 
 const listCopiedVolumes = `-- name: ListCopiedVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE copied = 1 AND id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, size, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE copied = 1 AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListCopiedVolumesParams struct {
@@ -35,6 +35,7 @@ func (q *Queries) ListCopiedVolumes(ctx context.Context, arg ListCopiedVolumesPa
 			&i.Identity,
 			&i.VolumeKeyDigest,
 			&i.Inventory,
+			&i.Size,
 			&i.Accepted,
 			&i.HasForeign,
 			&i.Copied,
@@ -58,7 +59,7 @@ func (q *Queries) ListCopiedVolumes(ctx context.Context, arg ListCopiedVolumesPa
 }
 
 const listForeignVolumes = `-- name: ListForeignVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE has_foreign = 1 AND id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, size, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE has_foreign = 1 AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListForeignVolumesParams struct {
@@ -83,6 +84,7 @@ func (q *Queries) ListForeignVolumes(ctx context.Context, arg ListForeignVolumes
 			&i.Identity,
 			&i.VolumeKeyDigest,
 			&i.Inventory,
+			&i.Size,
 			&i.Accepted,
 			&i.HasForeign,
 			&i.Copied,
@@ -106,7 +108,7 @@ func (q *Queries) ListForeignVolumes(ctx context.Context, arg ListForeignVolumes
 }
 
 const listVolumes = `-- name: ListVolumes :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, size, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE id > ? ORDER BY id LIMIT ?
 `
 
 type ListVolumesParams struct {
@@ -131,6 +133,7 @@ func (q *Queries) ListVolumes(ctx context.Context, arg ListVolumesParams) ([]Vol
 			&i.Identity,
 			&i.VolumeKeyDigest,
 			&i.Inventory,
+			&i.Size,
 			&i.Accepted,
 			&i.HasForeign,
 			&i.Copied,
@@ -154,7 +157,7 @@ func (q *Queries) ListVolumes(ctx context.Context, arg ListVolumesParams) ([]Vol
 }
 
 const listVolumesOfMachine = `-- name: ListVolumesOfMachine :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, size, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE machine = ? AND id > ? ORDER BY id LIMIT ?
 `
 
 type ListVolumesOfMachineParams struct {
@@ -180,6 +183,7 @@ func (q *Queries) ListVolumesOfMachine(ctx context.Context, arg ListVolumesOfMac
 			&i.Identity,
 			&i.VolumeKeyDigest,
 			&i.Inventory,
+			&i.Size,
 			&i.Accepted,
 			&i.HasForeign,
 			&i.Copied,
@@ -246,7 +250,7 @@ func (q *Queries) SecretsOfVolume(ctx context.Context, volume string) ([]Secret,
 }
 
 const volumesBetween = `-- name: VolumesBetween :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, size, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3
 `
 
 type VolumesBetweenParams struct {
@@ -272,6 +276,7 @@ func (q *Queries) VolumesBetween(ctx context.Context, arg VolumesBetweenParams) 
 			&i.Identity,
 			&i.VolumeKeyDigest,
 			&i.Inventory,
+			&i.Size,
 			&i.Accepted,
 			&i.HasForeign,
 			&i.Copied,
@@ -295,7 +300,7 @@ func (q *Queries) VolumesBetween(ctx context.Context, arg VolumesBetweenParams) 
 }
 
 const volumesByUUID = `-- name: VolumesByUUID :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE uuid = ?1 AND status <> 'former' ORDER BY machine LIMIT ?2
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, size, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE uuid = ?1 AND status <> 'former' ORDER BY machine LIMIT ?2
 `
 
 type VolumesByUUIDParams struct {
@@ -320,6 +325,7 @@ func (q *Queries) VolumesByUUID(ctx context.Context, arg VolumesByUUIDParams) ([
 			&i.Identity,
 			&i.VolumeKeyDigest,
 			&i.Inventory,
+			&i.Size,
 			&i.Accepted,
 			&i.HasForeign,
 			&i.Copied,
@@ -343,7 +349,7 @@ func (q *Queries) VolumesByUUID(ctx context.Context, arg VolumesByUUIDParams) ([
 }
 
 const volumesWithKey = `-- name: VolumesWithKey :many
-SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?
+SELECT machine, id, uuid, status, identity, volume_key_digest, inventory, size, accepted, has_foreign, copied, resume, keyring, created, reencrypted, wrapped_before FROM volumes WHERE volume_key_digest = ? AND machine <> ? ORDER BY id LIMIT ?
 `
 
 type VolumesWithKeyParams struct {
@@ -369,6 +375,7 @@ func (q *Queries) VolumesWithKey(ctx context.Context, arg VolumesWithKeyParams) 
 			&i.Identity,
 			&i.VolumeKeyDigest,
 			&i.Inventory,
+			&i.Size,
 			&i.Accepted,
 			&i.HasForeign,
 			&i.Copied,

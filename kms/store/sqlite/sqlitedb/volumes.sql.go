@@ -72,12 +72,12 @@ func (q *Queries) PutSecret(ctx context.Context, arg PutSecretParams) error {
 }
 
 const putVolume = `-- name: PutVolume :exec
-INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, accepted, has_foreign, copied,
+INSERT INTO volumes (id, machine, uuid, status, identity, volume_key_digest, inventory, size, accepted, has_foreign, copied,
   resume, keyring, created, reencrypted)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET machine = excluded.machine, uuid = excluded.uuid, status = excluded.status,
   identity = excluded.identity, volume_key_digest = excluded.volume_key_digest, inventory = excluded.inventory,
-  accepted = excluded.accepted, has_foreign = excluded.has_foreign, copied = excluded.copied, resume = excluded.resume, keyring = excluded.keyring, created = excluded.created,
+  size = excluded.size, accepted = excluded.accepted, has_foreign = excluded.has_foreign, copied = excluded.copied, resume = excluded.resume, keyring = excluded.keyring, created = excluded.created,
   reencrypted = excluded.reencrypted
 `
 
@@ -89,6 +89,7 @@ type PutVolumeParams struct {
 	Identity        []byte
 	VolumeKeyDigest []byte
 	Inventory       []byte
+	Size            int64
 	Accepted        []byte
 	HasForeign      bool
 	Copied          bool
@@ -107,6 +108,7 @@ func (q *Queries) PutVolume(ctx context.Context, arg PutVolumeParams) error {
 		arg.Identity,
 		arg.VolumeKeyDigest,
 		arg.Inventory,
+		arg.Size,
 		arg.Accepted,
 		arg.HasForeign,
 		arg.Copied,
@@ -120,7 +122,7 @@ func (q *Queries) PutVolume(ctx context.Context, arg PutVolumeParams) error {
 
 const volumesAndSecrets = `-- name: VolumesAndSecrets :many
 
-SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
+SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.size, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
   coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.replaced, 0) AS replaced,
   coalesce(s.at_boot, 0) AS at_boot, coalesce(s.disclosed, 0) AS disclosed, coalesce(s.age_copy, '') AS age_copy
@@ -161,6 +163,7 @@ func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]Volu
 			&i.Volume.Identity,
 			&i.Volume.VolumeKeyDigest,
 			&i.Volume.Inventory,
+			&i.Volume.Size,
 			&i.Volume.Accepted,
 			&i.Volume.HasForeign,
 			&i.Volume.Copied,
@@ -196,7 +199,7 @@ func (q *Queries) VolumesAndSecrets(ctx context.Context, machine string) ([]Volu
 
 const volumesAndSecretsFor = `-- name: VolumesAndSecretsFor :many
 
-SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
+SELECT volumes.machine, volumes.id, volumes.uuid, volumes.status, volumes.identity, volumes.volume_key_digest, volumes.inventory, volumes.size, volumes.accepted, volumes.has_foreign, volumes.copied, volumes.resume, volumes.keyring, volumes.created, volumes.reencrypted, volumes.wrapped_before, coalesce(s.version, 0) AS version, coalesce(s.purpose, '') AS purpose,
   coalesce(s.status, '') AS status, coalesce(s.keyring, '') AS keyring, coalesce(s.keyring_version, 0) AS keyring_version,
   coalesce(s.wrapped, '') AS wrapped, coalesce(s.created, 0) AS created, coalesce(s.replaced, 0) AS replaced,
   coalesce(s.at_boot, 0) AS at_boot
@@ -241,6 +244,7 @@ func (q *Queries) VolumesAndSecretsFor(ctx context.Context, arg VolumesAndSecret
 			&i.Volume.Identity,
 			&i.Volume.VolumeKeyDigest,
 			&i.Volume.Inventory,
+			&i.Volume.Size,
 			&i.Volume.Accepted,
 			&i.Volume.HasForeign,
 			&i.Volume.Copied,
