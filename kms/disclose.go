@@ -12,14 +12,14 @@ import (
 	"keywright.dev/kms/secret"
 )
 
-// SealRecoveryKey discloses a volume's recovery key, sealed to the recipient key of
+// SealRecoveryKey is [Service.DiscloseRecoveryKey], sealed to the recipient key of
 // whoever asked for it, and bound to what he called the volume.
-func (s *Service) SealRecoveryKey(ctx context.Context, by Operator, v *Volume, called string, recipient []byte) (Sealed, error) {
+func (s *Service) SealRecoveryKey(ctx context.Context, by Operator, v *Volume, version uint32, called string, recipient []byte) (Sealed, error) {
 	to, statement, err := disclosureTo(called, recipient)
 	if err != nil {
 		return Sealed{}, err
 	}
-	key, err := s.DiscloseRecoveryKey(ctx, by, v)
+	key, err := s.DiscloseRecoveryKey(ctx, by, v, version)
 	if err != nil {
 		return Sealed{}, err
 	}
@@ -45,14 +45,15 @@ func (s *Service) sealDisclosure(to exchange.RecipientKey, statement []byte, key
 	return s.sign(s.ServiceKey(), statement, response)
 }
 
-// DiscloseRecoveryKey returns a volume's recovery key. That it was
-// disclosed, and to whom, is durable before. The caller wipes the key. A dry run
-// is refused: what was shown was disclosed.
-func (s *Service) DiscloseRecoveryKey(ctx context.Context, by Operator, v *Volume) (secret.Bytes, error) {
+// DiscloseRecoveryKey returns a volume's recovery key: the current version for 0, or
+// the one of that number, which images of the disk from before a reencryption open
+// with. That it was disclosed, and to whom, is durable before. The caller wipes the
+// key. A dry run is refused: what was shown was disclosed.
+func (s *Service) DiscloseRecoveryKey(ctx context.Context, by Operator, v *Volume, version uint32) (secret.Bytes, error) {
 	if by.DryRun {
 		return secret.Bytes{}, usage("a recovery key cannot be disclosed in a dry run")
 	}
-	d := &disclosing{service: s, by: by, volume: v.ID}
+	d := &disclosing{service: s, by: by, volume: v.ID, version: version}
 	if err := s.change(ctx, by, Key{Machine: v.Machine, Recovery: true}, d.decide); err != nil {
 		d.key.Wipe()
 		return secret.Bytes{}, fmt.Errorf("disclosing the recovery key of volume/%s: %w", v.ID, err)
@@ -65,6 +66,7 @@ type disclosing struct {
 	service *Service
 	by      Operator
 	volume  string
+	version uint32
 	key     secret.Bytes
 }
 
@@ -74,11 +76,10 @@ func (d *disclosing) decide(state State) (Outcome, error) {
 	if state.Machine == nil || volume == nil {
 		return Outcome{}, ErrNotFound
 	}
-	row := findSecret(state.Secrets, d.volume, PurposeRecovery, SecretCurrent)
-	if row == nil {
-		return Outcome{}, disallow("it has no recovery key: its enrolment left that out, or is not finished")
+	row, err := d.row(state.Secrets)
+	if err != nil {
+		return Outcome{}, err
 	}
-	var err error
 	if d.key, err = d.service.openFor(state.Machine, row); err != nil {
 		return Outcome{}, err
 	}
@@ -89,6 +90,22 @@ func (d *disclosing) decide(state State) (Outcome, error) {
 	disclosed := *row
 	disclosed.Disclosed = d.service.Clock()
 	return d.service.entered(Outcome{Secrets: []Secret{disclosed}}, entry, audit.Done, nil)
+}
+
+// row finds the version that is asked for; one that is pending opens nothing yet.
+func (d *disclosing) row(secrets []Secret) (*Secret, error) {
+	if d.version == 0 {
+		if row := findSecret(secrets, d.volume, PurposeRecovery, SecretCurrent); row != nil {
+			return row, nil
+		}
+		return nil, disallow("it has no recovery key: its enrolment left that out, or is not finished")
+	}
+	for i := range secrets {
+		if s := &secrets[i]; s.Volume == d.volume && s.Purpose == PurposeRecovery && s.Version == d.version && s.Status != SecretPending {
+			return s, nil
+		}
+	}
+	return nil, disallow("it has no version %d of a recovery key that is current or restore-only: `keywright volume show` lists those that there are", d.version)
 }
 
 // openFor unwraps a secret without its machine, which may be gone: the names are those of the row's keys, and the EK must be the one that is the

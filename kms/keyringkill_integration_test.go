@@ -223,7 +223,7 @@ func (in *installation) plaintextsOf(t *testing.T, machines []*sim.Machine) plai
 		require.NoError(t, err)
 		for _, s := range release.Secrets {
 			p.keys[s.Volume] = string(s.Key.Expose())
-			key, err := in.DiscloseRecoveryKey(t.Context(), operator(), &kms.Volume{ID: s.Volume, Machine: m.TPM.Machine()})
+			key, err := in.DiscloseRecoveryKey(t.Context(), operator(), &kms.Volume{ID: s.Volume, Machine: m.TPM.Machine()}, 0)
 			require.NoError(t, err)
 			p.recovery[s.Volume] = string(key.Expose())
 		}

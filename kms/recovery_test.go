@@ -31,7 +31,7 @@ func (f *fixture) enrolledVolume(m *sim.Machine, i int) *kms.Volume {
 }
 
 func (f *fixture) disclose(m *sim.Machine, i int) (string, error) {
-	key, err := f.DiscloseRecoveryKey(f.t.Context(), operator(), f.enrolledVolume(m, i))
+	key, err := f.DiscloseRecoveryKey(f.t.Context(), operator(), f.enrolledVolume(m, i), 0)
 	defer key.Wipe()
 	return string(key.Expose()), err
 }
@@ -115,7 +115,7 @@ func TestDisclosureIsRecorded(t *testing.T) {
 
 	dry := operator()
 	dry.DryRun = true
-	_, err = f.DiscloseRecoveryKey(t.Context(), dry, f.enrolledVolume(m, 1))
+	_, err = f.DiscloseRecoveryKey(t.Context(), dry, f.enrolledVolume(m, 1), 0)
 	require.ErrorContains(t, err, "dry run")
 	assert.True(t, f.recoveryOf(m, 1).Disclosed.IsZero())
 

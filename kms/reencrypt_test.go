@@ -49,10 +49,13 @@ func (f *fixture) reencrypted(m *sim.Machine, before kms.Volume) {
 	assert.Equal(f.t, own.VolumeKeyDigest, v.VolumeKeyDigest)
 	assert.Equal(f.t, f.Clock(), v.Reencrypted)
 	assert.False(f.t, v.Foreign)
-	key, err := f.DiscloseRecoveryKey(f.t.Context(), operator(), &v)
+	key, err := f.DiscloseRecoveryKey(f.t.Context(), operator(), &v, 0)
 	require.NoError(f.t, err)
 	assert.True(f.t, key.Equal(own.NewRecovery.Key), "people are shown the key that opens it")
 	assert.False(f.t, key.Equal(own.Recovery))
+	key, err = f.DiscloseRecoveryKey(f.t.Context(), operator(), &v, 1)
+	require.NoError(f.t, err)
+	assert.True(f.t, key.Equal(own.Recovery), "and, of images from before, the key that opens these")
 }
 
 func TestReencryptionOfARunningMachine(t *testing.T) {

@@ -48,7 +48,7 @@ func (g *guest) requireFormatted(s *service, path string, purposes ...luks.Purpo
 		slot := v.SlotsFor(tokens[0].Volume, luks.PurposeRecovery)[0]
 		require.NoError(g.t, typed(g.recoveryKey(s, path), path, "--key-slot", fmt.Sprint(slot)))
 	} else {
-		_, err := s.DiscloseRecoveryKey(g.t.Context(), operator(), g.volumeOf(s, path))
+		_, err := s.DiscloseRecoveryKey(g.t.Context(), operator(), g.volumeOf(s, path), 0)
 		require.Error(g.t, err)
 	}
 	require.NoFileExists(g.t, g.path("adding"))

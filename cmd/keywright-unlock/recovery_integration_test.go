@@ -50,7 +50,7 @@ func (g *guest) volumeOf(s *service, path string) *kms.Volume {
 // recoveryKey has the service disclose the recovery key of a volume.
 func (g *guest) recoveryKey(s *service, path string) string {
 	g.t.Helper()
-	key, err := s.DiscloseRecoveryKey(g.t.Context(), operator(), g.volumeOf(s, path))
+	key, err := s.DiscloseRecoveryKey(g.t.Context(), operator(), g.volumeOf(s, path), 0)
 	require.NoError(g.t, err)
 	defer key.Wipe()
 	return string(key.Expose())
@@ -145,7 +145,7 @@ func (g *guest) requireNoRecovery(s *service) {
 		v := header(g.t, path)
 		require.Len(g.t, v.OwnTokens(), 1)
 		require.Len(g.t, v.Inventory().Keyslots, 2)
-		_, err := s.DiscloseRecoveryKey(g.t.Context(), operator(), g.volumeOf(s, path))
+		_, err := s.DiscloseRecoveryKey(g.t.Context(), operator(), g.volumeOf(s, path), 0)
 		require.Error(g.t, err)
 	}
 }

@@ -113,7 +113,7 @@ func (r *reencryptable) requireReencrypted() {
 	require.Equal(r.t, []uint32{2}, versionsOn(r.t, r.path))
 	require.Len(r.t, h.SlotsFor(r.id, luks.PurposeRecovery), 1)
 
-	key, err := r.s.DiscloseRecoveryKey(r.t.Context(), operator(), v)
+	key, err := r.s.DiscloseRecoveryKey(r.t.Context(), operator(), v, 0)
 	require.NoError(r.t, err)
 	image, err := os.ReadFile(r.path)
 	require.NoError(r.t, err)
@@ -195,7 +195,7 @@ func TestAttack12ReencryptionThatNobodyOrdered(t *testing.T) {
 	r.boot("ovmf-uki")
 	booted := r.bootHere(r.s)
 	require.NoError(t, booted.err)
-	recovery, err := r.s.DiscloseRecoveryKey(t.Context(), operator(), r.s.volumeOn(t, r.path))
+	recovery, err := r.s.DiscloseRecoveryKey(t.Context(), operator(), r.s.volumeOn(t, r.path), 0)
 	require.NoError(t, err)
 	h := header(t, r.path)
 	keys := []luks.SlotKey{

@@ -251,6 +251,9 @@ type SecretVersion struct {
 // [Sealed] to it, bound to the volume as the path names it.
 type DiscloseRecoveryKey struct {
 	Recipient []byte `json:"recipient"` // the caller's ephemeral HPKE key
+	// Version is that of the key, such as of a restore-only one; 0 or absent is the
+	// current one's.
+	Version uint32 `json:"version,omitempty"`
 }
 
 // RecoveryCopy is a volume's recovery key, encrypted with age to the recipients

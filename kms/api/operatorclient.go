@@ -193,14 +193,14 @@ func (o *OperatorClient) Volume(ctx context.Context, ref string) (Volume, error)
 	return get[Volume](ctx, o.c, at(PathVolume, ref), nil)
 }
 
-// RecoveryKey has a volume's recovery key disclosed, sealed to a key of this call.
-// The caller wipes it.
-func (o *OperatorClient) RecoveryKey(ctx context.Context, ref string) (secret.Bytes, error) {
+// RecoveryKey has a version of a volume's recovery key disclosed, 0 being the current
+// one, sealed to a key of this call. The caller wipes it.
+func (o *OperatorClient) RecoveryKey(ctx context.Context, ref string, version uint32) (secret.Bytes, error) {
 	d, err := newDisclosure(ref)
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	sealed, err := post[Sealed](ctx, o.c, at(PathVolumeRecoveryKey, ref), DiscloseRecoveryKey{Recipient: d.own.PublicKey()})
+	sealed, err := post[Sealed](ctx, o.c, at(PathVolumeRecoveryKey, ref), DiscloseRecoveryKey{Recipient: d.own.PublicKey(), Version: version})
 	if err != nil {
 		return secret.Bytes{}, err
 	}

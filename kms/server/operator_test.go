@@ -177,7 +177,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	assert.NotContains(t, metrics, "web-17")
 
 	ref := m.Volumes[0].ID
-	key, err := r.operator().RecoveryKey(t.Context(), "volume/"+ref)
+	key, err := r.operator().RecoveryKey(t.Context(), "volume/"+ref, 0)
 	require.NoError(t, err)
 	defer key.Wipe()
 	volume, err := r.operator().Volume(t.Context(), ref)

@@ -93,7 +93,7 @@ func recoveryCopyOf(c *kms.RecoveryCopy) api.RecoveryCopy {
 
 // recoveryKey is allowed and recorded before it is sealed.
 func (o *operators) recoveryKey(ctx context.Context, v *kms.Volume, in *recoveryKeyInput) (api.Sealed, error) {
-	sealed, err := o.server.Service.SealRecoveryKey(ctx, stateOf(ctx).operator(), v, in.Ref, in.Body.Recipient)
+	sealed, err := o.server.Service.SealRecoveryKey(ctx, stateOf(ctx).operator(), v, in.Body.Version, in.Ref, in.Body.Recipient)
 	return api.Sealed(sealed), err
 }
 

@@ -28,7 +28,7 @@ unless { action == Action::"server.backup" };
 `), 0o600))
 	r := newRig(t, func(c *config.Config) { c.Policy.Files = []string{site} })
 	m := r.active("web-17")
-	key, err := r.operator().RecoveryKey(t.Context(), m.Volumes[0].ID)
+	key, err := r.operator().RecoveryKey(t.Context(), m.Volumes[0].ID, 0)
 	refusedWith(t, api.CodeForbidden, err)
 	assert.Zero(t, key.Len())
 	_, err = r.operator().RecoveryCopies(t.Context(), api.ListQuery{})

@@ -19,12 +19,17 @@ import (
 )
 
 func (p *Program) volumeRecoveryKey() *cobra.Command {
-	var path string
+	var (
+		path    string
+		version uint32
+	)
 	c := &cobra.Command{
 		Use: "recovery-key VOLUME", Short: "Disclose a volume's recovery key",
 		Long: `Disclose a volume's recovery key: on this terminal, or into a new file that you
 alone can read. It opens the volume with cryptsetup on any machine, without the
 service, and goes on to do so: treat a key that was shown as one that is known.
+A reencryption gives a volume another one; that of before opens images of the disk
+from before, and keywright volume show has its version.
 
 The audit log has who asked for which volume before the key leaves the service,
 and keywright volume show tells when that was last.`,
@@ -35,29 +40,30 @@ and keywright volume show tells when that was last.`,
 				return err
 			}
 			if path != "" {
-				return p.recoveryKeyToFile(c.Context(), ref, path)
+				return p.recoveryKeyToFile(c.Context(), ref, version, path)
 			}
-			return p.recoveryKeyToTerminal(c.Context(), ref)
+			return p.recoveryKeyToTerminal(c.Context(), ref, version)
 		},
 	}
 	c.Flags().StringVarP(&path, "output", "o", "", "write to this new file, without a line feed (default: the terminal)")
+	c.Flags().Uint32Var(&version, "version", 0, "of a restore-only key (default: the current one)")
 	return c
 }
 
-func (p *Program) recoveryKey(ctx context.Context, ref string) (secret.Bytes, error) {
+func (p *Program) recoveryKey(ctx context.Context, ref string, version uint32) (secret.Bytes, error) {
 	key, err := call(ctx, p, func(ctx context.Context, o *api.OperatorClient) (secret.Bytes, error) {
-		return o.RecoveryKey(ctx, ref)
+		return o.RecoveryKey(ctx, ref, version)
 	})
 	return on("volume/"+ref, key, err)
 }
 
 // recoveryKeyToTerminal shows the key to a person alone: what a pipe or a file
 // takes is kept somewhere, readable for who knows whom.
-func (p *Program) recoveryKeyToTerminal(ctx context.Context, ref string) error {
+func (p *Program) recoveryKeyToTerminal(ctx context.Context, ref string, version uint32) error {
 	if p.format != formatText || !isTerminal(p.Out) {
 		return usagef("a recovery key is shown as text on a terminal, and nowhere else: give --output FILE")
 	}
-	key, err := p.recoveryKey(ctx, ref)
+	key, err := p.recoveryKey(ctx, ref, version)
 	if err != nil {
 		return err
 	}
@@ -84,9 +90,9 @@ type disclosed struct {
 	Output string `json:"output"`
 }
 
-func (p *Program) recoveryKeyToFile(ctx context.Context, ref, path string) error {
+func (p *Program) recoveryKeyToFile(ctx context.Context, ref string, version uint32, path string) error {
 	err := writeNew(path, func(w io.Writer) error {
-		key, err := p.recoveryKey(ctx, ref)
+		key, err := p.recoveryKey(ctx, ref, version)
 		if err != nil {
 			return err
 		}
