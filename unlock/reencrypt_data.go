@@ -120,6 +120,8 @@ func (r *Reencrypting) resume(ctx context.Context, t *target) error {
 		return wrap(CodeOpen, err)
 	case errors.Is(err, luks.ErrCut):
 		return fail(CodeOpen, fmt.Errorf("a boot recovers it, which an open volume cannot be: reboot the machine: %w", err))
+	case errors.Is(err, luks.ErrKilled) && !r.Closed:
+		return fail(CodeOpen, fmt.Errorf("restart the machine: what it reads and writes of the volume may hang, and a boot recovers it: %w", err))
 	default:
 		return wrap(CodeOpen, err)
 	}

@@ -75,6 +75,32 @@ func TestVolumeInUseIsReencrypted(t *testing.T) {
 	require.Equal(t, "none", r.alarms())
 }
 
+// TestKilledReencryptionIsRecoveredByABoot has cryptsetup killed in the middle of a part
+// of a volume in use. The agent says what is to be done, and after a restart goes on to
+// the end.
+func TestKilledReencryptionIsRecoveredByABoot(t *testing.T) {
+	r := newReencryption(t)
+	r.start()
+	for r.under() == nil || !r.inAPart() {
+		require.NoError(t, t.Context().Err())
+		time.Sleep(writePoll)
+	}
+	require.NoError(t, r.run.Send([]byte("kill -9 $(busybox pidof cryptsetup)\n")))
+	vmtest.Expect(t, r.run, "restart the machine: what it reads and writes of the volume may hang, and a boot recovers it")
+	require.True(t, r.inAPart())
+	r.run.Crash()
+
+	r.bootUnder()
+	r.start()
+	vmtest.Expect(t, r.run, "is reencrypted")
+	r.awaitNoOrder()
+	r.endAgent()
+	r.requireTree()
+	r.requireReencrypted()
+	r.turnOff(r.run)
+	require.Equal(t, "none", r.alarms())
+}
+
 // reencryption is a machine that runs, whose volume is to be reencrypted.
 type reencryption struct {
 	*site

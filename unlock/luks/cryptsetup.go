@@ -42,11 +42,16 @@ func (e *CommandError) Error() string {
 
 // Is makes exit codes comparable to this package's sentinels.
 func (e *CommandError) Is(target error) bool {
-	return target == ErrBusy && e.Exit == exitBusy
+	return target == ErrBusy && e.Exit == exitBusy || target == ErrKilled && e.Exit == exitKilled
 }
 
-// Exit codes of cryptsetup(8).
+// ErrKilled is returned where a signal ended cryptsetup, which nobody asked to end:
+// kill -9, or the kernel for want of memory.
+var ErrKilled = errors.New("cryptsetup was killed")
+
+// Exit codes of cryptsetup(8), and that of a process that a signal ended.
 const (
+	exitKilled     = -1
 	exitParameters = 1
 	exitPermission = 2
 	exitMemory     = 3
@@ -56,6 +61,8 @@ const (
 
 func exitMeaning(code int) string {
 	switch code {
+	case exitKilled:
+		return "it was killed"
 	case exitParameters:
 		return "wrong parameters"
 	case exitPermission:

@@ -203,6 +203,14 @@ func TestCancelledRun(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
+func TestKilledRun(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "cryptsetup")
+	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\nkill -9 $$\n"), 0o700))
+	err := luks.Cryptsetup{Path: program}.TestKey(t.Context(), "disk", 0, key(installer))
+	require.ErrorIs(t, err, luks.ErrKilled)
+	assert.ErrorContains(t, err, "on disk: it was killed")
+}
+
 // The volume keys that cryptsetup was told to put into its keyslots come out of
 // every kind of keyslot that is opened here.
 func TestUnsealWhatCryptsetupSealed(t *testing.T) {
