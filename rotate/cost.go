@@ -24,9 +24,9 @@ func (c *Cost) add(o Cost) {
 	c.Time = sum(c.Time, o.Time)
 }
 
-// sum is the largest number where a fleet is larger than it.
+// sum is the largest number where a fleet is larger than it, whatever is added then.
 func sum[T int64 | time.Duration](a, b T) T {
-	if b > 0 && a > math.MaxInt64-b {
+	if a == math.MaxInt64 || b > 0 && a > math.MaxInt64-b {
 		return math.MaxInt64
 	}
 	return a + b
@@ -34,7 +34,7 @@ func sum[T int64 | time.Duration](a, b T) T {
 
 // minus takes away what was added.
 func (c Cost) minus(o Cost) Cost {
-	return Cost{c.RootCalls - o.RootCalls, c.Rows - o.Rows, c.Guests - o.Guests, c.Bytes - o.Bytes, c.Unsized - o.Unsized, c.Time - o.Time}
+	return Cost{c.RootCalls - o.RootCalls, c.Rows - o.Rows, c.Guests - o.Guests, sum(c.Bytes, -o.Bytes), c.Unsized - o.Unsized, sum(c.Time, -o.Time)}
 }
 
 // Speed is how fast things go where the plan is carried out; what is 0 is not
@@ -67,5 +67,9 @@ func duration(count, perSecond int64) time.Duration {
 	if perSecond <= 0 {
 		return 0
 	}
-	return time.Duration(min((count+perSecond-1)/perSecond, math.MaxInt64/int64(time.Second))) * time.Second
+	seconds := count / perSecond
+	if count%perSecond > 0 {
+		seconds++
+	}
+	return time.Duration(min(seconds, math.MaxInt64/int64(time.Second))) * time.Second
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -97,7 +98,7 @@ func (s *Server) rotationState(ctx context.Context, now time.Time) (rotate.State
 	}
 	excuses, err := s.excuses()
 	return rotate.State{
-		Keyrings: keyrings, Superseded: superseded, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond},
+		Keyrings: keyrings, Superseded: superseded, Excuses: excuses, Speed: rotate.Speed{Roots: len(s.Roots), Rewraps: rewrapsPerSecond, Reencrypt: int64(min(s.Service.ReencryptRate, math.MaxInt64))},
 		Volumes: rotate.Volumes(ctx, s.Store, s.guests.waits.waiting, now, s.guests.yielding()),
 	}, err
 }
