@@ -27,6 +27,9 @@ func (s *Service) Volumes(ctx context.Context, machine string) ([]api.Volume, er
 		}
 		list[i] = volume
 	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("machine/%s has no volumes", machine)
+	}
 	return list, nil
 }
 
