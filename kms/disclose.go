@@ -15,7 +15,7 @@ import (
 // SealRecoveryKey is [Service.DiscloseRecoveryKey], sealed to the recipient key of
 // whoever asked for it, and bound to what he called the volume.
 func (s *Service) SealRecoveryKey(ctx context.Context, by Operator, v *Volume, version uint32, called string, recipient []byte) (Sealed, error) {
-	to, statement, err := disclosureTo(called, recipient)
+	to, statement, err := disclosureTo(called, version, recipient)
 	if err != nil {
 		return Sealed{}, err
 	}
@@ -28,12 +28,12 @@ func (s *Service) SealRecoveryKey(ctx context.Context, by Operator, v *Volume, v
 }
 
 // disclosureTo reads who a key is disclosed to, before anything is.
-func disclosureTo(called string, recipient []byte) (exchange.RecipientKey, []byte, error) {
+func disclosureTo(called string, version uint32, recipient []byte) (exchange.RecipientKey, []byte, error) {
 	to, err := exchange.ParseRecipientKey(recipient)
 	if err != nil {
 		return to, nil, usage("the recipient key is not one that an answer can be sealed to")
 	}
-	statement, err := exchange.DisclosureStatement(called, recipient)
+	statement, err := exchange.DisclosureStatement(called, version, recipient)
 	return to, statement, err
 }
 
@@ -92,7 +92,8 @@ func (d *disclosing) decide(state State) (Outcome, error) {
 	return d.service.entered(Outcome{Secrets: []Secret{disclosed}}, entry, audit.Done, nil)
 }
 
-// row finds the version that is asked for; one that is pending opens nothing yet.
+// row finds the version that is asked for. Of one that is pending nobody knows yet
+// whether a keyslot has it.
 func (d *disclosing) row(secrets []Secret) (*Secret, error) {
 	if d.version == 0 {
 		if row := findSecret(secrets, d.volume, PurposeRecovery, SecretCurrent); row != nil {

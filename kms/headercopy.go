@@ -180,7 +180,7 @@ func (s *Service) DiscloseHeader(ctx context.Context, by Operator, v *Volume, ca
 	if by.DryRun {
 		return nil, Sealed{}, usage("the copy of a header cannot be disclosed in a dry run")
 	}
-	to, statement, err := disclosureTo(called, recipient)
+	to, statement, err := disclosureTo(called, 0, recipient)
 	if err != nil {
 		return nil, Sealed{}, err
 	}

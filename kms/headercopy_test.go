@@ -38,7 +38,7 @@ func (f *fixture) headerOf(m *sim.Machine) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	statement, err := exchange.DisclosureStatement("web-1/0", own.PublicKey())
+	statement, err := exchange.DisclosureStatement("web-1/0", 0, own.PublicKey())
 	require.NoError(f.t, err)
 	key, err := own.OpenDisclosure(statement, sealed.Response)
 	require.NoError(f.t, err)

@@ -129,6 +129,7 @@ func TestDisclosureIsRecorded(t *testing.T) {
 	assert.Equal(t, "volume/"+m.Volumes[1].ID, entry.Object)
 	assert.Equal(t, operator().Actor, entry.Actor)
 	assert.Equal(t, m.Volumes[1].UUID, factOf(t, entry, "volume.uuid").Is)
+	assert.Equal(t, "1", factOf(t, entry, "secret.version").Is)
 	text, err := entry.Marshal()
 	require.NoError(t, err)
 	assert.NotContains(t, string(text), want)

@@ -147,6 +147,30 @@ func TestReencryptionIsCutAnywhere(t *testing.T) {
 	}
 }
 
+// A recovery key is shown once the header is known to have it, and not before.
+func TestRecoveryKeyThatIsPendingIsShownToNobody(t *testing.T) {
+	f := newFixture(t)
+	m := f.running("web-1")
+	v := f.volume(m.Volumes[0].ID)
+	f.orderReencryption(m)
+	var got exchange.ReleasedSecret
+	shown := 0
+	for _, step := range reencryptionSteps() {
+		key, err := f.DiscloseRecoveryKey(t.Context(), operator(), &v, 0)
+		require.NoError(t, err)
+		next, err := f.DiscloseRecoveryKey(t.Context(), operator(), &v, 2)
+		if key.Equal(m.Volumes[0].Recovery) {
+			require.ErrorContains(t, err, "it has no version 2 of a recovery key")
+		} else {
+			require.NoError(t, err)
+			assert.True(t, next.Equal(key))
+			shown++
+		}
+		require.NoError(t, step(f, m, &got))
+	}
+	assert.Positive(t, shown)
+}
+
 // A person's keyslot is not lost before somebody agreed to that, and of one that
 // turns up later, anew.
 func TestReencryptionWaitsForAYes(t *testing.T) {

@@ -175,6 +175,9 @@ func TestRekeyAtBoot(t *testing.T) {
 	assert.Regexp(t, `(?s)opened .*volume0 .*opened .*volume1 .*keywright: rekeyed .*volume1\n$`, r.lines)
 	s.requireRekeyed(t, g.volumes[0], 2)
 	s.requireRekeyed(t, g.volumes[1], 2)
+	for _, path := range g.volumes {
+		assert.Equal(t, header(t, path).Length(), s.volumeOn(t, path).Size)
+	}
 }
 
 // A rekey that cannot be done at boot costs the boot a line.

@@ -25,7 +25,7 @@ func (s *service) headerCopy(t *testing.T, path string) []byte {
 	v := s.volumeOn(t, path)
 	kept, sealed, err := s.DiscloseHeader(t.Context(), operator(), v, v.ID, own.PublicKey())
 	require.NoError(t, err)
-	statement, err := exchange.DisclosureStatement(v.ID, own.PublicKey())
+	statement, err := exchange.DisclosureStatement(v.ID, 0, own.PublicKey())
 	require.NoError(t, err)
 	key, err := own.OpenDisclosure(statement, sealed.Response)
 	require.NoError(t, err)

@@ -49,7 +49,7 @@ type HeaderCopy struct {
 // HeaderCopy has the copy of a volume's header disclosed. It is compressed with gzip,
 // and opens with what the keyslots of that time open with: the caller wipes it.
 func (o *OperatorClient) HeaderCopy(ctx context.Context, ref string) (HeaderCopy, secret.Bytes, error) {
-	d, err := newDisclosure(ref)
+	d, err := newDisclosure(ref, 0)
 	if err != nil {
 		return HeaderCopy{}, secret.Bytes{}, err
 	}

@@ -196,7 +196,7 @@ func (o *OperatorClient) Volume(ctx context.Context, ref string) (Volume, error)
 // RecoveryKey has a version of a volume's recovery key disclosed, 0 being the current
 // one, sealed to a key of this call. The caller wipes it.
 func (o *OperatorClient) RecoveryKey(ctx context.Context, ref string, version uint32) (secret.Bytes, error) {
-	d, err := newDisclosure(ref)
+	d, err := newDisclosure(ref, version)
 	if err != nil {
 		return secret.Bytes{}, err
 	}
@@ -213,11 +213,11 @@ type disclosure struct {
 	statement []byte
 }
 
-func newDisclosure(ref string) (d disclosure, err error) {
+func newDisclosure(ref string, version uint32) (d disclosure, err error) {
 	if d.own, err = exchange.NewRecipient(); err != nil {
 		return d, err
 	}
-	d.statement, err = exchange.DisclosureStatement(ref, d.own.PublicKey())
+	d.statement, err = exchange.DisclosureStatement(ref, version, d.own.PublicKey())
 	return d, err
 }
 

@@ -13,16 +13,18 @@ import (
 
 const disclosureV1 = "keywright/disclosure/v1"
 
-// ErrDisclosure means that a disclosed key does not open: it is of another volume,
-// for another recipient, or was altered.
-var ErrDisclosure = errors.New("the disclosed key does not open: it is of another volume, for another recipient, or was altered")
+// ErrDisclosure means that a disclosed key does not open: it is of another volume
+// or version, for another recipient, or was altered.
+var ErrDisclosure = errors.New("the disclosed key does not open: it is of another volume or version, for another recipient, or was altered")
 
 // DisclosureStatement is what the answer to an operator's request for a recovery key
-// is bound to: the volume as he named it, and his recipient key.
-func DisclosureStatement(volume string, recipient []byte) ([]byte, error) {
+// is bound to: the volume as he named it, the version of the key that he asked for, 0
+// being the current one, and his recipient key.
+func DisclosureStatement(volume string, version uint32, recipient []byte) ([]byte, error) {
 	var b cryptobyte.Builder
 	addText(&b, disclosureV1)
 	addBytes16(&b, []byte(volume))
+	b.AddUint32(version)
 	addBytes16(&b, recipient)
 	out, err := b.Bytes()
 	if err != nil {

@@ -66,7 +66,7 @@ func TestRecoveryKeyIsSealedToWhoAsked(t *testing.T) {
 	var sealed api.Sealed
 	require.NoError(t, json.Unmarshal([]byte(body), &sealed))
 	assert.NotContains(t, string(sealed.Response), string(volume.Recovery.Expose()))
-	statement, err := exchange.DisclosureStatement(volume.ID, own.PublicKey())
+	statement, err := exchange.DisclosureStatement(volume.ID, 0, own.PublicKey())
 	require.NoError(t, err)
 	key, err := own.OpenDisclosure(statement, sealed.Response)
 	require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -19,23 +20,20 @@ import (
 )
 
 func (p *Program) volumeRecoveryKey() *cobra.Command {
-	var (
-		path    string
-		version uint32
-	)
+	var path string
 	c := &cobra.Command{
-		Use: "recovery-key VOLUME", Short: "Disclose a volume's recovery key",
+		Use: "recovery-key VOLUME[@VERSION]", Short: "Disclose a volume's recovery key",
 		Long: `Disclose a volume's recovery key: on this terminal, or into a new file that you
 alone can read. It opens the volume with cryptsetup on any machine, without the
 service, and goes on to do so: treat a key that was shown as one that is known.
 A reencryption gives a volume another one; that of before opens images of the disk
-from before, and keywright volume show has its version.
+from before: keywright volume show names its VERSION.
 
 The audit log has who asked for which volume before the key leaves the service,
 and keywright volume show tells when that was last.`,
-		Args: exactly("VOLUME"),
+		Args: exactly("VOLUME[@VERSION]"),
 		RunE: func(c *cobra.Command, args []string) error {
-			ref, err := reference("volume", args[0])
+			ref, version, err := recoveryReference(args[0])
 			if err != nil {
 				return err
 			}
@@ -46,8 +44,16 @@ and keywright volume show tells when that was last.`,
 		},
 	}
 	c.Flags().StringVarP(&path, "output", "o", "", "write to this new file, without a line feed (default: the terminal)")
-	c.Flags().Uint32Var(&version, "version", 0, "of a restore-only key (default: the current one)")
 	return c
+}
+
+// recoveryReference reads a volume with the version of its key, 0 being the current one.
+func recoveryReference(argument string) (volume string, version uint32, err error) {
+	if strings.Contains(argument, "@") {
+		return secretReference(argument)
+	}
+	volume, err = reference("volume", argument)
+	return volume, 0, err
 }
 
 func (p *Program) recoveryKey(ctx context.Context, ref string, version uint32) (secret.Bytes, error) {
