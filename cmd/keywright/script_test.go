@@ -43,6 +43,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("D", dir)
 			env.Setenv("UKI", image)
 			env.Setenv("TMPDIR", dir)
+			// Under the race detector each program would wait a second as it ends.
+			env.Setenv("GORACE", "atexit_sleep_ms=10")
 			env.Values["fleet"] = &fleet{logs: logs, machines: make(map[string]*sim.Machine)}
 			return nil
 		},
