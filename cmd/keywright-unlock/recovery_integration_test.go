@@ -219,7 +219,7 @@ func TestOurRecoveryKeyIsNoPassphrase(t *testing.T) {
 // be its own.
 func TestLeavingNamesAKeyslotThatNobodyCanOpen(t *testing.T) {
 	s, g := startService(t), newGuest(t, 1)
-	g.kill(s, cut{unlock.StepRecoveryAssign, 0, 0})
+	g.kill(s, cut{unlock.StepRecoveryTest, 0, 0})
 	assert.Contains(t, g.leaves(), "luksKillSlot "+g.volumes[0]+" 2")
 	v := header(t, g.volumes[0])
 	assert.Empty(t, v.OwnTokens())
