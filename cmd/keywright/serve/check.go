@@ -25,9 +25,7 @@ const unitCredentials = "/run/credentials/keywright.service"
 // CheckFiles looks at the files that a configuration names, as a start would.
 // credentials is the folder of those that the service manager passed, if it did.
 func CheckFiles(c config.Config, credentials string, now time.Time) error {
-	_, trustErr := openTrust(c.Attestation)
-	_, policyErr := openPolicy(c.Policy)
-	_, rotationErr := openRotation(c.Rotation)
+	_, documentsErr := readDocuments(c)
 	_, excusesErr := openExcuses(c.Rotation, now)
 	var namesErr, socketErr error
 	if len(c.Server.Names) > 0 {
@@ -36,7 +34,7 @@ func CheckFiles(c config.Config, credentials string, now time.Time) error {
 	if c.Server.OperatorSocket != "" {
 		socketErr = named("server.operator_socket", checkSocket(c.Server.OperatorSocket))
 	}
-	return errors.Join(trustErr, policyErr, rotationErr, excusesErr, namesErr, socketErr, checkRoots(c.Server.Roots, credentials))
+	return errors.Join(documentsErr, excusesErr, namesErr, socketErr, checkRoots(c.Server.Roots, credentials))
 }
 
 func checkRoots(uris []string, credentials string) error {

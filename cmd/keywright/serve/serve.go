@@ -69,7 +69,6 @@ type parts struct {
 	ca         *pki.CA
 	identities *kms.Identities
 	log        *audit.Signer
-	engine     *policy.Engine
 	roots      []string
 	restored   bool
 }
@@ -80,6 +79,11 @@ func Open(ctx context.Context, o Options) (s *Service, err error) {
 	c := &o.Config
 	if c.Server.OperatorSocket == "" {
 		c.Server.OperatorSocket = SocketPath(c.Server.Data)
+	}
+	// Before anything is made or migrated.
+	said, err := readDocuments(*c)
+	if err != nil {
+		return nil, err
 	}
 	if err := prepareFolder(c.Server.Data); err != nil {
 		return nil, err
@@ -103,7 +107,7 @@ func Open(ctx context.Context, o Options) (s *Service, err error) {
 	if s.listeners, err = listen(ctx, c.Server); err != nil {
 		return s, err
 	}
-	return s, s.wire(ctx, o, chosen, server.NewMetrics())
+	return s, s.wire(ctx, o, said, chosen, server.NewMetrics())
 }
 
 // openStore opens the store, or makes it: beside a root key that was there
@@ -123,12 +127,8 @@ func (s *Service) openStore(ctx context.Context, o Options, chosen rootChoice) e
 }
 
 // wire makes the domain and the server over the store.
-func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metrics *server.Metrics) error {
+func (s *Service) wire(ctx context.Context, o Options, said documents, chosen rootChoice, metrics *server.Metrics) error {
 	p, err := s.openParts(ctx, o, chosen, metrics)
-	if err != nil {
-		return err
-	}
-	trust, err := openTrust(o.Config.Attestation)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 	}
 	domain, err := kms.New(kms.Config{
 		Store: timedStore{p.store, metrics, o.Clock}, Keys: p.keys, Challenges: p.challenges, Identities: p.identities, Identity: identityMaker(), Log: p.log,
-		Trust: trustOf(trust), Recovery: recipients, ReencryptRate: uint64(o.Config.Rotation.ReencryptRate), Policy: func() kms.Policy { return p.engine }, Clock: o.Clock, Random: rand.Reader,
+		Trust: trustOf(said.trust), Recovery: recipients, ReencryptRate: uint64(o.Config.Rotation.ReencryptRate), Policy: func() kms.Policy { return said.policy }, Clock: o.Clock, Random: rand.Reader,
 	})
 	if err != nil {
 		return err
@@ -156,15 +156,11 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 	if err != nil {
 		return err
 	}
-	rotation, err := openRotation(o.Config.Rotation)
-	if err != nil {
-		return err
-	}
 	s.GuestURL, s.Fingerprint = guestURL(o.Config.Server, bound), exchange.FormatFingerprint(domain.ServiceKey())
 	s.Metrics = s.listeners.Metrics.Addr().String()
 	c := server.Config{
 		Version: o.Version, Restored: p.restored, Service: domain, Store: p.store, Backups: backups{p.store, p.log.Verifier()},
-		Log: p.log.Verifier(), Policy: func() *policy.Engine { return p.engine }, Rotation: rotation,
+		Log: p.log.Verifier(), Policy: func() *policy.Engine { return said.policy }, Rotation: said.rotation,
 		Excuses: func() ([]rotate.Excuse, error) { return openExcuses(o.Config.Rotation, o.Clock()) },
 		TLS:     pki.TLSConfig(certificates.GetCertificate), GuestURL: s.GuestURL,
 		Roots: p.roots, Leases: p.keys.Leases, Challenges: challenges, Owner: os.Geteuid(), Limits: limits, Upkeep: p.challenges.RotateIfDue,
@@ -180,9 +176,6 @@ func (s *Service) wire(ctx context.Context, o Options, chosen rootChoice, metric
 // openParts opens the service's own keys, and makes them in a new store.
 func (s *Service) openParts(ctx context.Context, o Options, chosen rootChoice, metrics *server.Metrics) (p parts, err error) {
 	p.store, p.roots = s.store, chosen.uris()
-	if p.engine, err = openPolicy(o.Config.Policy); err != nil {
-		return p, err
-	}
 	s.keys, err = awaitKeys(ctx, kms.KeysConfig{
 		Store: p.store, Roots: meter(chosen.list, metrics.RootCall), Clock: o.Clock, Uptime: o.Uptime, Random: rand.Reader, Lease: time.Duration(o.Config.Server.Lease),
 	}, o.Waiting, o.Logger)

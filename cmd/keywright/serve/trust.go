@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -103,6 +104,23 @@ func trustOf(trust attest.EKTrust) func(exchange.EK, []byte, time.Time) (string,
 		}
 		return string(decision.Basis), nil
 	}
+}
+
+// documents are what the files say that a configuration names, as long as a service
+// runs.
+type documents struct {
+	trust    attest.EKTrust
+	policy   *policy.Engine
+	rotation *rotate.Policy
+}
+
+// readDocuments reads all of them, so that everything that is wrong is named at once.
+func readDocuments(c config.Config) (d documents, err error) {
+	var errs [3]error
+	d.trust, errs[0] = openTrust(c.Attestation)
+	d.policy, errs[1] = openPolicy(c.Policy)
+	d.rotation, errs[2] = openRotation(c.Rotation)
+	return d, errors.Join(errs[:]...)
 }
 
 // openPolicy reads the policies that decide.
