@@ -101,10 +101,8 @@ func (d *disclosing) row(secrets []Secret) (*Secret, error) {
 		}
 		return nil, disallow("it has no recovery key: its enrolment left that out, or is not finished")
 	}
-	for i := range secrets {
-		if s := &secrets[i]; s.Volume == d.volume && s.Purpose == PurposeRecovery && s.Version == d.version && s.Status != SecretPending {
-			return s, nil
-		}
+	if row := findVersionOf(secrets, d.volume, PurposeRecovery, d.version); row != nil && row.Status != SecretPending {
+		return row, nil
 	}
 	return nil, disallow("it has no version %d of a recovery key that is current or restore-only: `keywright volume show` lists those that there are", d.version)
 }

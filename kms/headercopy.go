@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"keywright.dev/kms/audit"
@@ -109,7 +108,7 @@ func (s *Service) checkHeader(ctx context.Context, u *HeaderUpload) error {
 }
 
 func (s *Service) opensHeader(ctx context.Context, m *Machine, secrets []Secret, u *HeaderUpload) error {
-	row := findHeaderKey(secrets, u.Volume, u.Version)
+	row := findVersionOf(secrets, u.Volume, PurposeHeader, u.Version)
 	if row == nil {
 		return refuse(ReasonOrder, "no copy of this header is wanted")
 	}
@@ -133,7 +132,7 @@ func (s *Service) opensHeader(ctx context.Context, m *Machine, secrets []Secret,
 // headerKey returns the key that the copy of a header is sealed under, with the new
 // secret of an order, and drops those of orders before. The caller wipes it.
 func (s *Service) headerKey(out *Outcome, state *State, v *Volume, version uint32, binding [32]byte) (secret.Bytes, error) {
-	if row := findHeaderKey(state.Secrets, v.ID, version); row != nil {
+	if row := findVersionOf(state.Secrets, v.ID, PurposeHeader, version); row != nil {
 		return s.Keys.Unwrap(secretContext(binding, v.Machine, row, PurposeHeader), row.Wrapped)
 	}
 	key, err := secret.Random(s.Random, exchange.HeaderKeySize)
@@ -151,16 +150,6 @@ func (s *Service) headerKey(out *Outcome, state *State, v *Volume, version uint3
 	out.DropSecrets = append(out.DropSecrets, headerKeysOf(state.Secrets, v.ID)...)
 	out.Secrets = append(out.Secrets, row)
 	return key, nil
-}
-
-func findHeaderKey(secrets []Secret, volume string, version uint32) *Secret {
-	i := slices.IndexFunc(secrets, func(s Secret) bool {
-		return s.Volume == volume && s.Purpose == PurposeHeader && s.Version == version
-	})
-	if i < 0 {
-		return nil
-	}
-	return &secrets[i]
 }
 
 // headerKeysOf names the keys of a volume's header copies, with which these go.
@@ -215,7 +204,7 @@ func (d *disclosingHeader) decide(state State) (Outcome, error) {
 	if state.Machine == nil || volume == nil {
 		return Outcome{}, ErrNotFound
 	}
-	row := findHeaderKey(state.Secrets, volume.ID, d.copy.Version)
+	row := findVersionOf(state.Secrets, volume.ID, PurposeHeader, d.copy.Version)
 	if row == nil {
 		return Outcome{}, disallow("the rekey that the copy was kept for has just ended")
 	}

@@ -122,7 +122,8 @@ type Volume struct {
 	VolumeKeyDigest []byte
 	// Inventory is the JSON of the header's slots and tokens as last reported.
 	Inventory []byte
-	// Size is that of the data in bytes, as last reported; 0 where nobody reported one.
+	// Size is that of the data in bytes, as in Inventory, which plans of a million
+	// volumes do not read; 0 where nobody reported one.
 	Size uint64
 	// Accepted are the marks, of [itemMark] bytes each, of the slots and tokens that
 	// were reported at the commit, or that an operator accepted.

@@ -83,9 +83,8 @@ func TestReencryptionWithoutARecoveryKey(t *testing.T) {
 }
 
 // reencryptionSteps are what an agent does of an order, each of which may be the last.
-func reencryptionSteps() []func(f *fixture, m *sim.Machine, got *exchange.ReleasedSecret) error {
-	type step = func(f *fixture, m *sim.Machine, got *exchange.ReleasedSecret) error
-	stage := func(s exchange.Stage, want exchange.RekeyStatus) step {
+func reencryptionSteps() []agentStep {
+	stage := func(s exchange.Stage, want exchange.RekeyStatus) agentStep {
 		return func(f *fixture, m *sim.Machine, _ *exchange.ReleasedSecret) error {
 			return m.ReportStage(f.t.Context(), f.guest(), 0, s, want)
 		}
@@ -97,13 +96,13 @@ func reencryptionSteps() []func(f *fixture, m *sim.Machine, got *exchange.Releas
 		}
 		return err
 	}
-	onDisk := func(do func(*sim.Volume, *exchange.ReleasedSecret)) step {
+	onDisk := func(do func(*sim.Volume, *exchange.ReleasedSecret)) agentStep {
 		return func(_ *fixture, m *sim.Machine, got *exchange.ReleasedSecret) error {
 			do(&m.Volumes[0], got)
 			return nil
 		}
 	}
-	return []step{
+	return []agentStep{
 		func(f *fixture, m *sim.Machine, got *exchange.ReleasedSecret) error {
 			if err := ask(f, m, got); err != nil {
 				return err
@@ -133,10 +132,7 @@ func TestReencryptionIsCutAnywhere(t *testing.T) {
 			m := f.running("web-1")
 			before := f.volume(m.Volumes[0].ID)
 			f.orderReencryption(m)
-			var got exchange.ReleasedSecret
-			for _, step := range steps[:cut] {
-				require.NoError(t, step(f, m, &got))
-			}
+			f.carryOut(m, steps[:cut])
 			m.Boot()
 			_, err := m.Unlock(t.Context(), f.guest())
 			require.NoError(t, err, "cut after step %d", cut)
@@ -244,10 +240,7 @@ func TestWithdrawnReencryption(t *testing.T) {
 			m := f.running("web-1")
 			v := f.volume(m.Volumes[0].ID)
 			f.orderReencryption(m)
-			var got exchange.ReleasedSecret
-			for _, step := range steps[:cut] {
-				require.NoError(t, step(f, m, &got))
-			}
+			f.carryOut(m, steps[:cut])
 			_, err := f.WithdrawRekey(ctx, operator(), &v, "a test")
 			if cut < 2 {
 				require.NoError(t, err)
@@ -266,10 +259,7 @@ func TestDeliveriesOfAReencryptionAreBounded(t *testing.T) {
 	f, ctx := newFixture(t), t.Context()
 	m := f.running("web-1")
 	f.orderReencryption(m)
-	var got exchange.ReleasedSecret
-	for _, step := range reencryptionSteps()[:7] {
-		require.NoError(t, step(f, m, &got))
-	}
+	f.carryOut(m, reencryptionSteps()[:7])
 	for range 8 {
 		f.clock.Advance(time.Minute)
 		_, err := m.AskRekey(ctx, f.guest(), 0)
@@ -297,8 +287,7 @@ func TestReencryptionThatFailsIsDeliveredAgainAfterABoot(t *testing.T) {
 	m := f.running("web-1")
 	before := f.volume(m.Volumes[0].ID)
 	f.orderReencryption(m)
-	var got exchange.ReleasedSecret
-	require.NoError(t, reencryptionSteps()[0](f, m, &got))
+	f.carryOut(m, reencryptionSteps()[:1])
 	for range 8 {
 		f.clock.Advance(time.Minute)
 		again, err := m.AskRekey(ctx, f.guest(), 0)

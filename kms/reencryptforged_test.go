@@ -19,15 +19,10 @@ func TestReencryptionOfADiskThatIsPutBack(t *testing.T) {
 	m := f.running("web-1")
 	before := f.volume(m.Volumes[0].ID)
 	f.orderReencryption(m)
-	var got exchange.ReleasedSecret
 	steps := reencryptionSteps()
-	for _, step := range steps[:4] {
-		require.NoError(t, step(f, m, &got))
-	}
+	f.carryOut(m, steps[:4])
 	image := m.Volumes[0]
-	for _, step := range steps[4:7] {
-		require.NoError(t, step(f, m, &got))
-	}
+	f.carryOut(m, steps[4:7])
 	m.Volumes[0] = image
 	f.reboot(m)
 	require.NoError(t, m.Reencrypt(t.Context(), f.guest(), 0))
@@ -59,10 +54,7 @@ func TestAttack12ForgedReencryption(t *testing.T) {
 			m := f.running("web-1")
 			if c.done >= 0 {
 				f.orderReencryption(m)
-				var got exchange.ReleasedSecret
-				for _, step := range steps[:c.done] {
-					require.NoError(t, step(f, m, &got))
-				}
+				f.carryOut(m, steps[:c.done])
 			}
 			c.forge(&m.Volumes[0])
 			_, err := m.AskRekey(ctx, f.guest(), 0)
@@ -78,10 +70,7 @@ func TestAttack12ForgedReencryption(t *testing.T) {
 		m := f.running("web-1")
 		before := m.Volumes[0].Identity
 		f.orderReencryption(m)
-		var got exchange.ReleasedSecret
-		for _, step := range steps[:7] {
-			require.NoError(t, step(f, m, &got))
-		}
+		f.carryOut(m, steps[:7])
 		other := [32]byte(m.Volumes[0].Becomes)
 		other[0] ^= 1
 		m.Volumes[0].Becomes, m.Volumes[0].Identity = other[:], exchange.UnderReencryption(before, other)
@@ -98,10 +87,7 @@ func TestAttack12ForgedReencryption(t *testing.T) {
 		f, ctx := newFixture(t), t.Context()
 		m := f.running("web-1")
 		f.orderReencryption(m)
-		var got exchange.ReleasedSecret
-		for _, step := range steps[:4] {
-			require.NoError(t, step(f, m, &got))
-		}
+		f.carryOut(m, steps[:4])
 		m.Volumes[1].BeginReencryption()
 		_, err := m.AskRekey(ctx, f.guest(), 1)
 		refusedFor(t, kms.ReasonOrder, err)
@@ -184,10 +170,7 @@ func TestReencryptionOfARestoredDisk(t *testing.T) {
 	before, image := f.volume(m.Volumes[0].ID), m.Volumes[0]
 	image.Own, image.Slots = slices.Clone(image.Own), slices.Clone(image.Slots)
 	f.orderReencryption(m)
-	var got exchange.ReleasedSecret
-	for _, step := range reencryptionSteps()[:4] {
-		require.NoError(t, step(f, m, &got))
-	}
+	f.carryOut(m, reencryptionSteps()[:4])
 	m.Volumes[0] = image
 	m.Boot()
 	_, err := m.Unlock(ctx, f.guest())
@@ -213,10 +196,7 @@ func TestEnrolmentEndsWhatAReencryptionMade(t *testing.T) {
 	f, ctx := newFixture(t), t.Context()
 	m := f.running("web-1")
 	f.orderReencryption(m)
-	var got exchange.ReleasedSecret
-	for _, step := range reencryptionSteps()[:2] {
-		require.NoError(t, step(f, m, &got))
-	}
+	f.carryOut(m, reencryptionSteps()[:2])
 	former := m.Volumes[0].ID
 	f.readmit(m, kms.Readmission{Reenroll: true})
 	require.NoError(t, m.Enroll(ctx, f.guest()))

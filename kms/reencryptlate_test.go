@@ -32,10 +32,7 @@ func TestReencryptionWaitsForAYesToWhatTurnsUpLate(t *testing.T) {
 			m := f.running("web-1")
 			before := f.volume(m.Volumes[0].ID)
 			f.orderReencryption(m)
-			var got exchange.ReleasedSecret
-			for _, step := range reencryptionSteps()[:4] {
-				require.NoError(t, step(f, m, &got))
-			}
+			f.carryOut(m, reencryptionSteps()[:4])
 			m.Volumes[0].Slots = append(m.Volumes[0].Slots, exchange.LUKSSlot{ID: 5, KDF: "argon2id", Mark: "01234567"})
 			_, err := m.Report(t.Context(), f.guest(), 0, exchange.RekeyedDetails{Version: 2, Fault: "it would lose 5"})
 			require.NoError(t, err)

@@ -1,7 +1,6 @@
 package kms_test
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -71,11 +70,22 @@ func TestRekeyOfARunningMachine(t *testing.T) {
 	assert.Equal(t, "volume/"+m.Volumes[0].ID, entry.Object)
 }
 
+// agentStep is one thing that an agent does of an order.
+type agentStep func(f *fixture, m *sim.Machine, got *exchange.ReleasedSecret) error
+
+// carryOut has a machine do some of the steps of its order.
+func (f *fixture) carryOut(m *sim.Machine, steps []agentStep) {
+	f.t.Helper()
+	var got exchange.ReleasedSecret
+	for _, step := range steps {
+		require.NoError(f.t, step(f, m, &got))
+	}
+}
+
 // TestRekeyIsCutAnywhere has the power fail after each step: the machine boots, and
 // the boot's release, or the agent after it, goes on.
 func TestRekeyIsCutAnywhere(t *testing.T) {
-	var none exchange.ReleasedSecret
-	steps := []func(f *fixture, m *sim.Machine, got *exchange.ReleasedSecret) error{
+	steps := []agentStep{
 		func(f *fixture, m *sim.Machine, got *exchange.ReleasedSecret) error {
 			s, err := m.AskRekey(f.t.Context(), f.guest(), 0)
 			if err == nil {
@@ -113,10 +123,7 @@ func TestRekeyIsCutAnywhere(t *testing.T) {
 				f := newFixture(t)
 				m := f.running("web-1")
 				f.order(m, false)
-				got := none
-				for _, step := range steps[:cut] {
-					require.NoError(t, step(f, m, &got))
-				}
+				f.carryOut(m, steps[:cut])
 				m.Boot()
 				release, err := m.Unlock(t.Context(), f.guest())
 				require.NoError(t, err, "cut after step %d", cut)
@@ -303,74 +310,6 @@ func TestFaultOfARekeyIsKept(t *testing.T) {
 	assert.Equal(t, []any{"no keyslot is free", 1}, []any{order.Fault, order.Faults})
 	assert.Equal(t, audit.Failed, f.latest(kms.ActionReportRekey).Outcome)
 	require.NoError(t, m.Rekey(ctx, f.guest(), 0))
-	f.rekeyed(m)
-}
-
-func TestWithdrawnRekey(t *testing.T) {
-	f, ctx := newFixture(t), t.Context()
-	m := f.running("web-1")
-	v := f.volume(m.Volumes[0].ID)
-	_, err := f.WithdrawRekey(ctx, operator(), &v, "a test")
-	require.ErrorContains(t, err, "no rekey")
-	f.order(m, false)
-	got, err := m.AskRekey(ctx, f.guest(), 0)
-	require.NoError(t, err)
-	m.Volumes[0].AddKeyslot(2, got.Next)
-	_, err = f.WithdrawRekey(ctx, operator(), &v, "a test")
-	require.NoError(t, err)
-	_, err = m.Report(ctx, f.guest(), 0, exchange.RekeyedDetails{Version: 2})
-	refusedFor(t, kms.ReasonOrder, err)
-	assert.Equal(t, []kms.SecretStatus{kms.SecretCurrent}, f.statuses(m))
-	_, err = f.WithdrawRekey(ctx, operator(), &v, "again")
-	requireState(t, err, "was taken back")
-
-	f.reboot(m)
-	assert.Zero(t, f.alarms(kms.AlarmForeign), "what it made of the order is the service's")
-	got, err = m.AskRekey(ctx, f.guest(), 0)
-	require.NoError(t, err)
-	assert.Equal(t, []uint32{1, 0}, []uint32{got.Version, got.NextVersion})
-	require.NoError(t, m.FinishRekey(ctx, f.guest(), 0, got))
-	assert.Empty(t, f.orders())
-	require.Len(t, m.Volumes[0].Own, 1)
-	assert.EqualValues(t, 1, m.Volumes[0].Own[0].Version)
-	f.reboot(m)
-	assert.Zero(t, f.alarms(kms.AlarmForeign))
-}
-
-// What is withdrawn before it was handed out leaves nothing.
-func TestRekeyIsWithdrawnBeforeItIsHandedOut(t *testing.T) {
-	f := newFixture(t)
-	m := f.running("web-1")
-	v := f.volume(m.Volumes[0].ID)
-	f.order(m, false)
-	_, err := f.WithdrawRekey(t.Context(), operator(), &v, "a test")
-	require.NoError(t, err)
-	assert.Empty(t, f.orders())
-}
-
-// Another order takes the place of one that was withdrawn, wherever the machine is.
-func TestRekeyAfterOneThatWasWithdrawn(t *testing.T) {
-	f, ctx := newFixture(t), t.Context()
-	m := f.running("web-1")
-	v := f.volume(m.Volumes[0].ID)
-	f.order(m, false)
-	got, err := m.AskRekey(ctx, f.guest(), 0)
-	require.NoError(t, err)
-	m.Volumes[0].AddKeyslot(2, got.Next)
-	_, err = f.WithdrawRekey(ctx, operator(), &v, "a test")
-	require.NoError(t, err)
-	f.order(m, false)
-	f.reboot(m)
-	assert.Zero(t, f.alarms(kms.AlarmForeign), "before the next secret is made")
-	_, err = f.WithdrawRekey(ctx, operator(), &v, "a test")
-	require.NoError(t, err)
-	assert.True(t, f.orders()[0].IsWithdrawn(), "what the first one left is still to be removed")
-
-	f.order(m, false)
-	m.Volumes[0].KillKeyslots(1)
-	require.NoError(t, m.Rekey(ctx, f.guest(), 0))
-	_, err = f.WithdrawRekey(ctx, operator(), &v, "a test")
-	require.True(t, err != nil && !errors.Is(err, kms.ErrNotFound))
 	f.rekeyed(m)
 }
 

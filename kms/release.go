@@ -385,22 +385,3 @@ func idsOf(volumes []exchange.Volume) []string {
 func findAsked(volumes []exchange.Volume, id string) bool {
 	return slices.ContainsFunc(volumes, func(v exchange.Volume) bool { return v.ID == id })
 }
-
-// findFirst returns a volume's secret of an enrolment: pending until the commit.
-func findFirst(secrets []Secret, volume, purpose string) *Secret {
-	if row := findSecret(secrets, volume, purpose, SecretPending); row != nil {
-		return row
-	}
-	return findSecret(secrets, volume, purpose, SecretCurrent)
-}
-
-// findSecret returns the newest secret of a volume for a purpose in a state.
-func findSecret(secrets []Secret, volume, purpose string, status SecretStatus) *Secret {
-	for i := len(secrets) - 1; i >= 0; i-- {
-		s := &secrets[i]
-		if s.Volume == volume && s.Status == status && s.Purpose == purpose {
-			return s
-		}
-	}
-	return nil
-}
