@@ -13,11 +13,7 @@ import (
 // unit, and then by a boot. After each it boots unattended.
 func TestServerIsRekeyed(t *testing.T) {
 	s := newSite(t)
-	g := s.bootByPassphrase(t)
-	s.enroll(t, g)
-	powerOff(t, g)
-	s.approve(t)
-	g = s.upAgain(t)
+	g := s.enrolled(t)
 	s.rekey(t, g, 2, partition)
 	require.NoError(t, s.service.OrderRekey(t.Context(), "web-17", "--at-boot"))
 	restart := func() {

@@ -22,11 +22,7 @@ const (
 // unattended, with both keys and then with the new one alone.
 func TestServerTakesOverServiceKeys(t *testing.T) {
 	s := newSite(t)
-	g := s.bootByPassphrase(t)
-	s.enroll(t, g)
-	powerOff(t, g)
-	s.approve(t)
-	g = s.upAgain(t)
+	g := s.enrolled(t)
 	identity := func(args ...string) error {
 		_, err := s.service.Operate(t.Context(), append([]string{"server", "identity"}, args...)...)
 		return err

@@ -81,6 +81,16 @@ func TestKernelUpgradeBootsUnattended(t *testing.T) {
 	powerOff(t, g)
 }
 
+// enrolled boots the server once it is enrolled and approved.
+func (s *site) enrolled(t *testing.T) *debian.Guest {
+	t.Helper()
+	g := s.bootByPassphrase(t)
+	s.enroll(t, g)
+	powerOff(t, g)
+	s.approve(t)
+	return s.upAgain(t)
+}
+
 // upAgain boots the server, at which nobody sits, and waits until it is up.
 func (s *site) upAgain(t *testing.T) *debian.Guest {
 	t.Helper()
