@@ -125,9 +125,14 @@ func (r *reencryptable) requireReencrypted() {
 }
 
 // The agent carries out what is ordered, once somebody agreed to the loss of the
-// person's keyslot; the machine boots from what it became.
+// person's keyslot; the machine boots from what it became. People open images of the disk
+// from before with its recovery key of then.
 func TestAgentReencryptsWhileTheMachineRuns(t *testing.T) {
 	r := newReencryptable(t)
+	before, err := os.ReadFile(r.path)
+	require.NoError(t, err)
+	image := r.guest.path("image")
+	require.NoError(t, os.WriteFile(image, before, 0o600))
 	a := r.startAgent([]string{r.s.url}, r.s.pin())
 	r.order(false)
 	a.await("is rekeyed: version 2 opens it")
@@ -139,6 +144,10 @@ func TestAgentReencryptsWhileTheMachineRuns(t *testing.T) {
 	a.await("is reencrypted")
 	a.end()
 	r.requireReencrypted()
+	key, err := r.s.DiscloseRecoveryKey(t.Context(), operator(), r.s.volumeOn(t, r.path), 1)
+	require.NoError(t, err)
+	require.NoError(t, luks.Cryptsetup{}.TestAnyKey(t.Context(), image, key))
+	require.ErrorIs(t, luks.Cryptsetup{}.TestAnyKey(t.Context(), r.path, key), luks.ErrWrongKey)
 	r.boot("ovmf-uki")
 	require.NoError(t, r.bootHere(r.s).err)
 	alarmed, err := r.s.store.AlarmedVolumes(t.Context(), kms.AlarmForeign, "", 9)
